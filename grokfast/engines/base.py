@@ -1,0 +1,132 @@
+"""What an engine is, and which there are."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from grokfast.errors import UsageError
+from grokfast.program import Program
+from grokfast.state import State
+
+#: Called now and then with the model-steps done so far in this call; True asks to stop soon.
+Tick = Callable[[int], bool]
+
+
+class Engine(Protocol):
+    """Trains cells further, in place, freezing each at the very step its stop rule fires.
+
+    One step i = 1, 2, ... of a cell, the same in every engine:
+
+    1. Forward of the batch with the weights after update i - 1: loss, correct predictions. A loss
+       that is not finite sets ``diverged_at = i`` and freezes the cell without an update.
+    2. ``epoch_correct`` and ``epoch_loss`` start anew at the first step of an epoch, and add up.
+    3. Backward, AdamW, ``step = i``.
+    4. At the end of an evaluated epoch: a forward of the validation set with the new weights;
+       T_train and T_val are set to i where their count is first reached; curves are recorded.
+    5. Embedding snapshot where asked for; freeze where the stop rule has fired.
+    """
+
+    name: str
+    device: torch.device
+    #: Steps between checkpoints. Lockstep engines drop finished cells at multiples of it only.
+    chunk: int
+
+    def unsupported(self, program: Program) -> str | None:
+        """Why this engine cannot run the program, or None."""
+
+    def advance(
+        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+    ) -> None:
+        """Trains the listed cells (int64 ``[K]``, positions in the bucket) up to step ``until``.
+
+        ``state`` is on the engine's device and changes in place; cells that are frozen or past
+        ``until`` are left alone. When ``tick`` asks to stop, the call returns early and leaves
+        a state from which a second call goes on to the same bits.
+        """
+
+
+_ENGINES = {
+    "reference": ("grokfast.engines.reference", "ReferenceEngine"),
+    "compiled": ("grokfast.engines.compiled", "CompiledEngine"),
+    "native": ("grokfast.engines.native", "NativeEngine"),
+    "triton": ("grokfast.engines.triton", "TritonEngine"),
+}
+
+#: Fastest first, by device type: what ``auto`` tries.
+_PREFERENCE = {"cuda": ("triton", "compiled"), "cpu": ("native", "compiled")}
+
+ENGINE_NAMES = ("auto", *_ENGINES)
+
+
+def make_engine(name: str, device: str = "auto", threads: int | None = None) -> Engine:
+    """The engine of this name on this device (``auto``: CUDA where there is one, else the CPU).
+
+    Raises:
+        UsageError: unknown engine or device, or an engine that cannot run on it.
+        EnvironmentProblem: the engine's compiled part is missing here.
+    """
+    where = resolve_device(device)
+    if name not in _ENGINES:
+        raise UsageError(f"unknown engine {name!r}; known are {', '.join(ENGINE_NAMES)}")
+    module, cls = _ENGINES[name]
+    return getattr(importlib.import_module(module), cls)(device=where, threads=threads)
+
+
+def choose_engine(
+    name: str, programs: list[Program], device: str = "auto", threads: int | None = None
+) -> tuple[Engine, str]:
+    """The named engine, or with ``auto`` the fastest one here that supports every program.
+
+    Returns:
+        The engine and one line that says which and why.
+
+    Raises:
+        UsageError, EnvironmentProblem: as :func:`make_engine`; or unsupported, with the reason.
+    """
+    from grokfast.errors import GrokfastError
+
+    if name != "auto":
+        engine = make_engine(name, device, threads)
+        for program in programs:
+            reason = engine.unsupported(program)
+            if reason:
+                raise UsageError(f"engine {name!r} cannot run this experiment: {reason}")
+        return engine, f"{name} on {engine.device} (asked for)"
+
+    passed_over = []
+    for candidate in _PREFERENCE[resolve_device(device).type]:
+        try:
+            engine = make_engine(candidate, device, threads)
+        except GrokfastError as error:
+            passed_over.append(f"{candidate}: {error}")
+            continue
+        reason = next(filter(None, map(engine.unsupported, programs)), None)
+        if reason is None:
+            why = "; ".join(["the fastest that supports this experiment", *passed_over])
+            return engine, f"{candidate} on {engine.device} ({why})"
+        passed_over.append(f"{candidate}: {reason}")
+    raise UsageError("no engine can run this experiment: " + "; ".join(passed_over))
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is CUDA where torch sees a GPU, else the CPU.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"unknown device {device!r}; give auto, cpu, cuda or cuda:N") from None
+    if where.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {device!r} is not supported; give auto, cpu, cuda or cuda:N")
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda': torch sees no CUDA GPU here", hint="use --device=cpu")
+    return where

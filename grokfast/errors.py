@@ -1,0 +1,29 @@
+"""Errors that a user can act on: a message, a hint, an exit code."""
+
+from __future__ import annotations
+
+
+class GrokfastError(Exception):
+    """Base: ``message`` says what is wrong, ``hint`` what would be right."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
+
+class UsageError(GrokfastError):
+    """A wrong argument: nothing has run."""
+
+    exit_code = 2
+
+
+class EnvironmentProblem(GrokfastError):
+    """Something the machine lacks: data, a library, disk space, permissions."""
+
+    exit_code = 3

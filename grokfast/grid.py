@@ -1,0 +1,197 @@
+"""A Grid: an Experiment and named axes -> cells, each with its own hyperparameters."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from grokfast.errors import UsageError
+from grokfast.experiment import (
+    Experiment,
+    parse_value,
+    resolve_field,
+    scalar_fields,
+    short_name,
+)
+
+#: Fields that may differ between cells trained together: they are data, not operations.
+PER_CELL_FIELDS = (
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "optimizer.encoder_lr",
+    "optimizer.encoder_weight_decay",
+    "task.seed",
+    "model.seed",
+    "model.init_scale",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The product of axes over one experiment; the last axis varies fastest.
+
+    Attributes:
+        experiment: the values of every field that is not an axis.
+        axes: dotted field name -> its distinct values, in the order of the cells.
+        name: the preset it comes from, for titles and default file names.
+
+    Raises:
+        UsageError: an axis that is empty, repeats a value or names no field.
+    """
+
+    experiment: Experiment
+    axes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    name: str = "experiment"
+
+    def __post_init__(self) -> None:
+        for path, values in self.axes.items():
+            resolve_field(self.experiment, path)
+            if not values:
+                raise UsageError(f"axis {short_name(path)} has no values")
+            if len(set(values)) != len(values):
+                twice = next(v for v in values if values.count(v) > 1)
+                raise UsageError(f"axis {short_name(path)} has the value {twice!r} twice")
+
+    def grid(self, **axes: Any) -> Grid:
+        """A copy with axes replaced: a scalar fixes a field, several values make an axis.
+
+        Names are short or dotted (``**{"task.p": [10, 12]}``). A field that is an axis already
+        keeps its place among the axes; the rest are appended.
+        """
+        experiment, merged = self.experiment, dict(self.axes)
+        for name, values in axes.items():
+            path = resolve_field(experiment, name)
+            single = isinstance(values, str) or not isinstance(values, Iterable)
+            checked = [
+                experiment.replace(**{path: v}).get(path)
+                for v in ([values] if single else values)
+            ]
+            if single:
+                experiment = experiment.replace(**{path: checked[0]})
+                merged.pop(path, None)
+            else:
+                merged[path] = tuple(checked)
+        return Grid(experiment=experiment, axes=merged, name=self.name)
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return math.prod(len(v) for v in self.axes.values())
+
+    @cached_property
+    def cells(self) -> tuple[Experiment, ...]:
+        """Every cell's own experiment, in the order of the flat cell index."""
+        paths = list(self.axes)
+        return tuple(
+            self.experiment.replace(**dict(zip(paths, values, strict=True)))
+            for values in itertools.product(*self.axes.values())
+        )
+
+    def shard(self, index: int, count: int) -> list[int]:
+        """Flat indices of shard ``index`` of ``count``: every count-th cell.
+
+        Shards may be numbered from 0 or from 1: ``n/n`` is ``0/n``.
+
+        Raises:
+            UsageError: not 0 <= index <= count, or more shards than cells.
+        """
+        if count < 1 or not 0 <= index <= count:
+            raise UsageError(f"shard {index}/{count}: give i/n with 0 <= i <= n and n >= 1")
+        cells = list(range(index % count, self.size, count))
+        if not cells:
+            raise UsageError(f"shard {index}/{count} has no cells: the grid has only {self.size}")
+        return cells
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "experiment": self.experiment.to_dict(),
+            # A list, because JSON objects have no order and the last axis varies fastest.
+            "axes": [[path, list(values)] for path, values in self.axes.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Grid:
+        return cls(
+            experiment=Experiment.from_dict(data["experiment"]),
+            axes={path: tuple(values) for path, values in data["axes"]},
+            name=data["name"],
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Grid:
+        return cls.from_dict(json.loads(text))
+
+
+def static_key(cell: Experiment) -> str:
+    """Equal for cells that share shapes and operations and so may train together."""
+    data = cell.to_dict()
+    for path in PER_CELL_FIELDS:
+        *parents, leaf = path.split(".")
+        node = data
+        for part in parents:
+            node = node[part]
+        node[leaf] = None
+    return json.dumps(data, sort_keys=True)
+
+
+def parse_values(experiment: Experiment, name: str, text: str) -> Any:
+    """A field's command-line text: one value, a list or a range.
+
+    ``1e-3`` | ``1e-4,1e-3`` | ``logspace:-5:-2:21`` (exponents of 10, ends included) |
+    ``linspace:0:20:21`` (ends included) | ``range:0:5`` (0 to 4).
+
+    Returns:
+        A scalar, or a list where the text names several values.
+
+    Raises:
+        UsageError: unknown field, malformed text, or a value of the wrong type.
+    """
+    path = resolve_field(experiment, name)
+    kind = scalar_fields(experiment)[path]
+    word, _, rest = text.partition(":")
+    if word in ("logspace", "linspace", "range"):
+        return [
+            v if kind is not int else parse_value(path, kind, repr(v))
+            for v in _parse_range(short_name(path), text, word, rest.split(":"))
+        ]
+    if "," in text:
+        return [parse_value(path, kind, part.strip()) for part in text.split(",")]
+    return parse_value(path, kind, text)
+
+
+def _parse_range(name: str, text: str, word: str, parts: list[str]) -> list[float]:
+    import numpy as np
+
+    examples = {
+        "logspace": "logspace:-5:-2:21",
+        "linspace": "linspace:0:20:21",
+        "range": "range:0:5",
+    }
+    bad = UsageError(f"{name}={text!r} is no range", hint=f"an example: {examples[word]}")
+    try:
+        if word == "range":
+            if not 2 <= len(parts) <= 3:
+                raise bad
+            values: list[float] = list(range(*map(int, parts)))
+        else:
+            if len(parts) != 3:
+                raise bad
+            make = np.logspace if word == "logspace" else np.linspace
+            low, high, number = float(parts[0]), float(parts[1]), int(parts[2])
+            if number < 1:
+                raise bad
+            values = make(low, high, number).tolist()
+    except (ValueError, OverflowError):
+        raise bad from None
+    if not values or not all(math.isfinite(v) for v in values):
+        raise bad
+    return values

@@ -1,0 +1,7 @@
+"""Tasks: data sets as deterministic functions of their fields."""
+
+from grokfast.tasks.addition import Addition
+from grokfast.tasks.base import TASKS, Task, TaskData, task
+from grokfast.tasks.images import Digits, Mnist
+
+__all__ = ["TASKS", "Addition", "Digits", "Mnist", "Task", "TaskData", "task"]

@@ -1,0 +1,71 @@
+"""What a task is: a data set, as a deterministic function of its fields.
+
+A user's own task is a small frozen dataclass::
+
+    @gf.task("xor")
+    @dataclass(frozen=True, kw_only=True)
+    class Xor(gf.Task):
+        bits: int = 2
+
+        def build(self) -> gf.TaskData: ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """The tensors of one data set (CPU).
+
+    Attributes:
+        x_train: float inputs ``[N, I]``, or int tokens ``[N, K]`` for a model with an embedding.
+        y_train: class labels, int64 ``[N]``.
+        x_val, y_val: the same for the V validation samples.
+        num_classes: C, labels lie in ``0..C-1``.
+        targets: dense target of each class, float ``[C, O]``, for MSE and nearest-target
+            prediction; ``None`` where the loss is cross-entropy (then O = C).
+        vocabulary: number of distinct tokens P where inputs are tokens, else 0.
+    """
+
+    x_train: torch.Tensor
+    y_train: torch.Tensor
+    x_val: torch.Tensor
+    y_val: torch.Tensor
+    num_classes: int
+    targets: torch.Tensor | None = None
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Base of every task; ``seed`` is the data seed. Every field must be a scalar."""
+
+    seed: int = 0
+
+    #: The registered name; set by :func:`task`.
+    name = ""
+
+    def build(self) -> TaskData:
+        """The data set, the same for equal fields on every machine."""
+        raise NotImplementedError
+
+
+TASKS: dict[str, type[Task]] = {}
+T = TypeVar("T", bound=type[Task])
+
+
+def task(name: str):
+    """Class decorator: registers a :class:`Task` under ``name``, for presets, JSON and files."""
+
+    def register(cls: T) -> T:
+        cls.name = name
+        TASKS[name] = cls
+        return cls
+
+    return register
