@@ -1,0 +1,43 @@
+# make demo | test | check | bench | bench-gpu | sanitize | figures; each sets up what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' \) 2>/dev/null)
+
+.PHONY: demo test check bench bench-gpu sanitize figures setup clean
+
+setup: $(VENV)/.package
+
+$(VENV)/.deps: constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "grokfast needs $(PYTHON) (3.11 or newer)" >&2; exit 3; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "grokfast needs Python 3.11 or newer; $(PYTHON) is older: make PYTHON=python3.11" >&2; exit 3; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "grokfast needs Python's venv module (Debian: apt install python3-venv)" >&2; exit 3; }
+	@command -v c++ >/dev/null || echo "no C++ compiler (c++) found: the native engine will be missing (Debian: apt install g++)" >&2
+	@$(PYTHON) -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || echo "no Python headers found: the native engine will be missing (Debian: apt install python3-dev)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q '.[test]'
+	@touch $(VENV)/.package $@
+
+$(VENV)/.package: $(VENV)/.deps setup.py $(SOURCES)
+	@rm -rf build
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q --no-deps --force-reinstall .
+	@touch $@
+
+# From outside the tree: with the root on the path, kernels/ would shadow the installed package.
+test: setup
+	@cd $(VENV) && $(BIN)/pytest -q ../tests
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: setup
+	@mkdir -p demo
+	$(BIN)/grokfast run addition-classification --lr=logspace:-5:-2:11 --weight-decay=linspace:0:20:11 \
+	  --steps=20000 --out=demo/addition-classification.h5
+	$(BIN)/grokfast plot demo/addition-classification.h5 --out=demo/addition-classification.png
+
+clean:
+	rm -rf $(VENV) build demo

@@ -1,0 +1,88 @@
+"""grokfast: phase diagrams of grokking, the whole grid at once.
+
+    import grokfast as gf
+
+    r = gf.run(gf.preset("addition-regression").grid(lr=[1e-4, 1e-3], weight_decay=[0, 5]))
+    r.phases()
+    gf.figures.phase_diagram(r)
+
+Names are loaded when first used, so that ``grokfast --help`` need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grokfast import figures
+    from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
+    from grokfast.experiment import Evaluation, Experiment, Model, Optimizer, Recording
+    from grokfast.grid import Grid
+    from grokfast.phases import PHASES, PhaseRule
+    from grokfast.presets import PRESETS, preset
+    from grokfast.results import Results
+    from grokfast.tasks import Task, TaskData, task
+    from grokfast.trainer import Interrupted, Plan, plan, run
+
+_HOMES = {
+    "figures": "grokfast.figures",
+    "EnvironmentProblem": "grokfast.errors",
+    "GrokfastError": "grokfast.errors",
+    "UsageError": "grokfast.errors",
+    "Evaluation": "grokfast.experiment",
+    "Experiment": "grokfast.experiment",
+    "Model": "grokfast.experiment",
+    "Optimizer": "grokfast.experiment",
+    "Recording": "grokfast.experiment",
+    "Grid": "grokfast.grid",
+
+    "PHASES": "grokfast.phases",
+    "PhaseRule": "grokfast.phases",
+    "PRESETS": "grokfast.presets",
+    "preset": "grokfast.presets",
+    "Results": "grokfast.results",
+    "Task": "grokfast.tasks",
+    "TaskData": "grokfast.tasks",
+    "task": "grokfast.tasks",
+    "Interrupted": "grokfast.trainer",
+    "Plan": "grokfast.trainer",
+    "plan": "grokfast.trainer",
+    "run": "grokfast.trainer",
+}
+
+__all__ = [
+    "PHASES",
+    "PRESETS",
+    "EnvironmentProblem",
+    "Evaluation",
+    "Experiment",
+    "Grid",
+    "GrokfastError",
+    "Interrupted",
+    "Model",
+    "Optimizer",
+    "PhaseRule",
+    "Plan",
+    "Recording",
+    "Results",
+    "Task",
+    "TaskData",
+    "UsageError",
+    "figures",
+    "plan",
+    "preset",
+    "run",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'grokfast' has no attribute {name!r}")
+    module = importlib.import_module(_HOMES[name])
+    return module if name == "figures" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

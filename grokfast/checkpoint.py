@@ -1,0 +1,112 @@
+"""Checkpoints: the full state of every cell that can still be trained, beside the results file.
+
+One HDF5 file ``<results>.ckpt``, replaced whole, no pickle. Rows are keyed by the identity of
+their cell, so a run with more axis values or a larger budget finds what is there. Cells whose
+stop rule has fired live in the results file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from grokfast.errors import UsageError
+from grokfast.files import open_hdf5, replacing
+from grokfast.grid import Grid
+from grokfast.program import Program
+from grokfast.state import State
+
+_VERSION = 1
+
+
+def checkpoint_path(out: Path) -> Path:
+    return out.with_name(out.name + ".ckpt")
+
+
+def save_checkpoint(
+    path: Path,
+    grid: Grid,
+    programs: list[Program],
+    states: list[State],
+    outcome_only: list[torch.Tensor],
+) -> int:
+    """Writes the rows of all cells that have begun, are not frozen and have real parameters.
+
+    Returns:
+        Size of the file in bytes; 0 where nothing is left to save and the old one was removed.
+    """
+    rows = [
+        torch.nonzero(((state.step > 0) & ~state.frozen(program)).cpu() & ~hollow)[:, 0]
+        for program, state, hollow in zip(programs, states, outcome_only, strict=True)
+    ]
+    if not any(len(r) for r in rows):
+        path.unlink(missing_ok=True)
+        return 0
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(schema="grokfast-checkpoint", schema_version=_VERSION)
+        for number, (program, state, keep) in enumerate(zip(programs, states, rows, strict=True)):
+            group = file.create_group(str(number))
+            identities = [grid.cells[program.cells[m]].identity() for m in keep.tolist()]
+            group.attrs["identities"] = json.dumps(identities)
+            for name, tensor in state.tensors():
+                values = tensor[keep.to(tensor.device)].cpu().numpy()
+                dataset = group.create_dataset(name, data=values)
+                dataset.attrs["crc32"] = zlib.crc32(np.ascontiguousarray(values).data)
+        file.flush()
+    return path.stat().st_size
+
+
+def load_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Identity of a cell -> its rows by tensor name.
+
+    A damaged checkpoint costs time, not truth: it is set aside with a warning, and its cells
+    train again from the start to the same bits.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return _read(path)
+    except (OSError, KeyError, ValueError, UsageError) as error:
+        aside = path.with_name(path.name + ".damaged")
+        path.replace(aside)
+        warnings.warn(
+            f"checkpoint {path.name} is damaged ({error}); kept as {aside.name}, "
+            "unfinished cells start again",
+            stacklevel=2,
+        )
+        return {}
+
+
+def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    cells: dict[str, dict[str, np.ndarray]] = {}
+    with open_hdf5(path) as file:
+        if int(file.attrs["schema_version"]) > _VERSION:
+            raise UsageError(f"{path} was written by a newer grokfast", hint="upgrade grokfast")
+        for group in file.values():
+            identities = json.loads(group.attrs["identities"])
+            for name, dataset in group.items():
+                values = dataset[...]
+                if zlib.crc32(np.ascontiguousarray(values).data) != int(dataset.attrs["crc32"]):
+                    raise ValueError(f"checksum of {dataset.name}")
+                if len(values) != len(identities):
+                    raise ValueError(f"length of {dataset.name}")
+                for identity, row in zip(identities, values, strict=True):
+                    cells.setdefault(identity, {})[name] = row
+    return cells
+
+
+def restore_row(state: State, m: int, row: dict[str, Any]) -> None:
+    """Puts one cell's saved row back; curves and snapshots of a larger budget are longer."""
+    for name, tensor in state.tensors():
+        saved = torch.from_numpy(np.asarray(row[name]).copy())
+        if saved.ndim and saved.shape != tensor[m].shape:
+            tensor[m, : saved.shape[0]] = saved
+        else:
+            tensor[m] = saved

@@ -1,0 +1,140 @@
+"""The native engine: C++ workers, one model a thread, weights in cache (csrc/).
+
+Bitwise invariant: a cell has the same bits alone or in any grid, in any order, on any number of
+threads, in chunks of any length, and after any interruption.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokfast.engines.base import Tick
+from grokfast.errors import EnvironmentProblem
+from grokfast.program import Program
+from grokfast.state import CURVES, State
+
+#: Longest stretch of minibatch orders handed over at once: bounds their memory (4 bytes a sample).
+_EPOCHS_A_CALL = 2000
+
+
+class NativeEngine:
+    """The CPU default; see :class:`grokfast.engines.base.Engine` for the meaning of a step."""
+
+    name = "native"
+    chunk = 1000
+
+    def __init__(self, device: torch.device, threads: int | None = None) -> None:
+        if device.type != "cpu":
+            raise EnvironmentProblem(f"the native engine runs on the CPU, not on {device}")
+        try:
+            from grokfast import _native
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"the native engine was not built ({error})",
+                hint="install a C++17 compiler and reinstall grokfast",
+            ) from error
+        self._native = _native
+        self.device = device
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.detail = f"level {_native.levels()['active']}"
+
+    def unsupported(self, program: Program) -> str | None:
+        cell = program.cell
+        if cell.dtype == "float32" and cell.precision != "ieee":
+            return f"precision {cell.precision!r}; it computes in ieee only"
+        return None
+
+    def advance(
+        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+    ) -> None:
+        job = self._job(program, state, cells)
+        per_epoch = program.steps_per_epoch
+        done = 0
+        while True:
+            start = int(state.step[cells].min()) if len(cells) else until
+            stretch = until
+            if program.shuffles is not None:
+                first = start // per_epoch
+                last = min(first + _EPOCHS_A_CALL, -(-until // per_epoch))
+                order = program.shuffles.order(first, last)  # [R, E, N]
+                job["order"] = np.ascontiguousarray(order.numpy().astype(np.int32))
+                job["first_epoch"] = first
+                stretch = min(until, last * per_epoch)
+            stopped = False
+
+            def forward(steps: int, base: int = done) -> bool:
+                nonlocal stopped
+                stopped = tick is not None and tick(base + steps)
+                return stopped
+
+            before = int(state.step[cells].sum())
+            self._native.train(job | {"until": stretch, "tick": forward if tick else None})
+            done += int(state.step[cells].sum()) - before
+            if stopped or stretch >= until:
+                return
+            cells = cells[~state.frozen(program)[cells]]
+            if not len(cells):
+                return
+            job["cells"] = _int32(cells)
+
+    def _job(self, program: Program, state: State, cells: Tensor) -> dict[str, Any]:
+        """The arguments of ``_native.train``: views of the state's own memory, and the program."""
+        fixed = program.extra.get("native")
+        if fixed is None:
+            fixed = program.extra["native"] = self._fixed(program)
+        job: dict[str, Any] = dict(fixed)  # type: ignore[call-overload]
+        for name in ("params", "exp_avg", "exp_avg_sq"):
+            job[name] = [t.numpy() for t in getattr(state, name)]
+        for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", "epoch_loss"):
+            job[name] = getattr(state, name).numpy()
+        for name in CURVES:
+            job[name] = getattr(state, name).numpy()
+        job["embeddings"] = state.embeddings.numpy() if state.embeddings.shape[1] else None
+        job["cells"] = _int32(cells)
+        job["threads"] = self.threads
+        return job
+
+    def _fixed(self, program: Program) -> dict[str, Any]:
+        cell, o = program.cell, program.cell.optimizer
+        tokens = bool(program.vocabulary)
+        return {
+            "dtype": cell.dtype,
+            "sizes": list(program.sizes),
+            "embedding": (program.vocabulary, program.sizes[0]) if tokens else None,
+            "activation": cell.model.activation,
+            "loss": cell.loss,
+            "predict": cell.predict,
+            "optimizer": o.kind,
+            "beta1": o.beta1,
+            "beta2": o.beta2,
+            "eps": o.eps,
+            "lr": program.lr.numpy(),
+            "weight_decay": program.weight_decay.numpy(),
+            "x_train": _int32(program.x_train) if tokens else program.x_train.numpy(),
+            "y_train": _int32(program.y_train),
+            "x_val": _int32(program.x_val) if tokens else program.x_val.numpy(),
+            "y_val": _int32(program.y_val),
+            "targets": None if program.targets is None else program.targets.numpy(),
+            "num_classes": program.num_classes,
+            "data_index": _int32(program.data_index),
+            "batch_size": program.batch_size,
+            "order": None,
+            "order_index": _int32(program.init_index),
+            "first_epoch": 0,
+            "eval_steps": None if program.eval_steps is None else program.eval_steps.numpy(),
+            "need_train": program.need_train,
+            "need_val": program.need_val,
+            "stop": program.stop_at_both,
+            "curve_steps": program.curve_steps.numpy(),
+            "snapshot_every": cell.record.embeddings,
+            "level": None,
+        }
+
+
+def _int32(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.numpy().astype(np.int32))

@@ -1,0 +1,7 @@
+"""Triton workers: one program trains one model for many steps. Knows nothing of grokfast."""
+
+from .launch import train
+from .layout import Tiles
+from .spec import PRECISIONS, Spec, unsupported
+
+__all__ = ["PRECISIONS", "Spec", "Tiles", "train", "unsupported"]

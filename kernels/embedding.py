@@ -1,0 +1,86 @@
+"""A learned embedding in front: x[n] = sum over k of table[token[n, k]]."""
+
+import triton
+import triton.language as tl
+
+from .adamw import adamw
+from .linear import load_tile, multiply_add, store_tile
+
+
+@triton.jit
+def embedding_forward(
+    tokens,  # [rows, K]
+    index,  # [NUM] rows of tokens
+    p,  # the cell's packed parameters, table [P, E] first
+    x,  # [NUM, E], written
+    NUM: tl.constexpr,
+    LAYOUT: tl.constexpr,
+):
+    SPEC: tl.constexpr = LAYOUT.spec
+    ROWS: tl.constexpr = LAYOUT.rows
+    PITCH: tl.constexpr = LAYOUT.pitch[0]
+    TILE: tl.constexpr = LAYOUT.tile[0]
+    K: tl.constexpr = SPEC.num_tokens
+    for r0 in range(0, NUM, ROWS):
+        r = r0 + tl.arange(0, ROWS)
+        live = r < NUM
+        rows = tl.load(index + r, mask=live, other=0)
+        for e0 in range(0, PITCH, TILE):
+            e = e0 + tl.arange(0, TILE)
+            acc = tl.zeros((ROWS, TILE), dtype=p.dtype.element_ty)
+            for k in tl.static_range(K):
+                token = tl.load(tokens + rows * K + k, mask=live, other=0)
+                acc += load_tile(p, token, live, e, PITCH, PITCH)
+            store_tile(x, r, live, e, PITCH, PITCH, acc)
+
+
+@triton.jit
+def embedding_update(
+    tokens,  # [rows, K]
+    index,  # [NUM] rows of tokens
+    dx,  # [NUM, E]
+    state,  # the cell's packed p, m, v, table first, updated
+    step,
+    NUM: tl.constexpr,
+    LAYOUT: tl.constexpr,
+):
+    """d table[t] = sum of dx[n] as often as n shows t, as a product: no atomics, one order."""
+    SPEC: tl.constexpr = LAYOUT.spec
+    ROWS: tl.constexpr = LAYOUT.rows
+    PITCH: tl.constexpr = LAYOUT.pitch[0]
+    TILE: tl.constexpr = LAYOUT.tile[0]
+    K: tl.constexpr = SPEC.num_tokens
+    TABLE: tl.constexpr = SPEC.embedding[0]
+    TILE_T: tl.constexpr = LAYOUT.table_tile
+    dtype: tl.constexpr = state.p.dtype.element_ty
+    for t0 in range(0, TABLE, TILE_T):
+        t = t0 + tl.arange(0, TILE_T)
+        for e0 in tl.range(0, PITCH, TILE, num_stages=1):
+            e = e0 + tl.arange(0, TILE)
+            grad = tl.zeros((TILE_T, TILE), dtype=dtype)
+            for r0 in range(0, NUM, ROWS):
+                r = r0 + tl.arange(0, ROWS)
+                live = r < NUM
+                rows = tl.load(index + r, mask=live, other=0)
+                count = tl.zeros((TILE_T, ROWS), dtype=dtype)
+                for k in tl.static_range(K):
+                    token = tl.load(tokens + rows * K + k, mask=live, other=-1)
+                    count += (token[None, :] == t[:, None]).to(dtype)
+                dx_tile = load_tile(dx, r, live, e, PITCH, PITCH)
+                grad = multiply_add(count, dx_tile, grad, SPEC)
+            offset = t[:, None] * PITCH + e[None, :]
+            mask = (t < TABLE)[:, None] & (e < PITCH)[None, :]
+            adamw(state, offset, mask, grad, step, SPEC)
+
+
+@triton.jit
+def embedding_snapshot(p, snapshot, LAYOUT: tl.constexpr):
+    """Copies the table [P, E] of packed parameters p to unpadded float32 storage."""
+    WIDTH: tl.constexpr = LAYOUT.sizes[0]
+    TABLE: tl.constexpr = LAYOUT.spec.embedding[0]
+    for t0 in range(0, TABLE, LAYOUT.table_tile):
+        t = t0 + tl.arange(0, LAYOUT.table_tile)
+        for e0 in range(0, WIDTH, LAYOUT.tile[0]):
+            e = e0 + tl.arange(0, LAYOUT.tile[0])
+            block = load_tile(p, t, t < TABLE, e, WIDTH, LAYOUT.pitch[0])
+            store_tile(snapshot, t, t < TABLE, e, WIDTH, WIDTH, block.to(tl.float32))

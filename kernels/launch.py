@@ -1,0 +1,236 @@
+"""The public entry: canonical tensors in, trained in place."""
+
+import torch
+from torch import Tensor
+
+from .adamw import bias_corrections
+from .layout import Tiles, make_layout, pack, pack_rows, unpack
+from .spec import Spec, unsupported
+from .train_steps import Cells, Data, Numbers, Parameters, Records, Schedule, train_steps
+
+MAX_STEPS = 2**31 - 1  # steps are int32 inside the kernel
+
+
+def train(
+    *,
+    sizes: tuple[int, ...],
+    activation: str,
+    loss: str,
+    predict: str,
+    params: list[Tensor],  # [embedding [M, P, E]]?, W0 [M, H1, I0], b0 [M, H1], W1, ...
+    exp_avg: list[Tensor],
+    exp_avg_sq: list[Tensor],
+    lr: Tensor,  # float64 [G, M]
+    weight_decay: Tensor,  # float64 [G, M]
+    x_train: Tensor,  # [D, N, I0], or tokens int32 [D, N, K] with an embedding
+    y_train: Tensor,  # int32 [D, N]
+    x_val: Tensor,  # [D, V, I0] or int32 [D, V, K]
+    y_val: Tensor,  # int32 [D, V]
+    num_classes: int,
+    data_index: Tensor,  # int32 [M]
+    batch_size: int,
+    need_train: int,
+    need_val: int,
+    stop: bool,
+    step: Tensor,  # int64 [M], as the next three; -1 = never
+    t_train: Tensor,
+    t_val: Tensor,
+    diverged_at: Tensor,
+    epoch_correct: Tensor,  # int64 [M]
+    epoch_loss: Tensor,  # float64 [M]
+    cells: Tensor,  # int32 or int64 [..], distinct
+    until: int,
+    embedding: tuple[int, int] | None = None,  # (P, E)
+    targets: Tensor | None = None,  # [D, C, O], for mse or nearest
+    optimizer: str = "adamw",
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    order: Tensor | None = None,  # int32 [R, E, N]
+    order_index: Tensor | None = None,  # int32 [M]
+    first_epoch: int = 0,  # order[:, 0] belongs to this epoch
+    eval_steps: Tensor | None = None,  # sorted; None: the end of every epoch
+    curve_steps: Tensor | None = None,  # [T] sorted, each an evaluated step
+    train_loss: Tensor | None = None,  # float32 [M, T], as the next three
+    val_loss: Tensor | None = None,
+    train_acc: Tensor | None = None,
+    val_acc: Tensor | None = None,
+    snapshot_every: int = 0,  # 0: none
+    embeddings: Tensor | None = None,  # float32 [M, S, P, E]
+    precision: str = "ieee",
+    programs: int | None = None,  # default: one a multiprocessor
+    tiles: Tiles | None = None,  # default: layout.TILES
+    poison: bool = False,  # fill scratch memory with NaN first (tests)
+) -> None:
+    """Trains each listed cell, in place, from its own step to `until` or until it freezes.
+
+    Tensors lie on one device, contiguous, in the canonical unpadded layout; all parameters have
+    one dtype. The result for a cell has the same bits whatever the other cells, their order, the
+    number of programs and the chunks the steps come in.
+
+    Raises ValueError with the reason for what `unsupported` refuses and for tensors that do not
+    fit each other.
+    """
+    spec = Spec(
+        sizes=tuple(sizes),
+        activation=activation,
+        loss=loss,
+        predict=predict,
+        num_train=y_train.shape[1],
+        num_val=y_val.shape[1],
+        batch_size=batch_size,
+        num_classes=num_classes,
+        embedding=tuple(embedding) if embedding else None,
+        num_tokens=x_train.shape[2] if embedding else 0,
+        optimizer=optimizer,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        dtype=str(params[0].dtype).removeprefix("torch."),
+        precision=precision,
+        every_step=eval_steps is None,
+    )
+    if reason := unsupported(spec):
+        raise ValueError(reason)
+    if until > MAX_STEPS:
+        raise ValueError(f"until {until}: the triton engine counts steps to {MAX_STEPS}")
+    layout = make_layout(spec, tiles)
+    device = params[0].device
+    _check(spec, locals())
+
+    nothing = torch.empty(0, device=device)  # a pointer for what is not asked for
+    cells = cells.to(device=device, dtype=torch.int64)
+    base = int(step[cells].min()) if len(cells) else until
+    if base >= until:
+        return
+    packed = Parameters(*(pack(t, cells, layout) for t in (params, exp_avg, exp_avg_sq)))
+    pitch = spec.num_tokens if embedding else layout.pitch[0]
+    data = Data(
+        x=pack_rows(x_train, x_val, pitch),
+        y=torch.cat((y_train, y_val), dim=1),
+        targets=nothing if targets is None else targets,
+        index=torch.arange(spec.num_train + spec.num_val, device=device, dtype=torch.int32),
+        order=nothing.int() if order is None else order,
+        data_index=data_index,
+        order_index=data_index if order_index is None else order_index,
+    )
+    schedule = Schedule(
+        corrections=bias_corrections(base + 1, until, beta1, beta2).to(device),
+        mark=evaluation_marks(spec, base, until, eval_steps, curve_steps).to(device),
+    )
+    progress = (step, t_train, t_val, diverged_at, epoch_correct, epoch_loss)
+    curves = (train_loss, val_loss, train_acc, val_acc, embeddings)
+    numbers = Numbers(
+        until=until,
+        base=base,
+        num_cells=len(step),
+        need_train=need_train,
+        need_val=need_val,
+        stop=int(stop),
+        num_epochs=0 if order is None else order.shape[1],
+        first_epoch=first_epoch,
+        num_curves=0 if train_loss is None else train_loss.shape[1],
+        num_snapshots=0 if embeddings is None else embeddings.shape[1],
+        snapshot_every=snapshot_every or MAX_STEPS,
+    )
+    if programs is None:
+        programs = multiprocessors(device)
+    programs = min(programs, len(cells))
+    scratch = packed.p.new_empty(programs, layout.scratch)
+    if poison:
+        scratch.fill_(float("nan"))
+    train_steps[(programs,)](
+        torch.zeros(1, device=device, dtype=torch.int32),
+        cells.int(),
+        len(cells),
+        packed,
+        data,
+        schedule,
+        Cells(lr, weight_decay, *progress),
+        Records(*(nothing if t is None else t for t in curves)),
+        numbers,
+        scratch,
+        LAYOUT=layout,
+        num_warps=layout.warps,
+    )
+    for values, tensors in zip(packed, (params, exp_avg, exp_avg_sq), strict=True):
+        unpack(values, tensors, cells, layout)
+
+
+def evaluation_marks(
+    spec: Spec, base: int, until: int, eval_steps: Tensor | None, curve_steps: Tensor | None
+) -> Tensor:
+    """Schedule.mark for steps base + 1 .. until."""
+    steps = torch.arange(base + 1, until + 1)
+    due = steps % (spec.num_train // spec.batch_size) == 0
+    if eval_steps is not None:
+        due &= torch.isin(steps, eval_steps.cpu())
+    mark = torch.where(due, -1, -2)
+    if curve_steps is not None and len(curve_steps):
+        curve_steps = curve_steps.cpu()
+        number = torch.searchsorted(curve_steps, steps).clamp(max=len(curve_steps) - 1)
+        mark = torch.where(due & (curve_steps[number] == steps), number, mark)
+    return mark.int()
+
+
+def multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1  # the interpreter runs programs one after the other
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _check(spec: Spec, fields: dict) -> None:
+    """Shapes, dtypes, device and contiguity of every tensor, against the first parameter."""
+    device, real = fields["params"][0].device, fields["params"][0].dtype
+    groups = 2 * spec.num_layers + (spec.embedding is not None)
+    cells = fields["params"][0].shape[0]
+    classes, outputs = spec.num_classes, spec.sizes[-1]
+    sets = fields["x_train"].shape[0]
+    tokens = spec.embedding is not None
+    width, kind = (spec.num_tokens, torch.int32) if tokens else (spec.sizes[0], real)
+
+    shapes = [(cells, *spec.embedding)] if tokens else []
+    for inputs, wide in zip(spec.sizes[:-1], spec.sizes[1:], strict=True):
+        shapes += [(cells, wide, inputs), (cells, wide)]
+    expected = {
+        "lr": (torch.float64, (groups, cells)),
+        "weight_decay": (torch.float64, (groups, cells)),
+        "x_train": (kind, (sets, spec.num_train, width)),
+        "y_train": (torch.int32, (sets, spec.num_train)),
+        "x_val": (kind, (sets, spec.num_val, width)),
+        "y_val": (torch.int32, (sets, spec.num_val)),
+        "data_index": (torch.int32, (cells,)),
+        "epoch_loss": (torch.float64, (cells,)),
+    }
+    for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct"):
+        expected[name] = (torch.int64, (cells,))
+    if spec.loss == "mse" or spec.predict == "nearest":
+        expected["targets"] = (real, (sets, classes, outputs))
+    if not spec.full_batch:
+        expected["order"] = (torch.int32, (*fields["order"].shape[:2], spec.num_train))
+        expected["order_index"] = (torch.int32, (cells,))
+    if fields["curve_steps"] is not None and len(fields["curve_steps"]):
+        for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
+            expected[name] = (torch.float32, (cells, len(fields["curve_steps"])))
+    if fields["snapshot_every"]:
+        snapshots = fields["embeddings"].shape[1:2]
+        expected["embeddings"] = (torch.float32, (cells, *snapshots, *spec.embedding))
+
+    for name, (dtype, shape) in expected.items():
+        _check_tensor(name, fields[name], dtype, shape, device)
+    for name in ("params", "exp_avg", "exp_avg_sq"):
+        if len(fields[name]) != groups:
+            raise ValueError(f"{name}: {len(fields[name])} tensors, expected {groups}")
+        for number, (tensor, shape) in enumerate(zip(fields[name], shapes, strict=True)):
+            _check_tensor(f"{name}[{number}]", tensor, real, shape, device)
+
+
+def _check_tensor(name: str, tensor: Tensor | None, dtype, shape: tuple, device) -> None:
+    if tensor is None:
+        raise ValueError(f"{name} is missing: expected {dtype} {list(shape)}")
+    got = (tensor.dtype, tuple(tensor.shape), tensor.device)
+    if got != (dtype, tuple(shape), device) or not tensor.is_contiguous():
+        raise ValueError(
+            f"{name}: expected contiguous {dtype} {list(shape)} on {device}, "
+            f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        )

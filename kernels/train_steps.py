@@ -1,0 +1,276 @@
+"""The kernel: a program takes one cell from the queue and trains it until `until` or its stop.
+
+One turn of the loop in train_cell begins with the weights after update i: it settles step i
+(validation, T_train, T_val, records, stop rule), then makes step i + 1 (forward, loss, backward,
+AdamW). With `fused_validation` one forward pass over N + V rows serves both halves; the turn at
+i == until, which only settles, closes the chunk. So a chunk boundary changes no bit.
+
+The phases of a step pass activations and their gradients through a scratch in global memory that
+belongs to the program (it stays in L1 and L2); debug_barrier() makes what one thread wrote
+visible to the others. No program reads what another wrote, so there is no grid barrier.
+"""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .adamw import coefficients
+from .embedding import embedding_forward, embedding_snapshot, embedding_update
+from .linear import linear_forward, linear_input_gradient, linear_update
+from .loss import measure
+
+
+class Parameters(NamedTuple):
+    """Packed parameters and moments: one row of layout.size for each listed cell."""
+
+    p: Tensor  # [len(cells), size]
+    m: Tensor
+    v: Tensor
+
+
+class Data(NamedTuple):
+    x: Tensor  # [D, N + V, pitch of I0], or tokens int32 [D, N + V, K]
+    y: Tensor  # int32 [D, N + V]
+    targets: Tensor  # [D, C, O]; anything where neither mse nor nearest is asked for
+    index: Tensor  # int32 [N + V]: 0, 1, 2, ... (rows of a full batch)
+    order: Tensor  # int32 [R, E, N]; anything with a full batch
+    data_index: Tensor  # int32 [M]
+    order_index: Tensor  # int32 [M]
+
+
+class Schedule(NamedTuple):
+    """What depends on the step alone. Row j is step base + 1 + j."""
+
+    corrections: Tensor  # float64 [steps, 2]
+    mark: Tensor  # int32 [steps]: -2 no evaluation, -1 evaluation, j >= 0 and record number j
+
+
+class Cells(NamedTuple):
+    """Hyperparameters [G, M] and progress [M] of every cell, listed or not."""
+
+    lr: Tensor
+    weight_decay: Tensor
+    step: Tensor
+    t_train: Tensor
+    t_val: Tensor
+    diverged_at: Tensor
+    epoch_correct: Tensor
+    epoch_loss: Tensor
+
+
+class Records(NamedTuple):
+    train_loss: Tensor  # float32 [M, T]
+    val_loss: Tensor
+    train_acc: Tensor
+    val_acc: Tensor
+    embeddings: Tensor  # float32 [M, S, P, E]
+
+
+class Numbers(NamedTuple):
+    """Integers that vary between calls without recompiling."""
+
+    until: int
+    base: int  # the earliest step any listed cell starts from
+    num_cells: int  # M
+    need_train: int
+    need_val: int
+    stop: int  # 0 or 1
+    num_epochs: int  # E, of order
+    first_epoch: int
+    num_curves: int  # T
+    num_snapshots: int  # S
+    snapshot_every: int  # a step that is never reached: none
+
+
+@triton.jit
+def forward_pass(
+    p, x, labels, index, targets, scratch,
+    NUM_TRAIN: tl.constexpr, NUM_VAL: tl.constexpr, LAYOUT: tl.constexpr,
+):  # fmt: skip
+    """Outputs in scratch, then what loss.measure says of them."""
+    SPEC: tl.constexpr = LAYOUT.spec
+    L: tl.constexpr = SPEC.num_layers
+    EMBEDDED: tl.constexpr = SPEC.embedding is not None
+    NUM: tl.constexpr = NUM_TRAIN + NUM_VAL
+    tl.debug_barrier()  # the update before this has written the parameters
+    source = x
+    if EMBEDDED:
+        source = scratch + LAYOUT.features[0]
+        embedding_forward(x, index, p, source, NUM, LAYOUT)
+        tl.debug_barrier()
+    linear_forward(
+        source, index, p, scratch + LAYOUT.features[1], NUM, not EMBEDDED, 0, LAYOUT
+    )
+    tl.debug_barrier()
+    for layer in tl.static_range(1, L):
+        source = scratch + LAYOUT.features[layer]
+        out = scratch + LAYOUT.features[layer + 1]
+        linear_forward(source, index, p, out, NUM, False, layer, LAYOUT)
+        tl.debug_barrier()
+    return measure(
+        scratch + LAYOUT.features[L], scratch + LAYOUT.deltas[L],
+        labels, index, targets, NUM_TRAIN, NUM_VAL, LAYOUT,
+    )  # fmt: skip
+
+
+@triton.jit
+def backward_layer(
+    params, x, index, scratch, weight_step, bias_step, LAYER: tl.constexpr, LAYOUT: tl.constexpr
+):
+    SPEC: tl.constexpr = LAYOUT.spec
+    B: tl.constexpr = SPEC.batch_size
+    DENSE: tl.constexpr = LAYER == 0 and SPEC.embedding is None
+    dy = scratch + LAYOUT.deltas[LAYER + 1]
+    source = scratch + LAYOUT.features[LAYER]
+    if DENSE:
+        source = x
+    else:
+        dx = scratch + LAYOUT.deltas[LAYER]
+        linear_input_gradient(dy, params.p, source, dx, B, LAYER, LAYOUT)
+    tl.debug_barrier()  # only now may this layer's weights change
+    linear_update(dy, source, index, params, weight_step, bias_step, B, DENSE, LAYER, LAYOUT)
+
+
+@triton.jit
+def backward_pass(
+    params, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT: tl.constexpr
+):
+    """Layer by layer from the last: the gradient by the input, then the update."""
+    SPEC: tl.constexpr = LAYOUT.spec
+    L: tl.constexpr = SPEC.num_layers
+    EMBEDDED: tl.constexpr = SPEC.embedding is not None
+    dtype: tl.constexpr = params.p.dtype.element_ty
+    tl.debug_barrier()  # measure has written the gradient by the outputs
+    for layer in tl.static_range(L - 1, -1, -1):
+        # The contract's order of tensors: embedding if any, then weight and bias by layer.
+        g = EMBEDDED + 2 * layer
+        weight_step = coefficients(cells, corrections, g, cell, num_cells, dtype)
+        bias_step = coefficients(cells, corrections, g + 1, cell, num_cells, dtype)
+        backward_layer(params, x, index, scratch, weight_step, bias_step, layer, LAYOUT)
+    if EMBEDDED:
+        step = coefficients(cells, corrections, 0, cell, num_cells, dtype)
+        dx = scratch + LAYOUT.deltas[0]
+        embedding_update(x, index, dx, params, step, SPEC.batch_size, LAYOUT)
+
+
+@triton.jit
+def train_cell(
+    slot, cell, params, data, schedule, cells, records, numbers, scratch, LAYOUT: tl.constexpr
+):
+    SPEC: tl.constexpr = LAYOUT.spec
+    N: tl.constexpr = SPEC.num_train
+    V: tl.constexpr = SPEC.num_val
+    B: tl.constexpr = SPEC.batch_size
+    NB: tl.constexpr = N // B
+    FUSED: tl.constexpr = SPEC.fused_validation
+    X_PITCH: tl.constexpr = SPEC.num_tokens if SPEC.embedding is not None else LAYOUT.pitch[0]
+
+    params = Parameters(
+        params.p + slot * LAYOUT.size, params.m + slot * LAYOUT.size, params.v + slot * LAYOUT.size
+    )
+    dataset = tl.load(data.data_index + cell).to(tl.int64)
+    x = data.x + dataset * ((N + V) * X_PITCH)
+    labels = data.y + dataset * (N + V)
+    targets = data.targets + dataset * (SPEC.num_classes * SPEC.sizes[SPEC.num_layers])
+    order = data.order + tl.load(data.order_index + cell).to(tl.int64) * numbers.num_epochs * N
+
+    first = tl.load(cells.step + cell).to(tl.int32)
+    t_train = tl.load(cells.t_train + cell).to(tl.int32)
+    t_val = tl.load(cells.t_val + cell).to(tl.int32)
+    diverged_at = tl.load(cells.diverged_at + cell).to(tl.int32)
+    epoch_correct = tl.load(cells.epoch_correct + cell)
+    epoch_loss = tl.load(cells.epoch_loss + cell)
+
+    i = first
+    finished = (numbers.stop != 0) & (t_train >= 0) & (t_val >= 0)
+    going = (i < numbers.until) & (diverged_at < 0) & (finished == 0)
+    while going:
+        row = i - 1 - numbers.base
+        mark = tl.load(schedule.mark + row, mask=i > first, other=-2)
+        train_loss = tl.full((), 0.0, params.p.dtype.element_ty)
+        train_correct = tl.full((), 0, tl.int32)
+        val_loss = train_loss
+        val_correct = train_correct
+        if FUSED:
+            train_loss, train_correct, val_loss, val_correct = forward_pass(
+                params.p, x, labels, data.index, targets, scratch, N, V, LAYOUT
+            )
+        elif mark >= -1:
+            _, _, val_loss, val_correct = forward_pass(
+                params.p, x, labels, data.index + N, targets, scratch, 0, V, LAYOUT
+            )
+
+        if mark >= -1:
+            t_train = tl.where((t_train < 0) & (epoch_correct >= numbers.need_train), i, t_train)
+            t_val = tl.where((t_val < 0) & (val_correct >= numbers.need_val), i, t_val)
+        if mark >= 0:
+            at = cell * numbers.num_curves + mark
+            tl.store(records.train_loss + at, (epoch_loss / NB).to(tl.float32))
+            tl.store(records.val_loss + at, val_loss.to(tl.float32))
+            tl.store(records.train_acc + at, (epoch_correct.to(tl.float64) / N).to(tl.float32))
+            tl.store(records.val_acc + at, (val_correct.to(tl.float64) / V).to(tl.float32))
+        if SPEC.embedding is not None and i > first and i % numbers.snapshot_every == 0:
+            TABLE: tl.constexpr = SPEC.embedding[0] * SPEC.embedding[1]
+            at = cell * numbers.num_snapshots + i // numbers.snapshot_every
+            tl.debug_barrier()
+            embedding_snapshot(params.p, records.embeddings + at * TABLE, LAYOUT)
+
+        finished = (numbers.stop != 0) & (t_train >= 0) & (t_val >= 0)
+        going = (i < numbers.until) & (finished == 0)
+        if going:
+            batch = i % NB  # step i + 1 is number `batch` of its epoch, both from 0
+            index = data.index
+            if not SPEC.full_batch:
+                index = order + (i // NB - numbers.first_epoch).to(tl.int64) * N + batch * B
+            if not FUSED:
+                train_loss, train_correct, _, _ = forward_pass(
+                    params.p, x, labels, index, targets, scratch, B, 0, LAYOUT
+                )
+            if tl.abs(train_loss) < float("inf"):  # false for NaN, too
+                epoch_correct = tl.where(batch == 0, 0, epoch_correct) + train_correct
+                epoch_loss = tl.where(batch == 0, 0.0, epoch_loss) + train_loss
+                corrections = schedule.corrections + 2 * (row + 1)
+                num_cells = numbers.num_cells
+                backward_pass(
+                    params, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT
+                )
+                i += 1
+            else:
+                diverged_at = i + 1
+                going = i < 0
+
+    tl.store(cells.step + cell, i)
+    tl.store(cells.t_train + cell, t_train)
+    tl.store(cells.t_val + cell, t_val)
+    tl.store(cells.diverged_at + cell, diverged_at)
+    tl.store(cells.epoch_correct + cell, epoch_correct)
+    tl.store(cells.epoch_loss + cell, epoch_loss)
+
+
+@triton.jit
+def train_steps(
+    queue,  # int32 [1], zero: the number of cells taken
+    listed,  # int32 [num_listed] cells
+    num_listed,
+    params,
+    data,
+    schedule,
+    cells,
+    records,
+    numbers,
+    scratch,  # [programs, layout.scratch]
+    LAYOUT: tl.constexpr,
+):
+    """Trains every listed cell; any number of programs shares the queue."""
+    scratch += tl.program_id(0).to(tl.int64) * LAYOUT.scratch
+    slot = tl.atomic_add(queue, 1)
+    while slot < num_listed:
+        cell = tl.load(listed + slot).to(tl.int64)
+        tl.debug_barrier()  # the last cell's readers of scratch are done
+        train_cell(
+            slot.to(tl.int64), cell,
+            params, data, schedule, cells, records, numbers, scratch, LAYOUT,
+        )  # fmt: skip
+        slot = tl.atomic_add(queue, 1)

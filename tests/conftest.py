@@ -1,0 +1,23 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside a developer's checkout; skips where there is none."""
+    named = os.environ.get("GROKFAST_SHARED")
+    if named is not None:
+        if Path(named).is_dir():
+            return Path(named).resolve()
+        pytest.skip(f"GROKFAST_SHARED={named!r} is no folder")
+    for parent in Path(__file__).resolve().parents:
+        # A folder may be called "shared" anywhere up the tree; ours has the specifications.
+        if (parent / "shared" / "specs").is_dir():
+            return parent / "shared"
+    pytest.skip("no shared/ folder beside the checkout (set GROKFAST_SHARED)")

@@ -1,0 +1,104 @@
+"""Small jobs as the contract names their fields, of sizes that fit no tile."""
+
+import torch
+
+
+def make_job(
+    sizes=(1, 20, 17, 7),
+    embedding=(6, 1),
+    activation="tanh",
+    loss="cross_entropy",
+    predict="argmax",
+    cells=3,
+    train=13,
+    val=5,
+    classes=None,
+    data_sets=2,
+    batch_size=None,
+    epochs=8,
+    eval_steps=None,
+    curve_steps=(1, 2, 4),
+    snapshot_every=2,
+    until=4,
+    stop=False,
+    seed=0,
+    dtype=torch.float64,
+):
+    """A job of random data and weights, drawn in float64; learning rates differ by cell."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
+
+    def integers(high, *shape):
+        return torch.randint(high, shape, generator=draw, dtype=torch.int32)
+
+    classes = classes or sizes[-1]
+    params = [normal(cells, *embedding)] if embedding else []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        params += [normal(cells, outputs, inputs) / inputs**0.5, 0.3 * normal(cells, outputs)]
+    groups = len(params)
+    minibatch = batch_size is not None
+    if snapshot_every and not embedding:
+        snapshot_every = 0
+
+    def inputs(count):
+        if embedding:
+            return integers(embedding[0], data_sets, count, 2)
+        return normal(data_sets, count, sizes[0])
+
+    def curve():
+        return torch.full((cells, len(curve_steps)), -1.0)
+
+    shuffles = [torch.randperm(train, generator=draw) for _ in range(2 * epochs)]
+    scale = torch.linspace(0.5, 2.0, cells, dtype=torch.float64)
+    return {
+        "sizes": sizes,
+        "embedding": embedding,
+        "activation": activation,
+        "loss": loss,
+        "predict": predict,
+        "optimizer": "adamw",
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "eps": 1e-8,
+        "params": params,
+        "exp_avg": [torch.zeros_like(p) for p in params],
+        "exp_avg_sq": [torch.zeros_like(p) for p in params],
+        "lr": 1e-2 * scale * torch.linspace(1, 2, groups, dtype=torch.float64)[:, None],
+        "weight_decay": 0.3 * scale.flip(0) * torch.ones(groups, 1, dtype=torch.float64),
+        "x_train": inputs(train),
+        "y_train": integers(classes, data_sets, train),
+        "x_val": inputs(val),
+        "y_val": integers(classes, data_sets, val),
+        "targets": normal(data_sets, classes, sizes[-1])
+        if "mse" in loss or predict == "nearest"
+        else None,
+        "num_classes": classes,
+        "data_index": integers(data_sets, cells),
+        "batch_size": batch_size or train,
+        "order": torch.stack(shuffles).int().view(2, epochs, train) if minibatch else None,
+        "order_index": integers(2, cells) if minibatch else None,
+        "first_epoch": 0,
+        "eval_steps": None if eval_steps is None else torch.tensor(eval_steps),
+        "need_train": train,
+        "need_val": val,
+        "stop": stop,
+        "step": torch.zeros(cells, dtype=torch.int64),
+        "t_train": torch.full((cells,), -1),
+        "t_val": torch.full((cells,), -1),
+        "diverged_at": torch.full((cells,), -1),
+        "epoch_correct": torch.zeros(cells, dtype=torch.int64),
+        "epoch_loss": torch.zeros(cells, dtype=torch.float64),
+        "curve_steps": torch.tensor(curve_steps, dtype=torch.int64),
+        "train_loss": curve(),
+        "val_loss": curve(),
+        "train_acc": curve(),
+        "val_acc": curve(),
+        "snapshot_every": snapshot_every,
+        "embeddings": torch.full((cells, 1 + until // snapshot_every, *embedding), -1.0)
+        if snapshot_every
+        else None,
+        "cells": torch.arange(cells),
+        "until": until,
+    }

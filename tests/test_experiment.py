@@ -1,0 +1,166 @@
+import json
+from dataclasses import dataclass
+
+import pytest
+
+import grokfast as gf
+from grokfast.experiment import scalar_fields
+from grokfast.grid import parse_values, static_key
+from grokfast.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip_through_json(name):
+    grid = gf.preset(name)
+    assert gf.Grid.from_json(grid.to_json()) == grid
+    assert gf.Experiment.from_json(grid.experiment.to_json()) == grid.experiment
+    json.loads(grid.to_json())
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("addition-classification", 441),
+        ("addition-regression", 441),
+        ("mnist-original", 100),
+        ("mnist-extended", 210),
+        ("mnist-digits", 100),
+    ],
+)
+def test_presets_have_the_published_size(name, cells):
+    assert gf.preset(name).size == cells
+
+
+def test_extended_mnist_axes_are_those_of_the_spec():
+    axes = gf.preset("mnist-extended").axes
+    lr = axes["optimizer.lr"]
+    assert lr[:3] == pytest.approx([1.2915e-9, 1e-8, 7.7426e-8], rel=1e-4)
+    assert lr[-4:] == pytest.approx([7.7426, 59.948, 250, 464.16], rel=1e-4)
+    decay = axes["optimizer.weight_decay"]
+    assert decay == pytest.approx([10.0**k for k in range(-9, 2)] + [50, 100, 300])
+
+
+def test_replace_takes_short_and_dotted_names():
+    e = gf.preset("addition-regression").experiment
+    changed = e.replace(lr=1, **{"task.p": 12, "data_seed": 3})
+    assert changed.optimizer.lr == 1.0
+    assert isinstance(changed.optimizer.lr, float)
+    assert (changed.task.p, changed.task.seed) == (12, 3)
+    assert e.task.p == 10
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("lr", -1.0, "lr is -1.0"),
+        ("lr", float("nan"), "lr is nan"),
+        ("lr", "fast", "optimizer.lr is 'fast'"),
+        ("steps", 0, "steps is 0"),
+        ("steps", 1.5, "steps is 1.5"),
+        ("depth", 5, "depth is 5"),
+        ("activation", "gelu", "give one of tanh, relu"),
+        ("optimizer.beta1", 1.0, "0 <= beta < 1"),
+        ("task.p", 1, "task.p is 1"),
+        ("task.val_size", 55, "give 1 to 54"),
+        ("data_seed", 2**32, "less than 2**32"),
+        ("optimizer.beta3", 0.9, "did you mean optimizer.beta"),
+        ("beta2", 0.9, "did you mean optimizer.beta2"),
+        ("precision", "bf16", "give one of ieee"),
+    ],
+)
+def test_bad_values_name_the_field_and_what_would_do(field, value, says):
+    e = gf.preset("addition-regression").experiment
+    with pytest.raises(gf.UsageError) as error:
+        e.replace(**{field: value})
+    assert says in str(error.value)
+
+
+def test_identity_ignores_the_budget_and_nothing_else():
+    e = gf.preset("addition-regression").experiment
+    assert e.replace(steps=7).identity() == e.identity()
+    for field, kind in scalar_fields(e).items():
+        if kind is float and field not in ("phase.threshold", "phase.tolerance"):
+            other = 0.5 if e.get(field) != 0.5 else 0.25
+            assert e.replace(**{field: other}).identity() != e.identity(), field
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1e-3", 1e-3),
+        ("1e-4,1e-3", [1e-4, 1e-3]),
+        ("logspace:-5:-3:3", [1e-5, 1e-4, 1e-3]),
+        ("linspace:0:1:3", [0, 0.5, 1]),
+        ("range:0:3", [0, 1, 2]),
+    ],
+)
+def test_values_of_the_command_line(text, values):
+    e = gf.preset("addition-regression").experiment
+    assert parse_values(e, "lr", text) == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "1e-3,", "logspace:1", "logspace:0:1:0", "linspace:0:1:x", "range:3:0"]
+)
+def test_malformed_values_are_refused(text):
+    e = gf.preset("addition-regression").experiment
+    with pytest.raises(gf.UsageError, match="lr"):
+        parse_values(e, "lr", text)
+
+
+def test_grid_axes_fix_replace_and_append():
+    g = gf.preset("addition-regression").grid(lr=1e-3, weight_decay=[0, 5], model_seed=[1, 2, 3])
+    assert list(g.axes) == ["optimizer.weight_decay", "model.seed"]
+    assert g.size == 6
+    assert [c.model.seed for c in g.cells] == [1, 2, 3] * 2
+    assert g.cells[0].optimizer.lr == 1e-3
+
+
+@pytest.mark.parametrize("values", [[], [1e-3, 1e-3]])
+def test_empty_and_repeated_axes_are_refused(values):
+    with pytest.raises(gf.UsageError, match="axis lr"):
+        gf.preset("addition-regression").grid(lr=values)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_shards_partition_the_grid_counted_from_zero_or_one(first):
+    g = gf.preset("addition-regression")
+    shards = [g.shard(i, 4) for i in range(first, first + 4)]
+    assert sorted(sum(shards, [])) == list(range(441))
+
+
+@pytest.mark.parametrize("shard", [(-1, 4), (5, 4), (0, 0), (1, 1000)])
+def test_impossible_shards_are_refused(shard):
+    if shard == (1, 1000):
+        shard = (900, 1000)
+    with pytest.raises(gf.UsageError, match="shard"):
+        gf.preset("addition-regression").shard(*shard)
+
+
+def test_per_cell_numbers_share_a_bucket_and_operations_do_not():
+    e = gf.preset("addition-regression").experiment
+    for field, value in {"lr": 0.5, "data_seed": 9, "model_seed": 9, "init_scale": 2.0}.items():
+        assert static_key(e.replace(**{field: value})) == static_key(e)
+    for field, value in {"width": 9, "activation": "relu", "optimizer.beta2": 0.9}.items():
+        assert static_key(e.replace(**{field: value})) != static_key(e)
+
+
+def test_a_users_task_round_trips_and_trains():
+    @gf.task("test-parity-of-two")
+    @dataclass(frozen=True, kw_only=True)
+    class Xor(gf.Task):
+        copies: int = 2
+
+        def build(self):
+            import torch
+
+            x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(
+                self.copies, 1
+            )
+            y = x.sum(1).long() % 2
+            return gf.TaskData(x_train=x, y_train=y, x_val=x[:4], y_val=y[:4], num_classes=2)
+
+    e = gf.Experiment(task=Xor(), model=gf.Model(width=16, depth=2), steps=2000)
+    assert gf.Experiment.from_json(e.to_json()) == e
+    r = gf.run(gf.Grid(experiment=e.replace(lr=0.01)), engine="reference", progress=False)
+    assert r.counts()["comprehension"] == 1

@@ -1,0 +1,132 @@
+"""Data, initial values and shuffles against the authors' own, to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import grokfast as gf
+from grokfast.program import Shuffles, evaluated_epochs, make_programs
+from grokfast.state import State
+
+TOY = ("addition-classification", "addition-regression")
+
+
+def program_of(grid):
+    (program,) = make_programs(grid.cells, range(grid.size))
+    return program
+
+
+@pytest.fixture
+def trace(shared):
+    return json.loads((shared / "reference" / "toy_trace.json").read_text())
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_split_and_initial_values_are_the_authors(name, trace):
+    grid = gf.preset(name).grid(lr=1e-3, weight_decay=5.0)
+    program = program_of(grid)
+    assert program.x_train[0].tolist() == trace[name]["train_pairs"]
+    assert program.x_val[0].tolist() == trace[name]["val_pairs"]
+    init = trace[name]["init_float32"]
+    got = dict(zip(program.names, State.initial(program).params, strict=True))
+    assert got["embedding.weight"][0, :, 0].tolist() == init["embedding"]
+    for layer in (0, 1, 2):
+        weight = got[f"layers.{layer}.weight"][0].flatten()
+        assert weight[:5].tolist() == init[f"layer{layer + 1}_weight_first5"]
+        assert got[f"layers.{layer}.bias"][0, :5].tolist() == init[f"layer{layer + 1}_bias_first5"]
+
+
+def test_a_seed_gives_the_same_cell_in_every_grid():
+    small = gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0, model_seed=7)
+    large = gf.preset("addition-regression").grid(
+        lr=[1e-4, 1e-3], weight_decay=0.0, model_seed=[5, 6, 7], data_seed=[1, 42]
+    )
+    torch.manual_seed(0)
+    a = State.initial(program_of(small))
+    torch.rand(17)  # the global generator must not matter
+    program = program_of(large)
+    b = State.initial(program)
+    at = [i for i, c in enumerate(large.cells) if c.model.seed == 7][0]
+    for p, q in zip(a.params, b.params, strict=True):
+        assert torch.equal(p[0], q[at])
+    assert program.x_train.shape[0] == 2
+    assert sorted(set(program.data_index.tolist())) == [0, 1]
+
+
+def test_drawing_models_leaves_torchs_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    program_of(gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_parameter_groups_follow_the_spec():
+    program = program_of(gf.preset("addition-regression").grid(lr=3e-3, weight_decay=7.0))
+    assert program.lr[:, 0].tolist() == [1e-3] + [3e-3] * 6
+    assert program.weight_decay[:, 0].tolist() == [0.0] + [7.0] * 6
+    digits = program_of(gf.preset("mnist-digits").grid(lr=0.5, weight_decay=2.0))
+    assert digits.lr[:, 0].tolist() == [1e-3] * 4 + [0.5] * 2
+    assert digits.weight_decay[:, 0].tolist() == [2.0] * 6
+
+
+def test_shuffles_are_those_of_torchs_data_loader():
+    """The order and the generator's draws of a DataLoader loop with evaluation, re-run."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    samples, batch, epochs = 12, 4, 9
+    evaluated = np.array([True, True, False, True, False, False, True, False, True])
+    data = TensorDataset(torch.arange(samples))
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    train = DataLoader(data, batch_size=batch, shuffle=True)
+    val = DataLoader(data, batch_size=batch, shuffle=False)
+    seen = []
+    for epoch in range(epochs):
+        seen.append(torch.cat([x for (x,) in train]))
+        if evaluated[epoch]:
+            list(val)
+    got = Shuffles([state], samples, epochs, evaluated).order(0, epochs)
+    assert torch.equal(got[0], torch.stack(seen))
+
+
+def test_schedule_is_that_of_a_long_horizon_whatever_the_budget():
+    evaluation = gf.Evaluation(schedule="log-epochs", horizon=300_000, points=1000)
+    short, long = (evaluated_epochs(evaluation, 5, n) for n in (100, 30_000))
+    assert (long[:100] == short).all()
+    expected = np.unique((np.logspace(0, np.log10(3e5), 1000) / 5).astype(int))
+    assert np.flatnonzero(long).tolist() == expected[expected < 30_000].tolist()
+
+
+def test_curve_steps_of_a_raised_budget_begin_with_the_old_ones():
+    grid = gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0)
+    short = program_of(grid.grid(steps=500)).curve_steps
+    long = program_of(grid.grid(steps=5000)).curve_steps
+    assert torch.equal(long[: len(short)], short)
+    assert 60 < len(long) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 7}, "batch_size 7 does not divide the 1000"),
+        ({"steps": 13}, "steps 13 is no multiple of the 5 steps"),
+        ({"model.embedding_dim": 2}, "gives dense inputs, but model.embedding_dim is 2"),
+        ({"loss": "cross_entropy"}, None),
+    ],
+)
+def test_data_and_experiment_must_fit(changes, says):
+    grid = gf.preset("mnist-digits").grid(lr=0.5, weight_decay=2.0, **changes)
+    if says is None:
+        program_of(grid)
+        return
+    with pytest.raises(gf.UsageError, match=says):
+        program_of(grid)
+
+
+def test_mse_without_targets_is_refused():
+    grid = gf.preset("addition-classification").grid(lr=1e-3, weight_decay=0.0, loss="mse")
+    with pytest.raises(gf.UsageError, match="no dense targets"):
+        program_of(grid)

@@ -1,0 +1,78 @@
+"""Imports run one way; the reference is independent; kernels/ knows nothing of grokfast."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import grokfast
+
+PACKAGE = Path(grokfast.__file__).parent
+
+#: Layers, lowest first; a module may import its own layer and those below.
+LAYERS = [
+    {"errors", "phases", "files"},
+    {"tasks", "data"},
+    {"experiment"},
+    {"grid", "presets", "model"},
+    {"program", "state"},
+    {"engines"},
+    {"results"},
+    {"collect", "checkpoint", "progress"},
+    {"trainer"},
+    {"merge", "agree", "export", "figures", "bench", "doctor"},
+    {"cli", "__main__", "__init__"},
+]
+LAYER = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+
+def sources():
+    return [p for p in PACKAGE.rglob("*.py") if "kernels" not in p.relative_to(PACKAGE).parts]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            if node.module == "grokfast":
+                yield from (f"grokfast.{alias.name}" for alias in node.names)
+
+
+def top(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    relative = path.relative_to(PACKAGE)
+    own = relative.parts[0].removesuffix(".py")
+    assert own in LAYER, f"{own} has no layer in this test"
+    for module in imported(path):
+        if module.startswith("grokfast.") and top(module) not in ("kernels", "_native"):
+            assert LAYER[top(module)] <= LAYER[own], f"{relative} imports {module}"
+
+
+def test_the_reference_imports_no_other_engine():
+    for module in imported(PACKAGE / "engines" / "reference.py"):
+        if module.startswith("grokfast.engines"):
+            assert module == "grokfast.engines.base"
+
+
+def test_nothing_but_the_engine_picker_knows_the_reference():
+    for path in sources():
+        if path.name != "reference.py":
+            assert "grokfast.engines.reference" not in set(imported(path)), path
+
+
+def test_kernels_import_only_torch_and_triton():
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        for module in imported(path):
+            root = module.split(".")[0]
+            assert root in {"torch", "triton", "__future__", "dataclasses", "typing", "math",
+                            "collections", "functools"} or module.startswith("grokfast.kernels"), (
+                f"{path.name} imports {module}"
+            )
