@@ -25,27 +25,27 @@ def tanh(x):
 
 
 @triton.jit
-def activate(x, NAME: tl.constexpr):
+def activate(x, SPEC: tl.constexpr):
     """act(x)."""
-    if NAME == "tanh":
+    if SPEC.activation == "tanh":
         y = tanh(x)
-    elif NAME == "relu":
+    elif SPEC.activation == "relu":
         # Not maximum(x, 0): a NaN must reach the loss, where divergence is noticed.
         y = tl.where(x < 0, 0.0, x)
     else:
-        tl.static_assert(NAME == "leaky_relu")
+        tl.static_assert(SPEC.activation == "leaky_relu")
         y = tl.where(x < 0, 0.1 * x, x)
     return y
 
 
 @triton.jit
-def activation_gradient(dy, y, NAME: tl.constexpr):
+def activation_gradient(dy, y, SPEC: tl.constexpr):
     """dy * act'(x), read off the output y = act(x)."""
-    if NAME == "tanh":
+    if SPEC.activation == "tanh":
         dx = dy * (1.0 - y * y)
-    elif NAME == "relu":
+    elif SPEC.activation == "relu":
         dx = tl.where(y > 0, dy, 0.0)
     else:
-        tl.static_assert(NAME == "leaky_relu")
+        tl.static_assert(SPEC.activation == "leaky_relu")
         dx = tl.where(y > 0, dy, 0.1 * dy)
     return dx

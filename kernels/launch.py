@@ -6,7 +6,7 @@ from torch import Tensor
 from .adamw import bias_corrections
 from .layout import Tiles, make_layout, pack, pack_rows, unpack
 from .spec import Spec, unsupported
-from .train_steps import Cells, Data, Numbers, Parameters, Records, Schedule, train_steps
+from .train_steps import Cells, Data, Numbers, Packed, Records, Schedule, train_steps
 
 MAX_STEPS = 2**31 - 1  # steps are int32 inside the kernel
 
@@ -103,7 +103,7 @@ def train(
     base = int(step[cells].min()) if len(cells) else until
     if base >= until:
         return
-    packed = Parameters(*(pack(t, cells, layout) for t in (params, exp_avg, exp_avg_sq)))
+    packed = Packed(*(pack(t, cells, layout) for t in (params, exp_avg, exp_avg_sq)))
     pitch = spec.num_tokens if embedding else layout.pitch[0]
     data = Data(
         x=pack_rows(x_train, x_val, pitch),
@@ -148,8 +148,8 @@ def train(
         schedule,
         Cells(lr, weight_decay, *progress),
         Records(*(nothing if t is None else t for t in curves)),
-        numbers,
         scratch,
+        *numbers,
         LAYOUT=layout,
         num_warps=layout.warps,
     )

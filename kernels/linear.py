@@ -74,7 +74,7 @@ def linear_forward(
                 acc = multiply_add(x_tile, tl.trans(w_tile), acc, SPEC)
             acc += tl.load(b + o, mask=o < OUTPUTS, other=0.0)[None, :]
             if SPEC.num_layers > LAYER + 1:
-                acc = activate(acc, SPEC.activation)
+                acc = activate(acc, SPEC)
             store_tile(y, r, live, o, PITCH, PITCH, acc)
 
 
@@ -110,7 +110,7 @@ def linear_input_gradient(
                 acc = multiply_add(dy_tile, w_tile, acc, SPEC)
             if LAYER > 0:
                 x_tile = load_tile(x, r, live, i, INPUTS, INPUTS)
-                acc = activation_gradient(acc, x_tile, SPEC.activation)
+                acc = activation_gradient(acc, x_tile, SPEC)
             store_tile(dx, r, live, i, INPUTS, INPUTS, acc)
 
 

@@ -39,9 +39,9 @@ def nearest(
     y,  # [R, O]
     targets,  # [C, O]
     column,
-    OUTPUTS: tl.constexpr,
     CLASSES: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    OUTPUTS: tl.constexpr,
 ):
     """argmin over c of |y - t_c|^2, as the argmax of y . t_c - |t_c|^2 / 2, in ieee products."""
     c = tl.arange(0, BLOCK_C)
@@ -71,11 +71,14 @@ def measure(
     ROWS: tl.constexpr = LAYOUT.rows
     OUTPUTS: tl.constexpr = LAYOUT.sizes[SPEC.num_layers]
     PITCH: tl.constexpr = LAYOUT.pitch[SPEC.num_layers]
+    BLOCK_O: tl.constexpr = LAYOUT.block_outputs
+    CLASSES: tl.constexpr = SPEC.num_classes
+    BLOCK_C: tl.constexpr = LAYOUT.block_classes
     NUM: tl.constexpr = NUM_TRAIN + NUM_VAL
     # The divisor of the gradient; a pass without training rows throws the gradient away.
     BATCH: tl.constexpr = SPEC.batch_size
     dtype: tl.constexpr = y.dtype.element_ty
-    column = tl.arange(0, LAYOUT.block_outputs)[None, :]
+    column = tl.arange(0, BLOCK_O)[None, :]
     train_loss = tl.full((), 0.0, dtype)
     val_loss = tl.full((), 0.0, dtype)
     train_correct = tl.full((), 0, tl.int32)
@@ -92,8 +95,7 @@ def measure(
         else:
             row_loss, grad = cross_entropy(out, label, column, BATCH, OUTPUTS)
         if SPEC.predict == "nearest":
-            BLOCK_C: tl.constexpr = LAYOUT.block_classes
-            guess = nearest(out, targets, column, OUTPUTS, SPEC.num_classes, BLOCK_C)
+            guess = nearest(out, targets, column, CLASSES, BLOCK_C, OUTPUTS)
         else:
             guess = argmax(out, column, OUTPUTS)
         correct = (guess == label).to(tl.int32)

@@ -22,7 +22,7 @@ from .linear import linear_forward, linear_input_gradient, linear_update
 from .loss import measure
 
 
-class Parameters(NamedTuple):
+class Packed(NamedTuple):
     """Packed parameters and moments: one row of layout.size for each listed cell."""
 
     p: Tensor  # [len(cells), size]
@@ -69,7 +69,7 @@ class Records(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """Integers that vary between calls without recompiling."""
+    """Integers that vary between calls. Kernel arguments of their own: see UNSPECIALIZED."""
 
     until: int
     base: int  # the earliest step any listed cell starts from
@@ -82,6 +82,11 @@ class Numbers(NamedTuple):
     num_curves: int  # T
     num_snapshots: int  # S
     snapshot_every: int  # a step that is never reached: none
+
+
+# Triton compiles anew for an integer that is 1 or divisible by 16, unless told not to; inside a
+# tuple it cannot be told.
+UNSPECIALIZED = ("num_listed", *Numbers._fields)
 
 
 @triton.jit
@@ -117,7 +122,7 @@ def forward_pass(
 
 @triton.jit
 def backward_layer(
-    params, x, index, scratch, weight_step, bias_step, LAYER: tl.constexpr, LAYOUT: tl.constexpr
+    state, x, index, scratch, weight_step, bias_step, LAYER: tl.constexpr, LAYOUT: tl.constexpr
 ):
     SPEC: tl.constexpr = LAYOUT.spec
     B: tl.constexpr = SPEC.batch_size
@@ -128,36 +133,36 @@ def backward_layer(
         source = x
     else:
         dx = scratch + LAYOUT.deltas[LAYER]
-        linear_input_gradient(dy, params.p, source, dx, B, LAYER, LAYOUT)
+        linear_input_gradient(dy, state.p, source, dx, B, LAYER, LAYOUT)
     tl.debug_barrier()  # only now may this layer's weights change
-    linear_update(dy, source, index, params, weight_step, bias_step, B, DENSE, LAYER, LAYOUT)
+    linear_update(dy, source, index, state, weight_step, bias_step, B, DENSE, LAYER, LAYOUT)
 
 
 @triton.jit
 def backward_pass(
-    params, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT: tl.constexpr
+    state, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT: tl.constexpr
 ):
     """Layer by layer from the last: the gradient by the input, then the update."""
     SPEC: tl.constexpr = LAYOUT.spec
     L: tl.constexpr = SPEC.num_layers
     EMBEDDED: tl.constexpr = SPEC.embedding is not None
-    dtype: tl.constexpr = params.p.dtype.element_ty
+    dtype: tl.constexpr = state.p.dtype.element_ty
     tl.debug_barrier()  # measure has written the gradient by the outputs
     for layer in tl.static_range(L - 1, -1, -1):
         # The contract's order of tensors: embedding if any, then weight and bias by layer.
         g = EMBEDDED + 2 * layer
         weight_step = coefficients(cells, corrections, g, cell, num_cells, dtype)
         bias_step = coefficients(cells, corrections, g + 1, cell, num_cells, dtype)
-        backward_layer(params, x, index, scratch, weight_step, bias_step, layer, LAYOUT)
+        backward_layer(state, x, index, scratch, weight_step, bias_step, layer, LAYOUT)
     if EMBEDDED:
         step = coefficients(cells, corrections, 0, cell, num_cells, dtype)
         dx = scratch + LAYOUT.deltas[0]
-        embedding_update(x, index, dx, params, step, SPEC.batch_size, LAYOUT)
+        embedding_update(x, index, dx, state, step, SPEC.batch_size, LAYOUT)
 
 
 @triton.jit
 def train_cell(
-    slot, cell, params, data, schedule, cells, records, numbers, scratch, LAYOUT: tl.constexpr
+    slot, cell, packed, data, schedule, cells, records, numbers, scratch, LAYOUT: tl.constexpr
 ):
     SPEC: tl.constexpr = LAYOUT.spec
     N: tl.constexpr = SPEC.num_train
@@ -167,9 +172,8 @@ def train_cell(
     FUSED: tl.constexpr = SPEC.fused_validation
     X_PITCH: tl.constexpr = SPEC.num_tokens if SPEC.embedding is not None else LAYOUT.pitch[0]
 
-    params = Parameters(
-        params.p + slot * LAYOUT.size, params.m + slot * LAYOUT.size, params.v + slot * LAYOUT.size
-    )
+    start = slot * LAYOUT.size
+    state = Packed(packed.p + start, packed.m + start, packed.v + start)
     dataset = tl.load(data.data_index + cell).to(tl.int64)
     x = data.x + dataset * ((N + V) * X_PITCH)
     labels = data.y + dataset * (N + V)
@@ -187,19 +191,19 @@ def train_cell(
     finished = (numbers.stop != 0) & (t_train >= 0) & (t_val >= 0)
     going = (i < numbers.until) & (diverged_at < 0) & (finished == 0)
     while going:
-        row = i - 1 - numbers.base
+        row = i - 1 - numbers.base  # of the schedule
         mark = tl.load(schedule.mark + row, mask=i > first, other=-2)
-        train_loss = tl.full((), 0.0, params.p.dtype.element_ty)
+        train_loss = tl.full((), 0.0, state.p.dtype.element_ty)
         train_correct = tl.full((), 0, tl.int32)
         val_loss = train_loss
         val_correct = train_correct
         if FUSED:
             train_loss, train_correct, val_loss, val_correct = forward_pass(
-                params.p, x, labels, data.index, targets, scratch, N, V, LAYOUT
+                state.p, x, labels, data.index, targets, scratch, N, V, LAYOUT
             )
         elif mark >= -1:
             _, _, val_loss, val_correct = forward_pass(
-                params.p, x, labels, data.index + N, targets, scratch, 0, V, LAYOUT
+                state.p, x, labels, data.index + N, targets, scratch, 0, V, LAYOUT
             )
 
         if mark >= -1:
@@ -215,7 +219,7 @@ def train_cell(
             TABLE: tl.constexpr = SPEC.embedding[0] * SPEC.embedding[1]
             at = cell * numbers.num_snapshots + i // numbers.snapshot_every
             tl.debug_barrier()
-            embedding_snapshot(params.p, records.embeddings + at * TABLE, LAYOUT)
+            embedding_snapshot(state.p, records.embeddings + at * TABLE, LAYOUT)
 
         finished = (numbers.stop != 0) & (t_train >= 0) & (t_val >= 0)
         going = (i < numbers.until) & (finished == 0)
@@ -226,7 +230,7 @@ def train_cell(
                 index = order + (i // NB - numbers.first_epoch).to(tl.int64) * N + batch * B
             if not FUSED:
                 train_loss, train_correct, _, _ = forward_pass(
-                    params.p, x, labels, index, targets, scratch, B, 0, LAYOUT
+                    state.p, x, labels, index, targets, scratch, B, 0, LAYOUT
                 )
             if tl.abs(train_loss) < float("inf"):  # false for NaN, too
                 epoch_correct = tl.where(batch == 0, 0, epoch_correct) + train_correct
@@ -234,7 +238,7 @@ def train_cell(
                 corrections = schedule.corrections + 2 * (row + 1)
                 num_cells = numbers.num_cells
                 backward_pass(
-                    params, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT
+                    state, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT
                 )
                 i += 1
             else:
@@ -249,21 +253,35 @@ def train_cell(
     tl.store(cells.epoch_loss + cell, epoch_loss)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def train_steps(
     queue,  # int32 [1], zero: the number of cells taken
     listed,  # int32 [num_listed] cells
     num_listed,
-    params,
+    packed,
     data,
     schedule,
     cells,
     records,
-    numbers,
     scratch,  # [programs, layout.scratch]
+    until,  # the fields of Numbers
+    base,
+    num_cells,
+    need_train,
+    need_val,
+    stop,
+    num_epochs,
+    first_epoch,
+    num_curves,
+    num_snapshots,
+    snapshot_every,
     LAYOUT: tl.constexpr,
 ):
     """Trains every listed cell; any number of programs shares the queue."""
+    numbers = Numbers(
+        until, base, num_cells, need_train, need_val, stop,
+        num_epochs, first_epoch, num_curves, num_snapshots, snapshot_every,
+    )  # fmt: skip
     scratch += tl.program_id(0).to(tl.int64) * LAYOUT.scratch
     slot = tl.atomic_add(queue, 1)
     while slot < num_listed:
@@ -271,6 +289,6 @@ def train_steps(
         tl.debug_barrier()  # the last cell's readers of scratch are done
         train_cell(
             slot.to(tl.int64), cell,
-            params, data, schedule, cells, records, numbers, scratch, LAYOUT,
+            packed, data, schedule, cells, records, numbers, scratch, LAYOUT,
         )  # fmt: skip
         slot = tl.atomic_add(queue, 1)

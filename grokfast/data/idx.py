@@ -49,7 +49,7 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
         # Opening a pipe or a device would wait forever or read without end.
         if path.exists() and not path.is_file():
             raise BadFile(path, "not a regular file")
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             start = file.read(512)
             file.seek(0)
             if start.lstrip()[:1] == b"<":

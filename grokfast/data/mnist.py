@@ -200,7 +200,7 @@ def load_mnist(
 
 
 def verify_mnist(folder: str | os.PathLike[str], *, files: Files = MNIST) -> dict[str, FileStatus]:
-    """Checks each file of one folder; never the network, never an error.
+    """Checks each file of one folder, without the network; a bad file is a status, no error.
 
     Args:
         folder: the folder with the files, or a torchvision root.
@@ -284,7 +284,10 @@ def _places(data_dir: str | os.PathLike[str] | None) -> list[_Place]:
 
 
 def _named(folder: str | os.PathLike[str]) -> Path:
-    path = Path(os.path.expanduser(folder)).absolute()
+    try:
+        path = Path(folder).expanduser().absolute()
+    except RuntimeError as error:  # ~ without a home folder, ~name without such a user
+        raise EnvironmentProblem(f"cannot expand {os.fspath(folder)!r}: {error}") from None
     below = path / "MNIST" / "raw"
     return below if below.is_dir() else path
 
@@ -296,8 +299,9 @@ def _user_cache() -> Path | None:
         return given
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"])
-    home = Path(os.path.expanduser("~"))
-    if not home.is_absolute():
+    try:
+        home = Path.home()
+    except RuntimeError:
         return None
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
 
@@ -387,17 +391,17 @@ def _install(target: Path, spec: FileSpec, chunks: Iterator[bytes]) -> Path:
     """
     temporary = target / f".{spec.name}.{secrets.token_hex(8)}.tmp"
     try:
-        with open(temporary, "xb") as out:
+        with temporary.open("xb") as out:
             for chunk in chunks:
                 out.write(chunk)
             out.flush()
             os.fsync(out.fileno())
         _checked(temporary, spec)
         # Some servers unpack on the way; the suffix follows the bytes.
-        with open(temporary, "rb") as file:
+        with temporary.open("rb") as file:
             suffix = ".gz" if file.read(2) == GZIP_MAGIC else ""
         final = target / (spec.name + suffix)
-        os.replace(temporary, final)
+        temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # Windows cannot sync a folder; the file is synced
@@ -433,8 +437,10 @@ def _download(target: Path, spec: FileSpec, mirrors: list[str]) -> Path:
             path = _install(target, spec, _chunks(url, spec))
         except (_TransferFailed, BadFile) as error:
             failures.append(f"{url}: {error.reason if isinstance(error, BadFile) else error}")
-            _say(f"refused {failures[-1]}")
             continue
+        # Only now: where all fail, the error names them, once.
+        for failure in failures:
+            _say(f"mirror refused: {failure}")
         # The mirror that answered is asked first from now on: no second wait for a dead one.
         mirrors.remove(mirror)
         mirrors.insert(0, mirror)

@@ -136,3 +136,14 @@ def clone(job, dtype=None, device=None):
         return value.clone().to(device=device, dtype=cast or value.dtype)
 
     return {name: convert(name, value) for name, value in job.items()}
+
+
+def assert_as_good(got, plain, exact):
+    """Maximum error of `got` at most twice that of plain torch in the same precision.
+
+    The floor is four units of the last place of the largest entry: plain torch may be exact.
+    """
+    floor = 4 * torch.finfo(plain.dtype).eps * exact.abs().max()
+    error = (got.cpu().double() - exact.double()).abs().max()
+    allowed = 2 * (plain.double() - exact.double()).abs().max() + floor
+    assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
