@@ -36,7 +36,6 @@ _HOMES = {
     "Optimizer": "grokfast.experiment",
     "Recording": "grokfast.experiment",
     "Grid": "grokfast.grid",
-
     "PHASES": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
     "PRESETS": "grokfast.presets",

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -47,9 +48,9 @@ def collect(
     diverged = joined([s.diverged_at for s in states])
     done = joined([s.done(p) for p, s in pairs])
     steps = joined([s.step for s in states])
-    status = np.select(
-        [diverged >= 0, done, steps > 0], [DIVERGED, OK, RUNNING], PENDING
-    ).astype(np.uint8)
+    status = np.select([diverged >= 0, done, steps > 0], [DIVERGED, OK, RUNNING], PENDING).astype(
+        np.uint8
+    )
     phase = classify(t_train, t_val, grid.experiment.phase, finished=done)
     for name, values in {
         "status": status,
@@ -164,7 +165,7 @@ def _take_over(old: Results, k: int, program: Program, state: State, m: int) -> 
         getattr(state, name)[m] = int(old[name][k])
     state.epoch_loss[m] = float(old["epoch_loss"][k])
     if "step" in old:
-        common, here, there = np.intersect1d(
+        _, here, there = np.intersect1d(
             program.curve_steps.numpy(), old["step"], return_indices=True
         )
         for name in CURVES:
@@ -214,8 +215,10 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        with open("/proc/cpuinfo") as info:
-            names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
+        with Path("/proc/cpuinfo").open() as info:
+            names = [
+                line.split(":", 1)[1].strip() for line in info if line.startswith("model name")
+            ]
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

@@ -141,7 +141,7 @@ class Experiment:
         return value
 
     def replace(self, **values: Any) -> Experiment:
-        """A copy with fields changed, by short or dotted name: ``replace(lr=1e-3, **{"task.p": 12})``.
+        """A copy with fields changed: ``replace(lr=1e-3, **{"task.p": 12})``, short or dotted.
 
         Raises:
             UsageError: an unknown name, or a value that the field does not admit.
@@ -175,7 +175,7 @@ class Experiment:
         if name not in TASKS:
             raise UsageError(
                 f"unknown task {name!r}; known are {', '.join(TASKS)}",
-                hint="a task of your own must be registered with @grokfast.task before the file is read",
+                hint="register a task of your own with @grokfast.task first",
             )
         nested = {
             "model": Model,
@@ -356,7 +356,9 @@ def _check_ranges(e: Experiment) -> None:
     for path, low in at_least.items():
         value = e.get(path)
         if not (value >= low and math.isfinite(value)):
-            raise UsageError(f"{short_name(path)} is {value!r}; give a finite value of {low} or more")
+            raise UsageError(
+                f"{short_name(path)} is {value!r}; give a finite value of {low} or more"
+            )
     decay = e.optimizer.encoder_weight_decay
     if decay is not None and not (decay >= 0 and math.isfinite(decay)):
         raise UsageError(f"optimizer.encoder_weight_decay is {decay!r}; give 0 or more, or none")

@@ -27,10 +27,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _fault("written")
-        with open(temporary, "rb+") as file:
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         _fault("synced")
-        os.replace(temporary, path)
+        temporary.replace(path)
         _fault("replaced")
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -78,7 +78,7 @@ def locked(path: Path) -> Iterator[None]:
 
     lock = path.with_name(path.name + ".lock")
     try:
-        file = open(lock, "a+")
+        file = lock.open("a+")  # noqa: SIM115 - held to the end of the block below
     except OSError as error:
         raise EnvironmentProblem(f"cannot write beside {path}: {error.strerror}") from error
     with file:

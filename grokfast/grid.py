@@ -68,8 +68,7 @@ class Grid:
             path = resolve_field(experiment, name)
             single = isinstance(values, str) or not isinstance(values, Iterable)
             checked = [
-                experiment.replace(**{path: v}).get(path)
-                for v in ([values] if single else values)
+                experiment.replace(**{path: v}).get(path) for v in ([values] if single else values)
             ]
             if single:
                 experiment = experiment.replace(**{path: checked[0]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +56,7 @@ class MLP(nn.Module):
             self.embedding = nn.Embedding(vocabulary, sizes[0], dtype=dtype)
             nn.init.uniform_(self.embedding.weight, -0.5, 0.5)
         self.layers = nn.ModuleList(
-            nn.Linear(i, o, dtype=dtype) for i, o in zip(sizes, sizes[1:], strict=False)
+            nn.Linear(i, o, dtype=dtype) for i, o in itertools.pairwise(sizes)
         )
 
     def forward(self, x: Tensor) -> Tensor:

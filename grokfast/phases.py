@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,5 +85,3 @@ def counts(phase: ArrayLike) -> dict[str, int]:
     """Number of cells per phase name, all four always present."""
     phase = np.asarray(phase)
     return {name: int((phase == code).sum()) for code, name in enumerate(PHASES)}
-
-

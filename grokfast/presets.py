@@ -39,9 +39,7 @@ def _addition(*, name: str, loss: str, predict: str, target_dim: int, decay_max:
             model=Model(width=200, depth=3, embedding_dim=1, activation="tanh", seed=102),
             loss=loss,  # type: ignore[arg-type]
             predict=predict,  # type: ignore[arg-type]
-            optimizer=Optimizer(
-                encoder="embedding", encoder_lr=1e-3, encoder_weight_decay=0.0
-            ),
+            optimizer=Optimizer(encoder="embedding", encoder_lr=1e-3, encoder_weight_decay=0.0),
             steps=100_000,
             phase=_ADDITION_RULE,
         ),

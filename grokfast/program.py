@@ -228,7 +228,10 @@ def checked_data(cell: Experiment) -> TaskData:
     name = cell.task.name
     samples = d.x_train.shape[0]
     if samples < 1 or d.x_val.shape[0] < 1:
-        raise UsageError(f"task {name!r} gives {samples} training and {len(d.x_val)} validation samples; give at least 1 of each")
+        raise UsageError(
+            f"task {name!r} gives {samples} training and {len(d.x_val)} validation samples; "
+            "give at least 1 of each"
+        )
     for what, x, y in (("train", d.x_train, d.y_train), ("val", d.x_val, d.y_val)):
         if x.ndim != 2 or y.shape != x.shape[:1]:
             raise UsageError(
@@ -254,7 +257,9 @@ def checked_data(cell: Experiment) -> TaskData:
         raise UsageError(f"task {name!r}: {d.targets.shape[0]} targets for {d.num_classes} classes")
     if d.targets is not None and cell.loss == "cross_entropy":
         if d.targets.shape[1] != d.num_classes:
-            raise UsageError(f"task {name!r} has dense targets, which loss=cross_entropy cannot use")
+            raise UsageError(
+                f"task {name!r} has dense targets, which loss=cross_entropy cannot use"
+            )
     batch = cell.batch_size
     if batch and samples % batch:
         raise UsageError(f"batch_size {batch} does not divide the {samples} training samples")

@@ -97,7 +97,13 @@ class Lines(Silent):
         self._last = time.monotonic()
         rate = (self._done - self._first) / max(1e-9, self._last - self._begun)
         left = (self._total - self._done) / rate if rate else float("inf")
-        eta = "" if self._done >= self._total else f", {tqdm.format_interval(left)} left" if rate else ""
+        eta = (
+            ""
+            if self._done >= self._total
+            else f", {tqdm.format_interval(left)} left"
+            if rate
+            else ""
+        )
         self.note(
             f"{self._done / self._total:6.1%} of {tqdm.format_sizeof(self._total)} cell-steps, "
             f"{tqdm.format_sizeof(rate)}/s{eta}; {_counts_text(self._counts)}"

@@ -143,9 +143,7 @@ class Results:
         for name, wanted in values.items():
             key = short_name(name)
             if key not in self.variables:
-                raise UsageError(
-                    f"unknown axis {name!r}", hint=f"axes are {', '.join(self.axes)}"
-                )
+                raise UsageError(f"unknown axis {name!r}", hint=f"axes are {', '.join(self.axes)}")
             column = self[key]
             if column.dtype.kind in "fiu":
                 chosen &= column == _nearest(column, wanted, name)
@@ -315,7 +313,9 @@ def _write(file: h5py.File, r: Results) -> None:
             group.create_dataset(name, data=values)
     provenance = file.create_group("provenance")
     for name, value in r.provenance.items():
-        provenance.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+        provenance.attrs[name] = (
+            value if isinstance(value, (str, int, float)) else json.dumps(value)
+        )
 
 
 def _write_variable(
@@ -326,9 +326,13 @@ def _write_variable(
         chunk = (min(values.shape[0], 256), *values.shape[1:])
         if values.ndim > 2:  # one cell's trajectory is what is read at a time
             chunk = (1, *values.shape[1:])
-        options = dict(
-            chunks=chunk, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
-        )
+        options = {
+            "chunks": chunk,
+            "compression": "gzip",
+            "compression_opts": 1,
+            "shuffle": True,
+            "fletcher32": True,
+        }
     if values.dtype.kind == "O":
         options["dtype"] = h5py.string_dtype()
     dataset = file.create_dataset(name, data=values, **options)

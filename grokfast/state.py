@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,10 +95,9 @@ class State:
 
     def to(self, device: torch.device | str) -> State:
         """A copy on ``device`` (self where it is there already)."""
-        return State(
-            **{
-                f.name: [t.to(device) for t in v] if isinstance(v, list) else v.to(device)
-                for f in fields(self)
-                for v in [getattr(self, f.name)]
-            }
-        )
+        moved: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            several = isinstance(value, list)
+            moved[f.name] = [t.to(device) for t in value] if several else value.to(device)
+        return State(**moved)

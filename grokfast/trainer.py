@@ -179,9 +179,7 @@ def _measured_seconds(program: Program, engine: Engine, budget: float = 2.0) -> 
     return took / steps
 
 
-def _existing(
-    path: Path | None, grid: Grid, indices: list[int], overwrite: bool
-) -> Results | None:
+def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool) -> Results | None:
     """The results to go on from, checked against the grid.
 
     Raises:
@@ -261,6 +259,7 @@ class _Trainer:
         self.signum: int | None = None
         self._begun = time.monotonic()
         self._steps_before = 0
+        self._base = 0  # cell-steps accounted for when the engine was last called
         self._saved = time.monotonic()
         self._save_took = 0.0
 
@@ -279,9 +278,7 @@ class _Trainer:
                 row = rows.get(self.grid.cells[index].identity())
                 if row is not None:
                     restore_row(state, m, row)
-        self.outcome_only = restore_finished(
-            old, self.grid, self.programs, self.states, set(rows)
-        )
+        self.outcome_only = restore_finished(old, self.grid, self.programs, self.states, set(rows))
 
     def run(self) -> Results:
         """Trains to the end, or raises Interrupted."""
@@ -313,15 +310,15 @@ class _Trainer:
                 left = left[at == at.min()]
             else:
                 left = left[at < until]
-            base = self._accounted()
-            self.engine.advance(program, state, left, until, lambda n: self._tick(base + n))
+            self._base = self._accounted()
+            self.engine.advance(program, state, left, until, self._tick)
             self.progress.update(self._accounted(), self._counts())
             pause = max(SAVE_EVERY, 20 * self._save_took)
             if self.out is not None and time.monotonic() - self._saved > pause:
                 self.save()
 
     def _tick(self, done: int) -> bool:
-        self.progress.update(done, None)
+        self.progress.update(self._base + done, None)
         return self.signum is not None
 
     def _total(self) -> int:
@@ -388,5 +385,3 @@ def _signals(trainer: _Trainer) -> Iterator[None]:
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
-
-

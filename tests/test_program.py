@@ -48,7 +48,7 @@ def test_a_seed_gives_the_same_cell_in_every_grid():
     torch.rand(17)  # the global generator must not matter
     program = program_of(large)
     b = State.initial(program)
-    at = [i for i, c in enumerate(large.cells) if c.model.seed == 7][0]
+    at = next(i for i, c in enumerate(large.cells) if c.model.seed == 7)
     for p, q in zip(a.params, b.params, strict=True):
         assert torch.equal(p[0], q[at])
     assert program.x_train.shape[0] == 2

@@ -72,7 +72,13 @@ def test_kernels_import_only_torch_and_triton():
     for path in (PACKAGE / "kernels").glob("*.py"):
         for module in imported(path):
             root = module.split(".")[0]
-            assert root in {"torch", "triton", "__future__", "dataclasses", "typing", "math",
-                            "collections", "functools"} or module.startswith("grokfast.kernels"), (
-                f"{path.name} imports {module}"
-            )
+            assert root in {
+                "torch",
+                "triton",
+                "__future__",
+                "dataclasses",
+                "typing",
+                "math",
+                "collections",
+                "functools",
+            } or module.startswith("grokfast.kernels"), f"{path.name} imports {module}"

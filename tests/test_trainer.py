@@ -11,9 +11,9 @@ import time
 import h5py
 import numpy as np
 import pytest
+from grokfast.merge import merge
 
 import grokfast as gf
-from grokfast.merge import merge
 
 ENGINES = [e for e in os.environ.get("GROKFAST_TEST_ENGINES", "native,reference").split(",") if e]
 
@@ -147,7 +147,9 @@ def test_buckets_of_other_shapes_and_operations_share_a_file(tmp_path):
     assert len(r.weights) == 4
     for width in (8, 16):
         for activation in ("tanh", "relu"):
-            one = run(small(lr=1e-2, weight_decay=0.0, width=width, activation=activation, steps=80))
+            one = run(
+                small(lr=1e-2, weight_decay=0.0, width=width, activation=activation, steps=80)
+            )
             k = r.find(width=width, activation=activation)
             assert r["train_loss"][k].tobytes() == one["train_loss"][0].tobytes()
             module = r.module(width=width, activation=activation)

@@ -75,7 +75,11 @@ class _Cell:
         program, m, o = self.program, self.m, self.program.cell.optimizer
         optimizer = torch.optim.AdamW(
             [
-                {"params": [p], "lr": float(program.lr[g, m]), "weight_decay": float(program.weight_decay[g, m])}
+                {
+                    "params": [p],
+                    "lr": float(program.lr[g, m]),
+                    "weight_decay": float(program.weight_decay[g, m]),
+                }
                 for g, p in enumerate(self.model.parameters())
             ],
             betas=(o.beta1, o.beta2),

@@ -29,8 +29,9 @@ class TritonEngine:
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         try:
-            from grokfast import kernels
             from triton import knobs
+
+            from grokfast import kernels
         except ImportError as error:
             raise EnvironmentProblem(
                 f"the triton engine needs triton ({error})", hint="pip install triton"

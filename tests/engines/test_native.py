@@ -1,4 +1,4 @@
-"""The native engine against the reference, and its bitwise invariances, through Program and State."""
+"""The native engine: parity with the reference, and bitwise invariance."""
 
 import pytest
 import torch
