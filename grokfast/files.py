@@ -78,7 +78,7 @@ def locked(path: Path) -> Iterator[None]:
 
     lock = path.with_name(path.name + ".lock")
     try:
-        file = lock.open("a+")  # noqa: SIM115 - held to the end of the block below
+        file = lock.open("a+")
     except OSError as error:
         raise EnvironmentProblem(f"cannot write beside {path}: {error.strerror}") from error
     with file:

@@ -255,11 +255,9 @@ def checked_data(cell: Experiment) -> TaskData:
         )
     if d.targets is not None and d.targets.shape[0] != d.num_classes:
         raise UsageError(f"task {name!r}: {d.targets.shape[0]} targets for {d.num_classes} classes")
-    if d.targets is not None and cell.loss == "cross_entropy":
-        if d.targets.shape[1] != d.num_classes:
-            raise UsageError(
-                f"task {name!r} has dense targets, which loss=cross_entropy cannot use"
-            )
+    wide = d.targets is not None and d.targets.shape[1] != d.num_classes
+    if wide and cell.loss == "cross_entropy":
+        raise UsageError(f"task {name!r} has dense targets, which loss=cross_entropy cannot use")
     batch = cell.batch_size
     if batch and samples % batch:
         raise UsageError(f"batch_size {batch} does not divide the {samples} training samples")

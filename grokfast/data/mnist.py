@@ -21,34 +21,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import math
 import os
 import secrets
 import sys
 import time
-import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.data import mirrors
 from grokfast.data.idx import GZIP_MAGIC, BadFile, idx_header, parse_idx, read_bytes
 from grokfast.errors import EnvironmentProblem
-
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-TIMEOUT_S = 20.0  # without a byte from the server
-DEADLINE_S = 900.0  # for one file: 11 kB/s for the largest, and an end for a trickling server
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -355,7 +344,7 @@ def _target(data_dir: str | os.PathLike[str] | None) -> Path:
 
 def _fill(target: Path, files: Files, source: _Found | None, looked: Sequence[str]) -> Path:
     """Puts what ``target`` lacks into it, from ``source`` or the mirrors."""
-    mirrors = _mirrors()
+    places = mirrors.mirrors()
     try:
         target.mkdir(parents=True, exist_ok=True)
         _sweep(target)
@@ -370,8 +359,8 @@ def _fill(target: Path, files: Files, source: _Found | None, looked: Sequence[st
                 new = _install(target, spec, iter([at_source.read_bytes()]))
             else:
                 try:
-                    new = _download(target, spec, mirrors)
-                except _TransferFailed as error:
+                    new = _download(target, spec, places)
+                except mirrors.TransferFailed as error:
                     raise _missing(target, files, looked, str(error)) from None
             if old is not None and old != new:  # a bad plain file would hide the good .gz
                 old.unlink(missing_ok=True)
@@ -417,128 +406,25 @@ def _sweep(target: Path) -> None:
     """Removes temporaries of killed writers: those older than any living download can be."""
     for leftover in target.glob(".*-ubyte.*.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > 2 * DEADLINE_S:
+            if time.time() - leftover.stat().st_mtime > 2 * mirrors.DEADLINE_S:
                 leftover.unlink()
 
 
-# ---- the network
-
-
-class _TransferFailed(Exception):
-    """The server or the way to it; the next mirror may do better."""
-
-
-def _download(target: Path, spec: FileSpec, mirrors: list[str]) -> Path:
-    """The installed file, else _TransferFailed with the reason of each mirror."""
+def _download(target: Path, spec: FileSpec, places: list[str]) -> Path:
+    """The installed file, else TransferFailed with the reason of each mirror."""
     failures = []
-    for mirror in list(mirrors):
+    for mirror in list(places):
         url = f"{mirror}{spec.name}.gz"
         try:
-            path = _install(target, spec, _chunks(url, spec))
-        except (_TransferFailed, BadFile) as error:
+            path = _install(target, spec, mirrors.chunks(url, spec.name, spec.size))
+        except (mirrors.TransferFailed, BadFile) as error:
             failures.append(f"{url}: {error.reason if isinstance(error, BadFile) else error}")
             continue
         # Only now: where all fail, the error names them, once.
         for failure in failures:
-            _say(f"mirror refused: {failure}")
+            mirrors.say(f"mirror refused: {failure}")
         # The mirror that answered is asked first from now on: no second wait for a dead one.
-        mirrors.remove(mirror)
-        mirrors.insert(0, mirror)
+        places.remove(mirror)
+        places.insert(0, mirror)
         return path
-    raise _TransferFailed("; ".join(failures))
-
-
-def _mirrors() -> list[str]:
-    own = os.environ.get("GROKFAST_MNIST_MIRROR", "")
-    if not own:
-        return list(MIRRORS)
-    plain = own.isascii() and own.isprintable() and not set(own) & set(" @?#")
-    if not plain or not _allowed(own, localhost=True):
-        # Not echoed: it may hold a password.
-        raise EnvironmentProblem(
-            "GROKFAST_MNIST_MIRROR is refused: https:// only, without password, '?' or '#'",
-            hint="for example https://mirror.example.org/mnist/ (http:// for localhost only)",
-        )
-    return [own.rstrip("/") + "/"]
-
-
-def _allowed(url: str, *, localhost: bool) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises for a port that is no number
-    except ValueError:
-        return False
-    if parts.scheme == "http":
-        return localhost and _is_localhost(url)
-    return parts.scheme == "https" and bool(parts.hostname)
-
-
-def _is_localhost(url: str) -> bool:
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but not out of https: urllib would go on with http or ftp."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any,
-        newurl: str,
-    ) -> urllib.request.Request | None:  # fmt: skip
-        if not _allowed(newurl, localhost=_is_localhost(req.full_url)):
-            raise URLError(f"redirected to {newurl[:200]!r}, which is not https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _chunks(url: str, spec: FileSpec) -> Iterator[bytes]:
-    """The body of ``url``, with every failure of the network as _TransferFailed."""
-    handlers: list[urllib.request.BaseHandler] = [_Redirects()]
-    if _is_localhost(url):
-        handlers.append(urllib.request.ProxyHandler({}))  # no proxy knows our localhost
-    opener = urllib.request.build_opener(*handlers)
-    request = urllib.request.Request(url, headers={"User-Agent": "grokfast"})
-    deadline = time.monotonic() + DEADLINE_S
-    received = 0
-    try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
-            with _progress(f"{spec.name}.gz", url, total) as advance:
-                # read1 returns what there is: a trickling server cannot outlast the deadline.
-                while chunk := response.read1(_CHUNK):
-                    received += len(chunk)
-                    # Random bytes grow a little by packing, nothing grows by a megabyte.
-                    if received > spec.size + (1 << 20):
-                        raise _TransferFailed(f"more than {received} bytes; too large")
-                    if time.monotonic() > deadline:
-                        raise _TransferFailed(f"not finished after {DEADLINE_S:g} s")
-                    yield chunk
-                    advance(len(chunk))
-    except HTTPError as error:
-        error.close()
-        raise _TransferFailed(f"HTTP status {error.code}") from None
-    except URLError as error:
-        raise _TransferFailed(str(error.reason)) from None
-    except http.client.HTTPException as error:
-        raise _TransferFailed(repr(error)) from None
-    except (OSError, ValueError) as error:  # ValueError: a host name that cannot be encoded
-        raise _TransferFailed(str(error) or type(error).__name__) from None
-    # http.client does not tell a cut connection from the end when reading piecewise.
-    if total is not None and received != total:
-        raise _TransferFailed(f"connection cut after {received} of {total} bytes")
-
-
-@contextlib.contextmanager
-def _progress(name: str, url: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal, one plain line elsewhere: no carriage returns in log files."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        with tqdm(total=total, desc=name, unit="B", unit_scale=True, file=sys.stderr) as bar:
-            yield bar.update
-        return
-    _say(f"downloading {url}" + (f" ({total} bytes)" if total is not None else ""))
-    yield lambda _: None
-
-
-def _say(line: str) -> None:
-    print(f"grokfast: {line}", file=sys.stderr, flush=True)
+    raise mirrors.TransferFailed("; ".join(failures))

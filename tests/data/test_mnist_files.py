@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grokfast.data import mnist
+from grokfast.data import mirrors, mnist
 from grokfast.data.idx import BadFile
 from grokfast.data.mnist import (
     Files,
@@ -76,7 +76,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(mnist, "MIRRORS", ("http://127.0.0.1:9/",))  # nobody listens there
+    monkeypatch.setattr(mirrors, "MIRRORS", ("http://127.0.0.1:9/",))  # nobody listens there
     return tmp_path / "xdg" / "grokfast" / "mnist"
 
 
@@ -495,9 +495,9 @@ FAULTS: dict[str, tuple[Reply, str]] = {
 def impatient(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """Short waits where waiting is the point, none elsewhere: test machines can be slow."""
     if fault == "silence":
-        monkeypatch.setattr(mnist, "TIMEOUT_S", 1.0)
+        monkeypatch.setattr(mirrors, "TIMEOUT_S", 1.0)
     if fault == "trickle":
-        monkeypatch.setattr(mnist, "DEADLINE_S", 1.0)
+        monkeypatch.setattr(mirrors, "DEADLINE_S", 1.0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -526,7 +526,7 @@ def test_the_second_mirror_helps(
 ) -> None:
     server.replies["bad"], reason = FAULTS[fault]
     monkeypatch.delenv("GROKFAST_MNIST_MIRROR")
-    monkeypatch.setattr(mnist, "MIRRORS", (server.mirror("bad"), server.mirror("good")))
+    monkeypatch.setattr(mirrors, "MIRRORS", (server.mirror("bad"), server.mirror("good")))
     assert fetch_mnist(files=FILES) == machine
     assert_complete(machine)
     asked = [path.split("/")[1] for path in server.paths]
@@ -590,7 +590,7 @@ def test_mirrors_that_are_refused(monkeypatch: pytest.MonkeyPatch, mirror: str) 
     def no_network(*args: object) -> None:
         pytest.fail("a connection was tried")
 
-    monkeypatch.setattr(mnist, "_chunks", no_network)
+    monkeypatch.setattr(mirrors, "chunks", no_network)
     monkeypatch.setenv("GROKFAST_MNIST_MIRROR", mirror)
     with pytest.raises(EnvironmentProblem, match="GROKFAST_MNIST_MIRROR is refused") as caught:
         fetch_mnist(files=FILES)
@@ -600,16 +600,16 @@ def test_mirrors_that_are_refused(monkeypatch: pytest.MonkeyPatch, mirror: str) 
 def test_mirrors_that_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     for mirror in ("https://example.org/mnist", "http://localhost:8000/", "http://[::1]:80/x"):
         monkeypatch.setenv("GROKFAST_MNIST_MIRROR", mirror)
-        assert mnist._mirrors() == [mirror.rstrip("/") + "/"]
+        assert mirrors.mirrors() == [mirror.rstrip("/") + "/"]
 
 
 def test_published_mirrors_are_https() -> None:
     fresh = subprocess.run(
-        [sys.executable, "-c", "from grokfast.data import mnist; print(*mnist.MIRRORS)"],
+        [sys.executable, "-c", "from grokfast.data import mirrors; print(*mirrors.MIRRORS)"],
         capture_output=True, text=True, check=True, timeout=60,
     ).stdout.split()  # fmt: skip
     assert len(fresh) == 2 and all(mirror.startswith("https://") for mirror in fresh)
-    assert not mnist._allowed("http://localhost/", localhost=False), "redirects leave https"
+    assert not mirrors.allowed("http://localhost/", localhost=False), "redirects leave https"
 
 
 # ---- disk
@@ -669,7 +669,7 @@ def test_kill_between_temporary_and_rename(server: Server, machine: Path) -> Non
     # A young leftover may be a living writer's; an old one goes at the next fetch.
     fetch_mnist(files=FILES)
     assert leftover.exists()
-    old = time.time() - 3 * mnist.DEADLINE_S
+    old = time.time() - 3 * mirrors.DEADLINE_S
     os.utime(leftover, (old, old))
     (machine / f"{IMAGES}.gz").unlink()
     fetch_mnist(files=FILES)
