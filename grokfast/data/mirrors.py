@@ -72,7 +72,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def chunks(url: str, name: str, size: int) -> Iterator[bytes]:
-    """The body of ``url``, a file of ``size`` bytes unpacked, with every failure of the network as TransferFailed."""
+    """The body of ``url``, a file of ``size`` bytes unpacked; all failures are TransferFailed."""
     handlers: list[urllib.request.BaseHandler] = [_Redirects()]
     if _is_localhost(url):
         handlers.append(urllib.request.ProxyHandler({}))  # no proxy knows our localhost

@@ -52,8 +52,10 @@ def test_float64_parity_with_the_reference(name):
     program, native = case(name)
     _, reference = case(name)
     advance("native", program, native, 30)
-    advance("reference", program, reference, 30)
+    advance("reference", program, reference, 30, threads=1)
     for (field, x), (_, y) in zip(native.tensors(), reference.tensors(), strict=True):
+        if not x.numel():
+            continue
         if x.dtype.is_floating_point:
             # float64 sums in another order, carried through 30 steps; curves are float32.
             tolerance = 1e-5 if x.dtype == torch.float32 else 1e-9

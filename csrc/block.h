@@ -1,0 +1,99 @@
+// A block of samples, one a column, and everything computed of them on the way through the net.
+#pragma once
+
+namespace {
+
+// Samples of one split of a data set.
+template <class T>
+struct Samples {
+  const T* x;             // [count, I0], or null
+  const int32_t* tokens;  // [count, K], or null
+  const int32_t* label;   // [count]
+};
+
+template <class T>
+struct Block {
+  long count;                     // columns in use
+  Panels<T> act[kMaxLayers + 1];  // act[l] [inputs of layer l, columns]; act[L] the outputs.
+                                  // The backward pass replaces them by their gradients.
+  Panels<T> target, score;        // [O, columns] for mse; [C, columns] for nearest
+  Columns<T> column;
+  const T** row;           // dense inputs of each column
+  const int32_t** tokens;  // or its tokens
+
+  static Block of(Arena& arena, const Job& job, long capacity) {
+    Block block{};
+    const long padded = round_up(capacity, Vec<T>::width);
+    for (int l = job.vocabulary ? 0 : 1; l <= job.layers; l++)
+      block.act[l] = arena.panels<T>(job.sizes[l], capacity);
+    if (job.loss == Loss::mse) block.target = arena.panels<T>(job.sizes[job.layers], capacity);
+    if (job.predict == Prediction::nearest) block.score = arena.panels<T>(job.classes, capacity);
+    block.column.label = arena.take<T>(padded);
+    block.column.prediction = arena.take<T>(padded);
+    block.column.term = arena.take<T>(padded);
+    block.column.extra = arena.take<T>(padded);
+    if (job.vocabulary)
+      block.tokens = arena.take<const int32_t*>(padded);
+    else
+      block.row = arena.take<const T*>(padded);
+    return block;
+  }
+
+  long vecs() const { return ceil_div(count, Vec<T>::width); }
+  Split panels() const { return Split(vecs(), kMaxVecs); }
+
+  // A block may hold fewer columns than it was made for.
+  void resize(long columns) {
+    count = columns;
+    for (Panels<T>& m : act) m.split = panels();
+    target.split = score.split = panels();
+  }
+
+  // Rows of act that exist only as padding must be zero: they become columns of weights' gradients.
+  void clear() {
+    for (const Panels<T>& m : act)
+      if (m.data) fill<T>(m.data, m.rows * vecs() * Vec<T>::width, 0);
+    if (target.data) fill<T>(target.data, target.rows * vecs() * Vec<T>::width, 0);
+  }
+
+  // Puts sample `index` of `from` in column c. targets: [C, outputs], or null.
+  void put(const Job& job, long c, const Samples<T>& from, long index, const T* targets) {
+    const int32_t label = from.label[index];
+    column.label[c] = static_cast<T>(label);
+    if (from.tokens)
+      tokens[c] = from.tokens + index * job.tokens;
+    else
+      row[c] = from.x + index * job.sizes[0];
+    if (!target.data) return;
+    const long outputs = job.sizes[job.layers];
+    for (long o = 0; o < outputs; o++) *target.at(o, c) = targets[label * outputs + o];
+  }
+
+  // Columns past the last repeat its inputs, which are as finite as any, and match no label.
+  void pad() {
+    for (long c = count; c < vecs() * Vec<T>::width; c++) {
+      column.label[c] = -1;
+      if (tokens)
+        tokens[c] = tokens[count - 1];
+      else
+        row[c] = row[count - 1];
+    }
+  }
+
+  // Right predictions in columns begin .. end.
+  long correct(long begin, long end) const {
+    long n = 0;
+    for (long c = begin; c < end; c++) n += column.prediction[c] == column.label[c];
+    return n;
+  }
+
+  // Sum of the losses of columns begin .. end, in that order.
+  template <class Rule>
+  double loss(Rule, long begin, long end) const {
+    double sum = 0;
+    for (long c = begin; c < end; c++) sum += Rule::value(column.term[c], column.extra[c]);
+    return sum;
+  }
+};
+
+}  // namespace

@@ -1,0 +1,72 @@
+// What a caller asks of a worker: plain pointers and sizes, the same for every level and dtype.
+//
+// Letters: M models (cells), D data sets, N training samples, V validation samples, B batch,
+// K tokens a sample, P vocabulary, E embedding width, I inputs, O outputs, C classes,
+// G parameter tensors, T curve steps, S snapshots.
+#pragma once
+
+#include <stdint.h>
+
+enum class Dtype { float32, float64 };
+enum class Activation { tanh, relu, leaky_relu, square };
+enum class Loss { cross_entropy, mse };
+enum class Prediction { argmax, nearest };
+enum class Optimizer { adamw };
+
+constexpr int kMaxLayers = 4;
+constexpr int kMaxTensors = 1 + 2 * kMaxLayers;
+
+struct Job {
+  Dtype dtype;
+  int layers;
+  long sizes[kMaxLayers + 1];  // I0, H1, ..., O
+  long vocabulary;             // P; 0 where the inputs are dense. E is sizes[0]
+  long tokens;                 // K
+  Activation activation;
+  Loss loss;
+  Prediction predict;
+  Optimizer optimizer;
+  double beta1, beta2, eps;
+
+  long models;  // M
+  int tensors;  // G, in the order [embedding]?, W0, b0, W1, b1, ...
+  void* params[kMaxTensors];      // real [M, ...]
+  void* exp_avg[kMaxTensors];     // real [M, ...]
+  void* exp_avg_sq[kMaxTensors];  // real [M, ...]
+  const double* lr;               // [G, M]
+  const double* weight_decay;     // [G, M]
+
+  long train_count, val_count, batch, classes;  // N, V, B, C
+  const void* x_train;                          // real [D, N, I0] or int32 [D, N, K]
+  const void* x_val;                            // real [D, V, I0] or int32 [D, V, K]
+  const int32_t* y_train;                       // [D, N]
+  const int32_t* y_val;                         // [D, V]
+  const void* targets;                          // real [D, C, O] or null
+  const int32_t* data_index;                    // [M]
+
+  const int32_t* order;        // [R, epochs, N]; null: the whole training set in its own order
+  const int32_t* order_index;  // [M]
+  long order_epochs, first_epoch;
+
+  const int64_t* eval_steps;  // null: at the end of every epoch
+  long eval_count;
+  long need_train, need_val;
+  bool stop;
+
+  int64_t *step, *t_train, *t_val, *diverged_at, *epoch_correct;  // [M]
+  double* epoch_loss;                                             // [M]
+  const int64_t* curve_steps;                                     // [T]
+  long curve_count;
+  float *train_loss, *val_loss, *train_acc, *val_acc;  // [M, T]
+  long snapshot_every;
+  float* embeddings;  // [M, S, P, E] or null
+  long snapshots;     // S
+
+  long until;
+};
+
+// How a worker and the thread that waits for it talk: both sides use __atomic builtins.
+struct Progress {
+  const int* stop;  // nonzero: finish the step under way and write the cell back
+  int64_t* steps;   // steps done so far by this worker
+};

@@ -1,0 +1,12 @@
+// What every machine can run: SSE2 on x86-64 ("baseline"), 16-byte vectors elsewhere ("portable").
+#include "vec_generic.h"
+
+#include "engine.h"
+
+static bool runnable() { return true; }
+
+#if defined(__x86_64__)
+extern const Level kBaseline = {"baseline", runnable, scratch_bytes, train_cell, peak};
+#else
+extern const Level kPortable = {"portable", runnable, scratch_bytes, train_cell, peak};
+#endif

@@ -1,0 +1,60 @@
+// The one microkernel: a tile of R rows and NV vectors of a matrix product, all sums in registers.
+//
+// Every output element is one chain of fused multiply-adds over k in ascending order, whatever the
+// tile, so its bits do not depend on where it lies in the matrix.
+#pragma once
+
+namespace {
+
+constexpr long kMaxVecs = 3;
+constexpr long kMaxRows = 12;
+constexpr long kMaxTileVecs = kAccumulators;  // R * NV of the largest tile
+constexpr long max_rows(long vecs) {
+  return kAccumulators / vecs < kMaxRows ? kAccumulators / vecs : kMaxRows;
+}
+
+// c[r, :] = init[r, :] + sum_k a[r * rs + k * ks] * b[k, :]   (init null: zero)
+// b, c and init are contiguous rows of NV vectors.
+template <class T>
+using Tile = void (*)(long depth, const T* a, long rs, long ks, const T* b, const T* init, T* c);
+
+template <class T, long R, long NV>
+void tile(long depth, const T* a, long rs, long ks, const T* b, const T* init, T* c) {
+  using V = Vec<T>;
+  V acc[R][NV];
+  for (long r = 0; r < R; r++)
+    for (long j = 0; j < NV; j++)
+      acc[r][j] = init ? V::load(init + (r * NV + j) * V::width) : V::set(0);
+  for (long k = 0; k < depth; k++) {
+    V row[NV];
+    for (long j = 0; j < NV; j++) row[j] = V::load(b + j * V::width);
+    for (long r = 0; r < R; r++) {
+      V x = V::set(a[r * rs]);
+      for (long j = 0; j < NV; j++) acc[r][j] = fma(x, row[j], acc[r][j]);
+    }
+    a += ks;
+    b += NV * V::width;
+  }
+  for (long r = 0; r < R; r++)
+    for (long j = 0; j < NV; j++) acc[r][j].store(c + (r * NV + j) * V::width);
+}
+
+template <class T, long NV, long R>
+Tile<T> tile_of(long rows) {
+  if (rows == R) return tile<T, R, NV>;
+  if constexpr (R > 1)
+    return tile_of<T, NV, R - 1>(rows);
+  else
+    return nullptr;
+}
+
+template <class T>
+Tile<T> choose_tile(long rows, long vecs) {
+  switch (vecs) {
+    case 1: return tile_of<T, 1, max_rows(1)>(rows);
+    case 2: return tile_of<T, 2, max_rows(2)>(rows);
+    default: return tile_of<T, 3, max_rows(3)>(rows);
+  }
+}
+
+}  // namespace

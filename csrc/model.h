@@ -1,0 +1,97 @@
+// One model in the worker's own layout: parameters and both moments, rows padded to whole vectors.
+#pragma once
+
+namespace {
+
+template <class T>
+struct Layer {
+  long in, out, ld;  // weights are [out, ld], used up to `in`
+  T *w, *w_avg, *w_sq;
+  T *b, *b_avg, *b_sq;  // [out, padded]
+
+  static Layer of(Arena& arena, long in, long out) {
+    Layer layer{in, out, leading_dimension<T>(in), {}, {}, {}, {}, {}, {}};
+    layer.w = arena.take<T>(out * layer.ld);
+    layer.w_avg = arena.take<T>(out * layer.ld);
+    layer.w_sq = arena.take<T>(out * layer.ld);
+    layer.b = arena.take<T>(round_up(out, Vec<T>::width));
+    layer.b_avg = arena.take<T>(round_up(out, Vec<T>::width));
+    layer.b_sq = arena.take<T>(round_up(out, Vec<T>::width));
+    return layer;
+  }
+};
+
+template <class T>
+void load_rows(const void* from, long cell, long rows, long cols, T* to, long ld) {
+  const T* src = static_cast<const T*>(from) + cell * rows * cols;
+  for (long r = 0; r < rows; r++) {
+    memcpy(to + r * ld, src + r * cols, cols * sizeof(T));
+    fill<T>(to + r * ld + cols, ld - cols, 0);
+  }
+}
+
+template <class T>
+void store_rows(void* into, long cell, long rows, long cols, const T* from, long ld) {
+  T* dst = static_cast<T*>(into) + cell * rows * cols;
+  for (long r = 0; r < rows; r++) memcpy(dst + r * cols, from + r * ld, cols * sizeof(T));
+}
+
+template <class T>
+struct Model {
+  int layers;
+  Layer<T> layer[kMaxLayers];
+  long vocabulary, embedding_width;           // 0 where the inputs are dense
+  T *embedding, *embedding_avg, *embedding_sq;  // [P, E], padded at the end
+
+  static Model of(Arena& arena, const Job& job) {
+    Model model{};
+    model.layers = job.layers;
+    model.vocabulary = job.vocabulary;
+    if (job.vocabulary) {
+      model.embedding_width = job.sizes[0];
+      model.embedding = arena.take<T>(model.embedding_size());
+      model.embedding_avg = arena.take<T>(model.embedding_size());
+      model.embedding_sq = arena.take<T>(model.embedding_size());
+    }
+    for (int l = 0; l < job.layers; l++)
+      model.layer[l] = Layer<T>::of(arena, job.sizes[l], job.sizes[l + 1]);
+    return model;
+  }
+
+  long embedding_size() const {
+    return round_up(vocabulary * embedding_width, Vec<T>::width);
+  }
+
+  // Calls visit(tensor index, rows, columns, leading dimension, values, first, second moment).
+  template <class Visit>
+  void each_tensor(Visit&& visit) const {
+    int g = 0;
+    if (vocabulary) {
+      long used = vocabulary * embedding_width;
+      visit(g++, 1, used, embedding_size(), embedding, embedding_avg, embedding_sq);
+    }
+    for (int l = 0; l < layers; l++) {
+      const Layer<T>& a = layer[l];
+      visit(g++, a.out, a.in, a.ld, a.w, a.w_avg, a.w_sq);
+      visit(g++, 1, a.out, round_up(a.out, Vec<T>::width), a.b, a.b_avg, a.b_sq);
+    }
+  }
+
+  void load(const Job& job, long cell) {
+    each_tensor([&](int g, long rows, long cols, long ld, T* p, T* m, T* v) {
+      load_rows(job.params[g], cell, rows, cols, p, ld);
+      load_rows(job.exp_avg[g], cell, rows, cols, m, ld);
+      load_rows(job.exp_avg_sq[g], cell, rows, cols, v, ld);
+    });
+  }
+
+  void store(const Job& job, long cell) const {
+    each_tensor([&](int g, long rows, long cols, long ld, T* p, T* m, T* v) {
+      store_rows(job.params[g], cell, rows, cols, p, ld);
+      store_rows(job.exp_avg[g], cell, rows, cols, m, ld);
+      store_rows(job.exp_avg_sq[g], cell, rows, cols, v, ld);
+    });
+  }
+};
+
+}  // namespace

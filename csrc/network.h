@@ -1,0 +1,283 @@
+// The passes of one network over a block of samples: forward, loss, backward with the update.
+#pragma once
+
+namespace {
+
+template <class T>
+struct Network {
+  using V = Vec<T>;
+  static constexpr long kWidth = V::width;
+
+  const Job& job;
+  Model<T> model;
+  T* packed;       // a panel of gathered data
+  Panels<T> flip;  // transposed inputs of one layer [batch, in]
+  T* delta[2];     // gradient of a layer's outputs in rows [out, delta_ld]; layers take turns
+  long delta_ld;
+  T* sums;         // gradients of a bias, or of the embedding
+  T* half_square;  // |target row|^2 / 2 [C]
+
+  Network(Arena& arena, const Job& j, long batch) : job(j), model(Model<T>::of(arena, j)) {
+    long widest = 0;  // of all layers' outputs
+    for (int l = 1; l <= job.layers; l++)
+      if (job.sizes[l] > widest) widest = job.sizes[l];
+    long inputs = 0;  // of the layers whose inputs get transposed
+    for (int l = job.vocabulary ? 0 : 1; l < job.layers; l++)
+      if (job.sizes[l] > inputs) inputs = job.sizes[l];
+    const long depth = batch > kGatherDepth ? batch : kGatherDepth;
+    packed = job.vocabulary ? nullptr : arena.take<T>(depth * kMaxVecs * kWidth);
+    flip = inputs ? arena.panels<T>(batch, inputs) : Panels<T>{};
+    delta_ld = leading_dimension<T>(batch);
+    delta[0] = arena.take<T>(widest * delta_ld);
+    delta[1] = arena.take<T>(widest * delta_ld);
+    const long table = job.vocabulary ? model.embedding_size() : 0;
+    sums = arena.take<T>(table > widest ? table : round_up(widest, kWidth));
+    half_square = job.predict == Prediction::nearest ? arena.take<T>(job.classes) : nullptr;
+  }
+
+  // Rows of gathered data that go into one panel: 20 KB, which leaves L1 room for the weights.
+  static constexpr long kGatherDepth = 20480 / (kMaxVecs * kWidth * sizeof(T));
+
+  void set_targets(const T* targets) {  // [C, O]
+    if (!half_square) return;
+    const long outputs = job.sizes[job.layers];
+    for (long c = 0; c < job.classes; c++) {
+      T sum = 0;
+      for (long o = 0; o < outputs; o++) sum += targets[c * outputs + o] * targets[c * outputs + o];
+      half_square[c] = sum / 2;
+    }
+  }
+
+  void forward(Block<T>& block) {
+    for (int l = 0; l < job.layers; l++) {
+      if (l == 0 && job.vocabulary) embed(block);
+      if (l + 1 == job.layers)
+        layer_forward<Identity>(block, l);
+      else
+        with_activation(job.activation, [&](auto rule) { layer_forward<decltype(rule)>(block, l); });
+    }
+  }
+
+  // act[0] = sum of the embeddings of a column's tokens, added up in their order.
+  void embed(Block<T>& block) {
+    const long width = model.embedding_width;
+    for (long c = 0; c < block.vecs() * kWidth; c++)
+      for (long e = 0; e < width; e++) {
+        T x = model.embedding[block.tokens[c][0] * width + e];
+        for (long k = 1; k < job.tokens; k++) x += model.embedding[block.tokens[c][k] * width + e];
+        *block.act[0].at(e, c) = x;
+      }
+  }
+
+  template <class Rule>
+  void layer_forward(Block<T>& block, int l) {
+    const Layer<T>& layer = model.layer[l];
+    const Panels<T> from = block.act[l], to = block.act[l + 1];
+    auto done = [&](long row, long rows, long p, const T* c) {
+      const long width = to.width(p);
+      T* out = to.panel(p) + row * width;
+      for (long r = 0; r < rows; r++) {
+        const V bias = V::set(layer.b[row + r]);
+        for (long j = r * width; j < (r + 1) * width; j += kWidth)
+          Rule::value(V::load(c + j) + bias).store(out + j);
+      }
+    };
+    if (l > 0 || job.vocabulary) {
+      auto source = [&](long p, long, long) { return static_cast<const T*>(from.panel(p)); };
+      product<T>(layer.out, to.split, Split(layer.in, layer.in), layer.w, layer.ld, 1, source,
+                 nullptr, Nothing(), done);
+    } else {
+      const Gather<T> gather{block.row, block.count, layer.in, packed};
+      auto source = [&](long p, long k0, long n) {
+        return gather.columns(to.split.begin(p) * kWidth, to.width(p), k0, n);
+      };
+      product<T>(layer.out, to.split, Split(layer.in, kGatherDepth), layer.w, layer.ld, 1, source,
+                 &to, Nothing(), done);
+    }
+  }
+
+  // Fills in the predictions of the block, from its outputs.
+  void predict(Block<T>& block, const T* targets) {
+    const Panels<T>& out = block.act[job.layers];
+    const long outputs = job.sizes[job.layers];
+    if (job.predict == Prediction::nearest) {
+      // |z - t|^2 is least where z . t - |t|^2 / 2 is greatest.
+      auto source = [&](long p, long, long) { return static_cast<const T*>(out.panel(p)); };
+      auto done = [&](long row, long rows, long p, const T* c) {
+        const long width = block.score.width(p);
+        for (long r = 0; r < rows; r++)
+          for (long j = r * width; j < (r + 1) * width; j += kWidth)
+            (V::load(c + j) - V::set(half_square[row + r]))
+                .store(block.score.panel(p) + row * width + j);
+      };
+      product<T>(job.classes, block.score.split, Split(outputs, outputs), targets, outputs, 1,
+                 source, nullptr, Nothing(), done);
+    }
+    const bool nearest = job.predict == Prediction::nearest;
+    const Panels<T>& score = nearest ? block.score : out;
+    const long choices = nearest ? job.classes : outputs;
+    each_strip(block, [&](long p, long lane, long column) {
+      argmax(score.panel(p) + lane, score.width(p), choices).store(block.column.prediction + column);
+    });
+  }
+
+  // Fills in the loss of every column; with `samples` > 0 also replaces the outputs of the first
+  // `samples` columns by the gradient of their mean loss, and those of the others by zero.
+  template <class Rule>
+  void losses(Rule, Block<T>& block, long samples) {
+    const Panels<T>& out = block.act[job.layers];
+    const long outputs = job.sizes[job.layers];
+    const V scale = V::set(
+        samples > 0 ? static_cast<T>(Rule::gradient_scale(samples, outputs)) : static_cast<T>(0));
+    each_strip(block, [&](long p, long lane, long column) {
+      const Panels<T>& target = block.target;
+      Rule::strip(out.panel(p) + lane, out.width(p), outputs,
+                  Rule::uses_targets ? target.panel(p) + lane : nullptr,
+                  Rule::uses_targets ? target.width(p) : 0, V::load(block.column.label + column),
+                  scale, lanes_below<T>(samples, column), samples > 0, block.column.term + column,
+                  block.column.extra + column);
+    });
+  }
+
+  template <class Call>
+  static void each_strip(const Block<T>& block, Call&& call) {
+    const Split split = block.panels();
+    for (long p = 0; p < split.parts; p++)
+      for (long j = 0; j < split.count(p); j++)
+        call(p, j * kWidth, (split.begin(p) + j) * kWidth);
+  }
+
+  // From the gradient of the outputs, which `losses` left in act[L]: every parameter gets its
+  // gradient over the first `batch` columns and update number `update`.
+  void backward(Block<T>& block, long batch, long cell, int64_t update) {
+    switch (job.optimizer) {
+      case Optimizer::adamw: return backward<AdamW<T>>(block, batch, cell, update);
+    }
+  }
+
+  template <class Rule>
+  void backward(Block<T>& block, long batch, long cell, int64_t update) {
+    const int first = model.vocabulary ? 1 : 0;
+    rows_of(block.act[job.layers], job.sizes[job.layers], delta[job.layers & 1]);
+    for (int l = job.layers - 1; l >= 0; l--) {
+      const bool dense = l == 0 && !job.vocabulary;
+      if (!dense) transpose(block.act[l], batch, flip_for(l));
+      // The gradient of the inputs comes first: it takes the weights before their update.
+      if (l > 0)
+        with_activation(job.activation, [&](auto act) { layer_backward<decltype(act)>(block, l); });
+      else if (!dense)
+        layer_backward<Identity>(block, l);
+      const int tensor = first + 2 * l;
+      update_weights(Rule::of(job, tensor, cell, update), block, l, batch);
+      update_bias(Rule::of(job, tensor + 1, cell, update), l, batch);
+    }
+    if (model.vocabulary) update_embedding(Rule::of(job, 0, cell, update), block, batch);
+  }
+
+  Panels<T> flip_for(int l) const {
+    Panels<T> m = flip;
+    m.split = Split(ceil_div(job.sizes[l], kWidth), kMaxVecs);
+    return m;
+  }
+
+  static void copy_rows(const T* from, long rows, long width, T* to, long ld) {
+    for (long r = 0; r < rows; r++)
+      for (long j = 0; j < width; j += kWidth) V::load(from + r * width + j).store(to + r * ld + j);
+  }
+
+  void rows_of(const Panels<T>& m, long rows, T* to) const {
+    for (long p = 0; p < m.split.parts; p++)
+      copy_rows(m.panel(p), rows, m.width(p), to + m.split.begin(p) * kWidth, delta_ld);
+  }
+
+  // act[l] becomes the gradient of the loss by what entered the activation that made it.
+  template <class Rule>
+  void layer_backward(Block<T>& block, int l) {
+    const Layer<T>& layer = model.layer[l];
+    const Panels<T> from = block.act[l + 1], to = block.act[l];
+    T* rows_out = delta[l & 1];
+    auto source = [&](long p, long, long) { return static_cast<const T*>(from.panel(p)); };
+    auto done = [&](long row, long rows, long p, const T* c) {
+      const long width = to.width(p);
+      T* act = to.panel(p) + row * width;
+      T* out = rows_out + row * delta_ld + to.split.begin(p) * kWidth;
+      for (long r = 0; r < rows; r++)
+        for (long j = 0; j < width; j += kWidth) {
+          const V g = V::load(c + r * width + j) * Rule::slope(V::load(act + r * width + j));
+          g.store(act + r * width + j);
+          if (l > 0) g.store(out + r * delta_ld + j);
+        }
+    };
+    product<T>(layer.in, to.split, Split(layer.out, layer.out), layer.w, 1, layer.ld, source,
+               nullptr, Nothing(), done);
+  }
+
+  template <class Rule>
+  void update_weights(const Rule& rule, const Block<T>& block, int l, long batch) {
+    Layer<T>& layer = model.layer[l];
+    const Split columns(ceil_div(layer.in, kWidth), kMaxVecs);
+    // The sums over the batch take longer than the way to L3: fetch what their end will need.
+    auto before = [&](long row, long rows, long p) {
+      const long first = columns.begin(p) * kWidth, end = first + columns.count(p) * kWidth;
+      for (long r = row; r < row + rows; r++)
+        for (long i = r * layer.ld + first; i < r * layer.ld + end; i += 64 / sizeof(T)) {
+          __builtin_prefetch(layer.w + i, 1);
+          __builtin_prefetch(layer.w_avg + i, 1);
+          __builtin_prefetch(layer.w_sq + i, 1);
+        }
+    };
+    auto done = [&](long row, long rows, long p, const T* g) {
+      const long width = columns.count(p) * kWidth;
+      for (long r = 0; r < rows; r++)
+        for (long j = 0; j < width; j += kWidth) {
+          const long i = (row + r) * layer.ld + columns.begin(p) * kWidth + j;
+          rule.update(layer.w + i, layer.w_avg + i, layer.w_sq + i, V::load(g + r * width + j));
+        }
+    };
+    const T* grad = delta[(l + 1) & 1];
+    if (l > 0 || job.vocabulary) {
+      const Panels<T> inputs = flip_for(l);
+      auto source = [&](long p, long, long) { return static_cast<const T*>(inputs.panel(p)); };
+      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr,
+                 before, done);
+    } else {
+      const Gather<T> gather{block.row, batch, layer.in, packed};
+      auto source = [&](long p, long, long) {
+        return gather.features(columns.begin(p) * kWidth, columns.count(p) * kWidth);
+      };
+      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr,
+                 before, done);
+    }
+  }
+
+  template <class Rule>
+  void update_bias(const Rule& rule, int l, long batch) {
+    Layer<T>& layer = model.layer[l];
+    const T* grad = delta[(l + 1) & 1];
+    const long whole = batch / kWidth * kWidth;
+    const auto tail = lanes_below<T>(batch, whole);
+    for (long o = 0; o < layer.out; o++) {
+      const T* g = grad + o * delta_ld;
+      V total = V::set(0);
+      for (long b = 0; b < whole; b += kWidth) total = total + V::load(g + b);
+      if (whole < batch) total = total + select(tail, V::load(g + whole), V::set(0));
+      sums[o] = sum(total);
+    }
+    fill<T>(sums + layer.out, round_up(layer.out, kWidth) - layer.out, 0);
+    update_all(rule, layer.out, layer.b, layer.b_avg, layer.b_sq, sums);
+  }
+
+  template <class Rule>
+  void update_embedding(const Rule& rule, const Block<T>& block, long batch) {
+    const long width = model.embedding_width;
+    fill<T>(sums, model.embedding_size(), 0);
+    for (long c = 0; c < batch; c++)
+      for (long k = 0; k < job.tokens; k++)
+        for (long e = 0; e < width; e++)
+          sums[block.tokens[c][k] * width + e] += *block.act[0].at(e, c);
+    update_all(rule, model.embedding_size(), model.embedding, model.embedding_avg,
+               model.embedding_sq, sums);
+  }
+};
+
+}  // namespace

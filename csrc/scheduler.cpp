@@ -1,0 +1,123 @@
+#include "scheduler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// Decaying moments of a parameter without gradient end as subnormal numbers, whose arithmetic is
+// many times slower; they are flushed to zero instead. Set per thread: the caller's is untouched.
+void flush_subnormals() {
+#if defined(__SSE2__)
+  _mm_setcsr(_mm_getcsr() | 0x8040);  // flush to zero, denormals are zero
+#elif defined(__aarch64__)
+  uint64_t fpcr;
+  asm volatile("mrs %0, fpcr" : "=r"(fpcr));
+  asm volatile("msr fpcr, %0" : : "r"(fpcr | (1u << 24)));
+#endif
+}
+
+struct Free {
+  void operator()(void* p) const { free(p); }
+};
+using Scratch = std::unique_ptr<void, Free>;
+
+Scratch allocate(size_t bytes) {
+  void* p = nullptr;
+  // 2 MB pages, where the system grants them, spare the TLB.
+  const size_t alignment = bytes >= (1u << 21) ? 1u << 21 : 64;
+  if (posix_memalign(&p, alignment, bytes) != 0) throw std::bad_alloc();
+  return Scratch(p);
+}
+
+bool frozen(const Job& job, long cell) {
+  return job.step[cell] >= job.until || job.diverged_at[cell] >= 0 ||
+         (job.stop && job.t_train[cell] >= 0 && job.t_val[cell] >= 0);
+}
+
+struct alignas(64) Worker {  // a cache line each: workers count every step
+  int64_t steps = 0;
+  Scratch scratch;
+};
+
+}  // namespace
+
+void train(const Job& job, const Level& level, const std::vector<int32_t>& cells, int threads,
+           const Tick& tick) {
+  std::vector<int32_t> queue;
+  for (int32_t cell : cells)
+    if (!frozen(job, cell)) queue.push_back(cell);
+  std::stable_sort(queue.begin(), queue.end(),
+                   [&](int32_t a, int32_t b) { return job.step[a] < job.step[b]; });
+  if (queue.empty()) return;
+
+  const size_t bytes = level.scratch_bytes(job);
+  const char* poison_name = getenv("GROKFAST_POISON");
+  const bool poison = poison_name && *poison_name && strcmp(poison_name, "0") != 0;
+  std::vector<Worker> workers(std::min<size_t>(static_cast<size_t>(threads), queue.size()));
+  for (Worker& worker : workers) worker.scratch = allocate(bytes);
+
+  int stop = 0;
+  std::atomic<size_t> next{0};
+  std::mutex mutex;
+  std::condition_variable done;
+  size_t running = 0;
+  auto work = [&](Worker& worker) {
+    flush_subnormals();
+    const Progress progress{&stop, &worker.steps};
+    for (size_t i; (i = next.fetch_add(1)) < queue.size();) {
+      if (__atomic_load_n(&stop, __ATOMIC_RELAXED)) break;
+      if (poison) memset(worker.scratch.get(), 0xff, bytes);  // every real is NaN
+      level.train_cell(job, queue[i], worker.scratch.get(), progress);
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    running--;
+    done.notify_one();
+  };
+
+  std::vector<std::thread> pool;
+  std::exception_ptr error;
+  try {
+    pool.reserve(workers.size());
+    for (Worker& worker : workers) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex);
+        running++;
+      }
+      try {
+        pool.emplace_back(work, std::ref(worker));
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        running--;
+        throw;
+      }
+    }
+    std::unique_lock<std::mutex> lock(mutex);
+    while (!done.wait_for(lock, std::chrono::milliseconds(100), [&] { return running == 0; })) {
+      lock.unlock();
+      int64_t steps = 0;
+      for (const Worker& worker : workers) steps += __atomic_load_n(&worker.steps, __ATOMIC_RELAXED);
+      if (tick && tick(steps)) __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+      lock.lock();
+    }
+  } catch (...) {
+    error = std::current_exception();
+    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+  }
+  for (std::thread& thread : pool) thread.join();
+  if (error) std::rethrow_exception(error);
+}
