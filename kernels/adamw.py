@@ -12,9 +12,7 @@ def bias_corrections(first: int, last: int, beta1: float, beta2: float) -> Tenso
     Python's own pow, one t at a time: a vectorised one may round by position, and then the bits
     of a run would depend on where its chunks begin.
     """
-    rows = [
-        (1.0 / (1.0 - beta1**t), (1.0 - beta2**t) ** -0.5) for t in range(first, last + 1)
-    ]
+    rows = [(1.0 / (1.0 - beta1**t), (1.0 - beta2**t) ** -0.5) for t in range(first, last + 1)]
     return torch.tensor(rows, dtype=torch.float64).reshape(-1, 2)
 
 

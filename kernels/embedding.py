@@ -53,7 +53,7 @@ def embedding_update(
     TABLE: tl.constexpr = SPEC.embedding[0]
     TILE_T: tl.constexpr = LAYOUT.table_tile
     dtype: tl.constexpr = state.p.dtype.element_ty
-    for t0 in range(0, TABLE, TILE_T):
+    for t0 in tl.range(0, TABLE, TILE_T, num_stages=1):  # updates what it reads
         t = t0 + tl.arange(0, TILE_T)
         for e0 in tl.range(0, PITCH, TILE, num_stages=1):
             e = e0 + tl.arange(0, TILE)

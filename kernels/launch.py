@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from .adamw import bias_corrections
-from .layout import Tiles, make_layout, pack, pack_rows, unpack
+from .check import MAX_STEPS, check, check_order
+from .layout import Tiles, choose_tiles, make_layout, pack, pack_rows, unpack
 from .spec import Spec, unsupported
 from .train_steps import Cells, Data, Numbers, Packed, Records, Schedule, train_steps
-
-MAX_STEPS = 2**31 - 1  # steps are int32 inside the kernel
 
 
 def train(
@@ -59,7 +58,7 @@ def train(
     embeddings: Tensor | None = None,  # float32 [M, S, P, E]
     precision: str = "ieee",
     programs: int | None = None,  # default: one a multiprocessor
-    tiles: Tiles | None = None,  # default: layout.TILES
+    tiles: Tiles | None = None,  # default: layout.choose_tiles
     poison: bool = False,  # fill scratch memory with NaN first (tests)
 ) -> None:
     """Trains each listed cell, in place, from its own step to `until` or until it freezes.
@@ -92,17 +91,23 @@ def train(
     )
     if reason := unsupported(spec):
         raise ValueError(reason)
-    if until > MAX_STEPS:
-        raise ValueError(f"until {until}: the triton engine counts steps to {MAX_STEPS}")
-    layout = make_layout(spec, tiles)
     device = params[0].device
-    _check(spec, locals())
+    if device.type == "cuda" and tiles is None:
+        tiles = choose_tiles(spec, torch.cuda.get_device_capability(device)[0])
+    layout = make_layout(spec, tiles)
+    check(spec, locals())
 
     nothing = torch.empty(0, device=device)  # a pointer for what is not asked for
     cells = cells.to(device=device, dtype=torch.int64)
-    base = int(step[cells].min()) if len(cells) else until
-    if base >= until:
+    frozen = diverged_at >= 0
+    if stop:
+        frozen |= (t_train >= 0) & (t_val >= 0)
+    cells = cells[(~frozen & (step < until))[cells]]
+    if not len(cells):
         return
+    base = int(step[cells].min())
+    if not spec.full_batch:
+        check_order(spec, order, first_epoch, base, until)
     packed = Packed(*(pack(t, cells, layout) for t in (params, exp_avg, exp_avg_sq)))
     pitch = spec.num_tokens if embedding else layout.pitch[0]
     data = Data(
@@ -139,20 +144,21 @@ def train(
     scratch = packed.p.new_empty(programs, layout.scratch)
     if poison:
         scratch.fill_(float("nan"))
-    train_steps[(programs,)](
-        torch.zeros(1, device=device, dtype=torch.int32),
-        cells.int(),
-        len(cells),
-        packed,
-        data,
-        schedule,
-        Cells(lr, weight_decay, *progress),
-        Records(*(nothing if t is None else t for t in curves)),
-        scratch,
-        *numbers,
-        LAYOUT=layout,
-        num_warps=layout.warps,
-    )
+    with torch.cuda.device_of(packed.p):  # Triton launches on the current device
+        train_steps[(programs,)](
+            torch.zeros(1, device=device, dtype=torch.int32),
+            cells.int(),
+            len(cells),
+            packed,
+            data,
+            schedule,
+            Cells(lr, weight_decay, *progress),
+            Records(*(nothing if t is None else t for t in curves)),
+            scratch,
+            *numbers,
+            LAYOUT=layout,
+            num_warps=layout.warps,
+        )
     for values, tensors in zip(packed, (params, exp_avg, exp_avg_sq), strict=True):
         unpack(values, tensors, cells, layout)
 
@@ -177,60 +183,3 @@ def multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1  # the interpreter runs programs one after the other
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _check(spec: Spec, fields: dict) -> None:
-    """Shapes, dtypes, device and contiguity of every tensor, against the first parameter."""
-    device, real = fields["params"][0].device, fields["params"][0].dtype
-    groups = 2 * spec.num_layers + (spec.embedding is not None)
-    cells = fields["params"][0].shape[0]
-    classes, outputs = spec.num_classes, spec.sizes[-1]
-    sets = fields["x_train"].shape[0]
-    tokens = spec.embedding is not None
-    width, kind = (spec.num_tokens, torch.int32) if tokens else (spec.sizes[0], real)
-
-    shapes = [(cells, *spec.embedding)] if tokens else []
-    for inputs, wide in zip(spec.sizes[:-1], spec.sizes[1:], strict=True):
-        shapes += [(cells, wide, inputs), (cells, wide)]
-    expected = {
-        "lr": (torch.float64, (groups, cells)),
-        "weight_decay": (torch.float64, (groups, cells)),
-        "x_train": (kind, (sets, spec.num_train, width)),
-        "y_train": (torch.int32, (sets, spec.num_train)),
-        "x_val": (kind, (sets, spec.num_val, width)),
-        "y_val": (torch.int32, (sets, spec.num_val)),
-        "data_index": (torch.int32, (cells,)),
-        "epoch_loss": (torch.float64, (cells,)),
-    }
-    for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct"):
-        expected[name] = (torch.int64, (cells,))
-    if spec.loss == "mse" or spec.predict == "nearest":
-        expected["targets"] = (real, (sets, classes, outputs))
-    if not spec.full_batch:
-        expected["order"] = (torch.int32, (*fields["order"].shape[:2], spec.num_train))
-        expected["order_index"] = (torch.int32, (cells,))
-    if fields["curve_steps"] is not None and len(fields["curve_steps"]):
-        for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
-            expected[name] = (torch.float32, (cells, len(fields["curve_steps"])))
-    if fields["snapshot_every"]:
-        snapshots = fields["embeddings"].shape[1:2]
-        expected["embeddings"] = (torch.float32, (cells, *snapshots, *spec.embedding))
-
-    for name, (dtype, shape) in expected.items():
-        _check_tensor(name, fields[name], dtype, shape, device)
-    for name in ("params", "exp_avg", "exp_avg_sq"):
-        if len(fields[name]) != groups:
-            raise ValueError(f"{name}: {len(fields[name])} tensors, expected {groups}")
-        for number, (tensor, shape) in enumerate(zip(fields[name], shapes, strict=True)):
-            _check_tensor(f"{name}[{number}]", tensor, real, shape, device)
-
-
-def _check_tensor(name: str, tensor: Tensor | None, dtype, shape: tuple, device) -> None:
-    if tensor is None:
-        raise ValueError(f"{name} is missing: expected {dtype} {list(shape)}")
-    got = (tensor.dtype, tuple(tensor.shape), tensor.device)
-    if got != (dtype, tuple(shape), device) or not tensor.is_contiguous():
-        raise ValueError(
-            f"{name}: expected contiguous {dtype} {list(shape)} on {device}, "
-            f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-        )

@@ -27,13 +27,33 @@ class Tiles:
     stages: int
 
 
-# The one place where sizes of tiles are decided. See choose() for the reasons.
+# The one place where sizes of tiles are decided, by what ptxas made of the toy and MNIST kernels
+# for sm_90 and sm_80 (tests/kernels/offline.py prints it; Triton 3.6, 3.7). Not yet timed on a GPU.
+# - A program is alone on its multiprocessor (255 registers x 256 threads), so one tile's loads
+#   must be long enough to cover their latency: 64 x 64 where tensor cores multiply. The loops over
+#   the wide layers then hold no spilled value.
+# - ieee multiplies out of registers (FFMA): 64 x 64 spills 632 to 2,296 bytes a thread, 32 x 32
+#   none, and it pads 200 to 224 rather than 256.
+# - 8 warps: with 4, half of a multiprocessor's slots stay empty while a tile loads; with 16, 128
+#   registers a thread do not hold a tile (1,856 bytes spilled, tf32x3).
+# - stages 2: copies of the next tile run during the product. The update loop never pipelines.
+# - Ampere and Ada have no wgmma: operands go through registers, and 64 x 64 spills 1,584 bytes in
+#   tf32x3, in the inner loops too.
 TILES = {
     ("float32", "ieee"): Tiles(edge=32, rows=64, warps=8, stages=2),
-    ("float32", "tf32x3"): Tiles(edge=32, rows=64, warps=4, stages=2),
-    ("float32", "tf32"): Tiles(edge=32, rows=64, warps=4, stages=2),
-    ("float64", "ieee"): Tiles(edge=16, rows=32, warps=4, stages=1),
+    ("float32", "tf32x3"): Tiles(edge=64, rows=64, warps=8, stages=2),
+    ("float32", "tf32"): Tiles(edge=64, rows=64, warps=8, stages=2),
+    ("float64", "ieee"): Tiles(edge=16, rows=32, warps=8, stages=1),
 }
+BEFORE_HOPPER = {("float32", "tf32x3"): Tiles(edge=32, rows=64, warps=4, stages=2)}
+HOPPER = 9  # compute capability
+
+
+def choose_tiles(spec: Spec, capability: int = HOPPER) -> Tiles:
+    kind = (spec.dtype, spec.precision)
+    if capability < HOPPER and kind in BEFORE_HOPPER:
+        return BEFORE_HOPPER[kind]
+    return TILES[kind]
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ def pitch_of(width: int) -> int:
 
 
 def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
-    tiles = tiles or TILES[spec.dtype, spec.precision]
+    tiles = tiles or choose_tiles(spec)
     pitch = tuple(pitch_of(n) for n in spec.sizes)
     longest = max(spec.batch_size + spec.num_val * spec.fused_validation, spec.num_val)
 

@@ -136,7 +136,8 @@ def linear_update(
     TILE_I: tl.constexpr = LAYOUT.tile[LAYER]
     TILE_O: tl.constexpr = LAYOUT.tile[LAYER + 1]
     dtype: tl.constexpr = state.p.dtype.element_ty
-    for o0 in range(0, OUTPUTS, TILE_O):
+    # num_stages=1: no tile is prefetched in loops that update what they read.
+    for o0 in tl.range(0, OUTPUTS, TILE_O, num_stages=1):
         o = o0 + tl.arange(0, TILE_O)
         db = tl.zeros((TILE_O,), dtype=dtype)
         for r0 in range(0, NUM, ROWS):
@@ -144,7 +145,7 @@ def linear_update(
             db += tl.sum(load_tile(dy, r, r < NUM, o, PITCH, PITCH), axis=0)
         adamw(state, LAYOUT.bias[LAYER] + o, o < OUTPUTS, db, bias_step, SPEC)
 
-        for i0 in tl.range(0, INPUTS, TILE_I, num_stages=1):  # updates what it reads
+        for i0 in tl.range(0, INPUTS, TILE_I, num_stages=1):
             i = i0 + tl.arange(0, TILE_I)
             dw = tl.zeros((TILE_O, TILE_I), dtype=dtype)
             for r0 in tl.range(0, NUM, ROWS, num_stages=LAYOUT.stages):

@@ -31,10 +31,8 @@ def forward(job, tensors, x):
 def score(job, y, labels, targets):
     """Loss and number of correct predictions."""
     labels = labels.long()
-    if job["loss"] == "mse":
-        loss = F.mse_loss(y, targets[labels])
-    else:
-        loss = F.cross_entropy(y, labels)
+    mse = job["loss"] == "mse"
+    loss = F.mse_loss(y, targets[labels]) if mse else F.cross_entropy(y, labels)
     if job["predict"] == "nearest":
         guess = torch.cdist(y, targets).argmin(dim=1)
     else:

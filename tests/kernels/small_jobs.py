@@ -1,5 +1,7 @@
 """Small jobs as the contract names their fields, of sizes that fit no tile."""
 
+import itertools
+
 import torch
 
 
@@ -9,7 +11,7 @@ def make_job(
     activation="tanh",
     loss="cross_entropy",
     predict="argmax",
-    cells=3,
+    cells=2,
     train=13,
     val=5,
     classes=None,
@@ -17,10 +19,12 @@ def make_job(
     batch_size=None,
     epochs=8,
     eval_steps=None,
-    curve_steps=(1, 2, 4),
+    curve_steps=(1, 3),
     snapshot_every=2,
-    until=4,
+    until=3,
+    need=None,
     stop=False,
+    lr=1e-2,
     seed=0,
     dtype=torch.float64,
 ):
@@ -35,7 +39,7 @@ def make_job(
 
     classes = classes or sizes[-1]
     params = [normal(cells, *embedding)] if embedding else []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         params += [normal(cells, outputs, inputs) / inputs**0.5, 0.3 * normal(cells, outputs)]
     groups = len(params)
     minibatch = batch_size is not None
@@ -65,7 +69,7 @@ def make_job(
         "params": params,
         "exp_avg": [torch.zeros_like(p) for p in params],
         "exp_avg_sq": [torch.zeros_like(p) for p in params],
-        "lr": 1e-2 * scale * torch.linspace(1, 2, groups, dtype=torch.float64)[:, None],
+        "lr": lr * scale * torch.linspace(1, 2, groups, dtype=torch.float64)[:, None],
         "weight_decay": 0.3 * scale.flip(0) * torch.ones(groups, 1, dtype=torch.float64),
         "x_train": inputs(train),
         "y_train": integers(classes, data_sets, train),
@@ -81,8 +85,8 @@ def make_job(
         "order_index": integers(2, cells) if minibatch else None,
         "first_epoch": 0,
         "eval_steps": None if eval_steps is None else torch.tensor(eval_steps),
-        "need_train": train,
-        "need_val": val,
+        "need_train": need[0] if need else train,
+        "need_val": need[1] if need else val,
         "stop": stop,
         "step": torch.zeros(cells, dtype=torch.int64),
         "t_train": torch.full((cells,), -1),

@@ -1,0 +1,141 @@
+"""Compiles the kernel that a call of grokfast.kernels.train would launch, without a GPU.
+
+A driver that only knows its target stands in for CUDA's, and warmup() for the launch; so the
+launch path is followed to the compiled kernel: arguments, specialization, ptxas. Run as a program
+(a process of its own: the driver is global) it prints one JSON line:
+
+    python offline.py WORKLOAD PRECISION ARCH [EDGE ROWS WARPS STAGES]
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import triton
+from grokfast.kernels import launch, layout
+from small_jobs import make_job
+from triton.backends.compiler import GPUTarget
+
+from grokfast import kernels
+
+TOY = {"train": 45, "val": 10, "embedding": (10, 1), "cells": 1, "data_sets": 1}
+WORKLOADS = {
+    "addition-classification": {**TOY, "sizes": (1, 200, 200, 19)},
+    "addition-regression": {**TOY, "sizes": (1, 200, 200, 30), "loss": "mse",
+                            "predict": "nearest", "classes": 19},
+    "mnist": {"sizes": (784, 200, 200, 10), "embedding": None, "activation": "relu",
+              "loss": "mse", "train": 1000, "val": 1000, "batch_size": 200, "cells": 1,
+              "data_sets": 1, "eval_steps": (5,), "curve_steps": (5,), "until": 5},
+}  # fmt: skip
+
+
+class OfflineDriver:
+    def __init__(self, arch):
+        self.target = GPUTarget("cuda", arch, 32)
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+class Warmup:
+    """Takes the place of the kernel: compiles instead of launching, keeps what was compiled."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.compiled = None
+
+    def __getitem__(self, grid):
+        def compile_only(*args, **options):
+            self.compiled = self.kernel.warmup(*args, grid=grid, **options)
+
+        return compile_only
+
+
+def compile_train(workload, precision, arch, tiles=None):
+    triton.runtime.driver.set_active(OfflineDriver(arch))
+    kernel = Warmup(launch.train_steps)
+    launch.train_steps = kernel
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    job = make_job(**WORKLOADS[workload], dtype=dtype)
+    precision = "ieee" if precision == "float64" else precision
+    if tiles is None:  # train() asks the device, which is not there
+        tiles = layout.choose_tiles(
+            SimpleNamespace(dtype=str(dtype).removeprefix("torch."), precision=precision),
+            arch // 10,
+        )
+    kernels.train(**job, precision=precision, tiles=tiles)
+    return kernel.compiled
+
+
+def report(compiled):
+    """What ptxas made of it. Local loads and stores are spills, counted per thread."""
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+    def dump(flag, path):
+        run = subprocess.run(
+            [tools / "cuobjdump", flag, path], capture_output=True, text=True, check=True
+        )
+        return run.stdout
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train_steps.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+        usage, sass = dump("-res-usage", path), dump("-sass", path)
+    inner = innermost_loops(sass)
+    return {
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+        "shared": compiled.metadata.shared,
+        "spills": len(re.findall(r"\b(?:LDL|STL)\b", sass)),
+        "inner_instructions": inner.count("\n"),
+        "inner_spills": len(re.findall(r"\b(?:LDL|STL)\b", inner)),
+        "HGMMA": len(re.findall(r"\bHGMMA", sass)),
+        "HMMA": len(re.findall(r"\b[HD]MMA", sass)),
+        "FFMA": len(re.findall(r"\b[FD]FMA", sass)),
+        "LDG.128": len(re.findall(r"\bLDG[A-Z]*\S*\.128", sass)),
+        "LDG": len(re.findall(r"\bLDG", sass)),
+        "inner_LDG": len(re.findall(r"\bLDG", inner)),
+    }
+
+
+def innermost_loops(sass):
+    """The instructions of all loops that contain no other: where a tile's work is done."""
+    lines = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", sass)
+    loops = []
+    for address, text in lines:
+        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        if jump and int(jump[1], 16) < int(address, 16):
+            loops.append((int(jump[1], 16), int(address, 16)))
+    inner = [
+        (a, b)
+        for a, b in loops
+        if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)
+    ]
+    return "\n".join(
+        text for address, text in lines if any(a <= int(address, 16) <= b for a, b in inner)
+    )
+
+
+def main(workload, precision, arch, *tiles):
+    began = sum(os.times()[:4])
+    tiles = kernels.Tiles(*map(int, tiles)) if tiles else None
+    compiled = compile_train(workload, precision, int(arch), tiles)
+    seconds = round(sum(os.times()[:4]) - began, 1)  # of processors, ptxas included
+    versions = {"triton": triton.__version__, "torch": torch.__version__}
+    print(json.dumps({**report(compiled), "seconds": seconds, **versions}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
