@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "levels.h"
 #include "parse.h"
 #include "scheduler.h"
 
@@ -33,12 +34,10 @@ size_t scratch_bytes_of(const py::dict& dict) {
 }
 
 py::dict levels() {
-  int count = 0;
-  const Level* const* all = compiled_levels(&count);
   py::list compiled, runnable;
-  for (int i = 0; i < count; i++) {
-    compiled.append(all[i]->name);
-    if (all[i]->runnable()) runnable.append(all[i]->name);
+  for (const CompiledLevel& each : compiled_levels()) {
+    compiled.append(each.level.name);
+    if (each.runnable) runnable.append(each.level.name);
   }
   py::dict result;
   result["compiled"] = compiled;

@@ -1,6 +1,9 @@
-"""Compiles csrc/ as sources.json says: `python csrc/build.py FOLDER` makes FOLDER/_native*.so.
+"""Compiles csrc/ as sources.json says, without installing the package.
 
-For work on the kernels without installing the package; setup.py reads the same list.
+    python csrc/build.py FOLDER [FLAG ...]            the extension module, FOLDER/_native*.so
+    python csrc/build.py --driver FOLDER [FLAG ...]   the program of driver.cpp, FOLDER/driver
+
+sources.json is the one list of files and flags; setup.py and the tests read it through `plan`.
 """
 
 from __future__ import annotations
@@ -18,40 +21,58 @@ HERE = Path(__file__).resolve().parent
 WARNINGS = ["-Wall", "-Wextra"]
 
 
-def plan(machine: str | None = None) -> dict[Path, list[str]]:
-    """Flags of each source file that this kind of machine (x86_64, aarch64 ...) compiles."""
-    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(
-        machine or platform.machine(), machine or platform.machine()
-    )
+def plan(machine: str | None = None, target: str = "module") -> dict[Path, list[str]]:
+    """Flags of each source file of ``module`` or ``driver`` on this kind of machine."""
+    machine = machine or platform.machine()
+    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
     sources = json.loads((HERE / "sources.json").read_text())
     return {
-        HERE / name: [*sources["common"], *flags.get(machine, flags.get("any", []))]
-        for name, flags in sources["files"].items()
-        if machine in flags or "any" in flags
+        HERE / name: [*sources["flags"], *file.get("flags", [])]
+        for name, file in sources["files"].items()
+        if machine in file.get("machines", [machine]) and target in file.get("targets", [target])
     }
 
 
-def build(folder: Path, extra: tuple[str, ...] = ()) -> Path:
-    """The extension module, compiled into `folder`."""
-    import pybind11
-
+def compile_all(folder: Path, files: dict[Path, list[str]], extra: list[str]) -> list[Path]:
+    """Objects of `files`, in `folder`; `extra` flags come last."""
     folder.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CXX", "g++")
-    include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
 
     def compile_one(item: tuple[Path, list[str]]) -> Path:
         source, flags = item
         out = folder / f"{source.stem}.o"
-        command = [compiler, *flags, *WARNINGS, *extra, "-fPIC", *include, "-c", source, "-o", out]
-        subprocess.run(command, check=True)
+        subprocess.run([compiler, *flags, *WARNINGS, *extra, "-c", source, "-o", out], check=True)
         return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, plan().items()))
+        return list(pool.map(compile_one, files.items()))
+
+
+def build_module(folder: Path, extra: list[str]) -> Path:
+    import pybind11
+
+    include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    objects = compile_all(folder, plan(), ["-fPIC", *include, *extra])
     module = folder / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run([compiler, "-shared", "-pthread", *extra, *objects, "-o", module], check=True)
-    return module
+    return link(["-shared", *extra], objects, module)
+
+
+def build_driver(folder: Path, extra: list[str], machine: str | None = None) -> Path:
+    objects = compile_all(folder, plan(machine, "driver"), extra)
+    return link(extra, objects, folder / "driver")
+
+
+def link(flags: list[str], objects: list[Path], out: Path) -> Path:
+    compiler = os.environ.get("CXX", "g++")
+    subprocess.run([compiler, *flags, "-pthread", *objects, "-o", out], check=True)
+    return out
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1]), tuple(sys.argv[2:])))
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] == "--driver":
+        print(build_driver(Path(arguments[1]), arguments[2:]))
+    elif arguments:
+        print(build_module(Path(arguments[0]), arguments[1:]))
+    else:
+        sys.exit(__doc__)

@@ -7,7 +7,6 @@
 
 struct Level {
   const char* name;
-  bool (*runnable)();
   size_t (*scratch_bytes)(const Job&);
   // Trains one cell to job.until, or until it is frozen or told to stop.
   // scratch: 64-byte aligned, scratch_bytes long, content of no meaning.
@@ -20,9 +19,3 @@ extern const Level kBaseline, kAvx2, kAvx512;
 #else
 extern const Level kPortable;
 #endif
-
-// Every compiled level, from the plainest to the widest.
-const Level* const* compiled_levels(int* count);
-// The named level; where name is null, the one that GROKFAST_NATIVE_LEVEL names, else the widest
-// that runs here. Throws std::invalid_argument for a level that is unknown or cannot run.
-const Level& choose_level(const char* name);

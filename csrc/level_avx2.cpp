@@ -3,6 +3,4 @@
 
 #include "engine.h"
 
-static bool runnable() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
-extern const Level kAvx2 = {"avx2", runnable, scratch_bytes, train_cell, peak};
+extern const Level kAvx2 = {"avx2", scratch_bytes, train_cell, peak};

@@ -3,10 +3,8 @@
 
 #include "engine.h"
 
-static bool runnable() { return true; }
-
 #if defined(__x86_64__)
-extern const Level kBaseline = {"baseline", runnable, scratch_bytes, train_cell, peak};
+extern const Level kBaseline = {"baseline", scratch_bytes, train_cell, peak};
 #else
-extern const Level kPortable = {"portable", runnable, scratch_bytes, train_cell, peak};
+extern const Level kPortable = {"portable", scratch_bytes, train_cell, peak};
 #endif

@@ -1,49 +1,44 @@
-// Which levels there are, which run here, which one is used.
+#include "levels.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include <stdexcept>
 #include <string>
 
-#include "level.h"
-
+// Whether a level runs is asked here and not in its own file, which is compiled for the level and
+// may hold its instructions anywhere.
+std::vector<CompiledLevel> compiled_levels() {
 #if defined(__x86_64__)
-static const Level* const kLevels[] = {&kBaseline, &kAvx2, &kAvx512};
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f");
+  return {{kBaseline, true}, {kAvx2, avx2}, {kAvx512, avx512}};
 #else
-static const Level* const kLevels[] = {&kPortable};
+  return {{kPortable, true}};
 #endif
-static constexpr int kCount = sizeof kLevels / sizeof kLevels[0];
-
-const Level* const* compiled_levels(int* count) {
-  *count = kCount;
-  return kLevels;
-}
-
-static std::string names(bool only_runnable) {
-  std::string list;
-  for (const Level* level : kLevels)
-    if (!only_runnable || level->runnable())
-      list += (list.empty() ? "" : ", ") + std::string(level->name);
-  return list;
 }
 
 const Level& choose_level(const char* name) {
+  const std::vector<CompiledLevel> levels = compiled_levels();
   std::string source = "level";
   if (!name) {
     name = getenv("GROKFAST_NATIVE_LEVEL");
     source = "GROKFAST_NATIVE_LEVEL";
   }
-  if (!name || !*name) {
-    for (int i = kCount; i-- > 0;)
-      if (kLevels[i]->runnable()) return *kLevels[i];
-    throw std::invalid_argument("no level of grokfast._native runs on this machine");
+  std::string known, runnable;
+  const Level* widest = nullptr;
+  for (const CompiledLevel& each : levels) {
+    known += (known.empty() ? "" : ", ") + std::string(each.level.name);
+    if (!each.runnable) continue;
+    runnable += (runnable.empty() ? "" : ", ") + std::string(each.level.name);
+    widest = &each.level;
   }
-  for (const Level* level : kLevels) {
-    if (strcmp(level->name, name) != 0) continue;
-    if (level->runnable()) return *level;
-    throw std::invalid_argument(source + ": '" + name + "' does not run on this machine; " +
-                                names(true) + " would");
+  if (!name || !*name) return *widest;
+  for (const CompiledLevel& each : levels) {
+    if (strcmp(each.level.name, name) != 0) continue;
+    if (each.runnable) return each.level;
+    throw std::invalid_argument(source + ": got '" + name +
+                                "', which does not run on this machine; expected one of " + runnable);
   }
-  throw std::invalid_argument(source + ": unknown level '" + name + "'; known here are " +
-                              names(false));
+  throw std::invalid_argument(source + ": got '" + name + "', expected one of " + known);
 }

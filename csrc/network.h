@@ -85,14 +85,14 @@ struct Network {
     if (l > 0 || job.vocabulary) {
       auto source = [&](long p, long, long) { return static_cast<const T*>(from.panel(p)); };
       product<T>(layer.out, to.split, Split(layer.in, layer.in), layer.w, layer.ld, 1, source,
-                 nullptr, Nothing(), done);
+                 nullptr, done);
     } else {
       const Gather<T> gather{block.row, block.count, layer.in, packed};
       auto source = [&](long p, long k0, long n) {
         return gather.columns(to.split.begin(p) * kWidth, to.width(p), k0, n);
       };
       product<T>(layer.out, to.split, Split(layer.in, kGatherDepth), layer.w, layer.ld, 1, source,
-                 &to, Nothing(), done);
+                 &to, done);
     }
   }
 
@@ -111,7 +111,7 @@ struct Network {
                 .store(block.score.panel(p) + row * width + j);
       };
       product<T>(job.classes, block.score.split, Split(outputs, outputs), targets, outputs, 1,
-                 source, nullptr, Nothing(), done);
+                 source, nullptr, done);
     }
     const bool nearest = job.predict == Prediction::nearest;
     const Panels<T>& score = nearest ? block.score : out;
@@ -209,23 +209,13 @@ struct Network {
         }
     };
     product<T>(layer.in, to.split, Split(layer.out, layer.out), layer.w, 1, layer.ld, source,
-               nullptr, Nothing(), done);
+               nullptr, done);
   }
 
   template <class Rule>
   void update_weights(const Rule& rule, const Block<T>& block, int l, long batch) {
     Layer<T>& layer = model.layer[l];
     const Split columns(ceil_div(layer.in, kWidth), kMaxVecs);
-    // The sums over the batch take longer than the way to L3: fetch what their end will need.
-    auto before = [&](long row, long rows, long p) {
-      const long first = columns.begin(p) * kWidth, end = first + columns.count(p) * kWidth;
-      for (long r = row; r < row + rows; r++)
-        for (long i = r * layer.ld + first; i < r * layer.ld + end; i += 64 / sizeof(T)) {
-          __builtin_prefetch(layer.w + i, 1);
-          __builtin_prefetch(layer.w_avg + i, 1);
-          __builtin_prefetch(layer.w_sq + i, 1);
-        }
-    };
     auto done = [&](long row, long rows, long p, const T* g) {
       const long width = columns.count(p) * kWidth;
       for (long r = 0; r < rows; r++)
@@ -239,14 +229,14 @@ struct Network {
       const Panels<T> inputs = flip_for(l);
       auto source = [&](long p, long, long) { return static_cast<const T*>(inputs.panel(p)); };
       product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr,
-                 before, done);
+                 done);
     } else {
       const Gather<T> gather{block.row, batch, layer.in, packed};
       auto source = [&](long p, long, long) {
         return gather.features(columns.begin(p) * kWidth, columns.count(p) * kWidth);
       };
       product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr,
-                 before, done);
+                 done);
     }
   }
 

@@ -6,13 +6,12 @@ namespace {
 // C[rows, columns] = A[rows, depth] * B[depth, columns], A(r, k) = a[r * rs + k * ks].
 //
 // source(p, k0, n) gives rows k0 .. k0+n of panel p of B, contiguous.
-// before(row, rows, p) is called before a tile is computed (to prefetch), and
-// done(row, rows, p, c) with the tile's values c [rows, width of p].
+// done(row, rows, p, c) gets each finished tile c [rows, width of p].
 // Where B comes in several blocks of k, the sums between them are kept in `partial`; storing and
 // loading them changes no bit.
-template <class T, class Source, class Before, class Done>
+template <class T, class Source, class Done>
 void product(long rows, Split columns, Split depth, const T* a, long rs, long ks, Source&& source,
-             const Panels<T>* partial, Before&& before, Done&& done) {
+             const Panels<T>* partial, Done&& done) {
   constexpr long kWidth = Vec<T>::width;
   alignas(64) T c[kMaxTileVecs * kWidth];
   for (long block = 0; block < depth.parts; block++) {
@@ -25,7 +24,6 @@ void product(long rows, Split columns, Split depth, const T* a, long rs, long ks
       for (long t = 0; t < tiles.parts; t++) {
         const long row = tiles.begin(t), count = tiles.count(t);
         T* sums = first && last ? nullptr : partial->panel(p) + row * vecs * kWidth;
-        before(row, count, p);
         choose_tile<T>(count, vecs)(n, a + row * rs + k0 * ks, rs, ks, b, first ? nullptr : sums,
                                     last ? c : sums);
         if (last) done(row, count, p, static_cast<const T*>(c));
@@ -33,10 +31,6 @@ void product(long rows, Split columns, Split depth, const T* a, long rs, long ks
     }
   }
 }
-
-struct Nothing {
-  void operator()(long, long, long) const {}
-};
 
 // dst = src^T, for the used rows of src; both in panels.
 template <class T>

@@ -26,8 +26,10 @@ from grokfast.progress import Progress, make_progress
 from grokfast.results import Results
 from grokfast.state import State
 
-#: Seconds between writes of results and checkpoint, at least; raised where a write is slow.
+#: Seconds between writes of results and checkpoint, at least; more where writing would otherwise
+#: take a larger share of the time than this.
 SAVE_EVERY = 30.0
+SAVE_SHARE = 0.05
 
 
 class Interrupted(GrokfastError):
@@ -313,7 +315,7 @@ class _Trainer:
             self._base = self._accounted()
             self.engine.advance(program, state, left, until, self._tick)
             self.progress.update(self._accounted(), self._counts())
-            pause = max(SAVE_EVERY, 20 * self._save_took)
+            pause = max(SAVE_EVERY, self._save_took / SAVE_SHARE)
             if self.out is not None and time.monotonic() - self._saved > pause:
                 self.save()
 

@@ -34,6 +34,7 @@ def small(**changes):
 def run(grid, engine="native", **kw):
     if engine == "native":
         pytest.importorskip("grokfast._native")
+    kw.setdefault("threads", 2 if engine == "native" else 1)
     return gf.run(grid, engine=engine, device="cpu", progress=False, **kw)
 
 
@@ -189,7 +190,7 @@ def test_a_diverging_cell_is_a_result_and_touches_no_other(engine):
 
 _KILLED = """
 import sys, grokfast.trainer as t, grokfast as gf
-t.SAVE_EVERY = 0.0
+t.SAVE_EVERY, t.SAVE_SHARE = 0.0, 1e9
 from grokfast.engines.native import NativeEngine
 NativeEngine.chunk = 40
 g = gf.preset("addition-classification").grid(**{

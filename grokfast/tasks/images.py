@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +50,7 @@ class Mnist(Task):
         from grokfast.data.mnist import load_mnist
 
         # The folder is the machine's business, not the experiment's: it is never stored.
-        arrays = load_mnist(os.environ.get("GROKFAST_DATA_DIR") or None)
+        arrays = load_mnist()
         # Global-state draw of the authors' code: the same stream as RandomState(seed).
         index = np.random.RandomState(self.seed).choice(60000, self.train_size, replace=False)
 

@@ -1,0 +1,233 @@
+"""How well a run agrees with a published table: phases overall, interior and border; steps.
+
+Cells are matched by learning rate and weight decay to a relative 1e-6. Where the run has further
+axes, those cells are compared whose values are the reference's (see :mod:`grokfast.agree.tables`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokfast.agree.tables import Table, load_reference
+from grokfast.errors import UsageError
+from grokfast.experiment import Experiment, scalar_fields, short_name
+from grokfast.phases import PHASES, UNKNOWN
+from grokfast.presets import PRESETS
+from grokfast.results import Results
+
+__all__ = ["Agreement", "Share", "Table", "agree", "compare", "load_reference"]
+
+#: Two cells are the same where learning rate and weight decay are this close.
+MATCH = 1e-6
+
+#: Fields that must be those of the reference, or there is nothing to compare.
+_DECISIVE = ("loss", "task.seed", "model.seed", "model.activation")
+#: Fields that say how, not what, was trained; differing in them is not worth a note.
+_MACHINERY = ("steps", "stop", "dtype", "precision", "record.")
+_MATCHED = ("optimizer.lr", "optimizer.weight_decay")
+
+
+@dataclass(frozen=True)
+class Share:
+    """``agree`` of ``of`` cells."""
+
+    agree: int
+    of: int
+
+    @property
+    def fraction(self) -> float:
+        """NaN where there are no cells."""
+        return self.agree / self.of if self.of else math.nan
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What :func:`agree` found for one published table.
+
+    Attributes:
+        cells: cells in common and finished, the basis of every share.
+        published: cells of the published table.
+        unfinished: cells in common that are not finished, left out.
+        phases: ``overall``; for a full grid also ``interior`` (cells whose up to four neighbours
+            in the published grid, of those that exist, share their published phase) and
+            ``border`` (the others).
+        confusion: published phase -> our phase -> cells.
+        steps: named shares of T_train and T_val; empty where the table has none.
+        notes: what differs from the published experiment.
+    """
+
+    table: str
+    cells: int
+    published: int
+    unfinished: int
+    phases: dict[str, Share]
+    confusion: dict[str, dict[str, int]]
+    steps: dict[str, Share] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; every share with its fraction (null for no cells)."""
+        data = asdict(self)
+        for name in ("phases", "steps"):
+            data[name] = {
+                key: asdict(share) | {"fraction": share.fraction if share.of else None}
+                for key, share in getattr(self, name).items()
+            }
+        return data | {"notes": list(self.notes)}
+
+
+def agree(results: Results, reference: str | Path) -> list[Agreement]:
+    """Compares a run with every published table of a file that it has cells of.
+
+    Raises:
+        UsageError: no such file, no reference of a known shape, or no cell in common.
+    """
+    tables = load_reference(reference)
+    found, reasons = [], []
+    for table in tables:
+        compared = compare(results, table)
+        if isinstance(compared, str):
+            reasons.append(f"{table.title}: {compared}")
+        else:
+            found.append(compared)
+    if not found:
+        some = "; ".join(dict.fromkeys(reasons[:3]))
+        raise UsageError(f"no cell in common with {reference} ({some})")
+    return found
+
+
+def compare(results: Results, table: Table) -> Agreement | str:
+    """The agreement with one table, or why there is nothing to compare."""
+    published = PRESETS[table.task].build().experiment
+    chosen = _chosen_cells(results, published.replace(**table.fixed))
+    if isinstance(chosen, str):
+        return chosen
+    mine, theirs = _matched(results, chosen, table)
+    if not len(mine):
+        return "no learning rate and weight decay in common"
+    own, budget = results.grid.experiment, published.steps
+    notes = _notes(results, published.replace(**table.fixed))
+    trained = int(results["steps_done"].max(initial=0))
+    cut = budget if max(own.steps, trained) > budget else None
+    phase = results.phases(cut)[mine]
+    known = phase != UNKNOWN
+    mine, theirs, phase = mine[known], theirs[known], phase[known]
+    same = phase == table.phase[theirs]
+    shares = {"overall": _share(same)}
+    if table.interior is not None:
+        inside = table.interior[theirs]
+        shares |= {"interior": _share(same[inside]), "border": _share(same[~inside])}
+    return Agreement(
+        table=table.title,
+        cells=len(mine),
+        published=len(table.lr),
+        unfinished=int((~known).sum()),
+        phases=shares,
+        confusion={
+            PHASES[a]: {
+                PHASES[b]: int(((table.phase[theirs] == a) & (phase == b)).sum()) for b in range(4)
+            }
+            for a in range(4)
+        },
+        steps=_steps_agreement(results, mine, table, theirs, same, budget),
+        notes=notes,
+    )
+
+
+def _share(agrees: NDArray[np.bool_]) -> Share:
+    return Share(int(agrees.sum()), len(agrees))
+
+
+def _chosen_cells(results: Results, wanted: Experiment) -> NDArray[np.bool_] | str:
+    """Cells ``[run]`` with the reference's value on every axis but the two that are matched."""
+    own = results.grid.experiment
+    if own.task.name != wanted.task.name:
+        return f"the run's task is {own.task.name}"
+    for path in _DECISIVE:
+        if path not in results.grid.axes and own.get(path) != wanted.get(path):
+            return f"its {short_name(path)} is {wanted.get(path)}, the run's {own.get(path)}"
+    chosen = np.ones(len(results), bool)
+    for path in results.grid.axes:
+        if path in _MATCHED:
+            continue
+        column, value = results[short_name(path)], wanted.get(path)
+        chosen &= (column == value) if value is not None else np.array([v != v for v in column])
+        if not chosen.any():
+            return f"its {short_name(path)} is {value}, which the run does not have"
+    return chosen
+
+
+def _matched(
+    results: Results, chosen: NDArray[np.bool_], table: Table
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions in the run and in the table of the same cells, ``[K]`` each."""
+    position = np.flatnonzero(chosen)
+
+    def close(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.abs(ours[:, None] - theirs) <= MATCH * np.abs(theirs)
+
+    equal = close(results["lr"][position], table.lr)
+    equal &= close(results["weight_decay"][position], table.weight_decay)
+    ours, theirs = np.nonzero(equal)
+    _, first = np.unique(theirs, return_index=True)  # a published cell counts once
+    return position[ours[first]], theirs[first]
+
+
+def _notes(results: Results, published: Experiment) -> tuple[str, ...]:
+    own = results.grid.experiment
+    notes = [
+        f"{short_name(path)} is {own.get(path)}, published {published.get(path)}"
+        for path in scalar_fields(published)
+        if path not in (*results.grid.axes, *_MATCHED)
+        and not path.startswith(_MACHINERY)
+        and own.get(path) != published.get(path)
+    ]
+    if own.steps < published.steps and "steps" not in results.grid.axes:
+        notes.append(f"trained for {own.steps} steps, published for {published.steps}")
+    elif own.steps > published.steps:
+        notes.append(f"read as of {published.steps} steps, the published budget")
+    return tuple(notes)
+
+
+def _steps_agreement(
+    results: Results,
+    mine: NDArray[np.int64],
+    table: Table,
+    theirs: NDArray[np.int64],
+    same: NDArray[np.bool_],
+    budget: int,
+) -> dict[str, Share]:
+    """Shares of equal and of nearly equal steps; never agrees with never only."""
+    if table.t_train is None or table.t_val is None:
+        return {}
+    percent, limit = f"{table.tolerance:.0%}", table.limit
+    near, equal, short = {}, {}, {}
+    for name, published in (("T_train", table.t_train[theirs]), ("T_val", table.t_val[theirs])):
+        ours = results[name.lower()][mine]
+        ours = np.where(ours > budget, -1, ours)
+        equal[name] = ours == published
+        apart = np.abs(ours - published) <= table.tolerance * published
+        near[name] = np.where((ours < 0) | (published < 0), equal[name], apart)
+        short[name] = (published >= 0) & (published <= limit)
+    early = short["T_train"] & short["T_val"]
+    both_near = near["T_train"] & near["T_val"]
+    both_equal = equal["T_train"] & equal["T_val"]
+    return {
+        f"T_train within {percent}, where published up to {limit}": _share(
+            near["T_train"][short["T_train"]]
+        ),
+        f"T_val within {percent}, where published up to {limit}": _share(
+            near["T_val"][short["T_val"]]
+        ),
+        f"both within {percent}, where both published up to {limit}": _share(both_near[early]),
+        f"both equal, where both published up to {limit}": _share(both_equal[early]),
+        f"same phase, where both published up to {limit}": _share(same[early]),
+        f"both within {percent}, all cells": _share(both_near),
+        "both equal, all cells": _share(both_equal),
+    }

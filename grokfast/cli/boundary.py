@@ -1,0 +1,145 @@
+"""The one place where exceptions become a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from grokfast.errors import EnvironmentProblem, GrokfastError
+
+OK, INTERNAL, USAGE, ENVIRONMENT, FAILED_CELLS = range(5)
+#: As a shell reports it: 128 + SIGPIPE.
+BROKEN_PIPE = 128 + 13
+
+
+class Terminated(BaseException):
+    """SIGTERM outside the trainer, which handles it itself."""
+
+
+def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
+    """Runs ``work`` and returns its exit code; errors become one line on stderr.
+
+    Args:
+        work: returns an exit code, None for 0.
+        debug: show tracebacks too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name may hold any bytes
+            stream.reconfigure(errors="backslashreplace")
+    with _sigterm_raises(), _plain_warnings(debug):
+        try:
+            code = work() or OK
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # | head: its reader has seen enough
+            _drop(sys.stdout, sys.stderr)
+            return BROKEN_PIPE
+        except SystemExit as error:
+            return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
+        except KeyboardInterrupt:
+            return _report("interrupted", 130)
+        except Terminated:
+            return _report("terminated", 143)
+        except GrokfastError as error:
+            _traceback(debug)
+            return _report(str(error), error.exit_code)
+        except Exception as error:
+            _traceback(debug)
+            problem = _environment_problem(error)
+            if problem is not None:
+                return _report(str(problem), problem.exit_code)
+            hint = "" if debug else "; --debug shows where, and a report is welcome"
+            return _report(f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL)
+
+
+def one_line(text: str) -> str:
+    """Printable text on a single line: what a file or an argument holds cannot draw or move."""
+    text = " ".join(part.strip() for part in text.splitlines())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _report(message: str, code: int) -> int:
+    # An interruption is no error: what was done is saved.
+    kind = "" if code >= 128 else "error: "
+    try:
+        sys.stdout.flush()
+    except OSError:  # or the interpreter tries again at exit
+        _drop(sys.stdout)
+    try:
+        print(f"grokfast: {kind}{one_line(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
+    return code
+
+
+def _environment_problem(error: Exception) -> EnvironmentProblem | None:
+    """What the machine lacks, where that is what an unforeseen exception says."""
+    if isinstance(error, MemoryError):
+        return EnvironmentProblem("not enough memory", hint="--dry-run shows what a run needs")
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("grokfast"):
+        return EnvironmentProblem(f"the Python package {error.name!r} is not installed")
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": {error.filename}" if error.filename else ""
+        return EnvironmentProblem(f"{error.strerror}{where}")
+    return None
+
+
+def _traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _drop(*streams: TextIO) -> None:
+    """Sends what is still buffered to nowhere, or the interpreter complains about it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM unwinds the stack, so that temporary files go; the trainer has its own handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: Any) -> None:
+        raise Terminated
+
+    old = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+@contextlib.contextmanager
+def _plain_warnings(debug: bool) -> Iterator[None]:
+    """Warnings as one line without file and source, except with ``--debug``."""
+
+    def short(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        return f"grokfast: warning: {one_line(str(message))}\n"
+
+    old = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = short
+    try:
+        yield
+    finally:
+        warnings.formatwarning = old

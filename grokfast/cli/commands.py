@@ -1,0 +1,261 @@
+"""The commands: signatures and docstrings are the interface and the help; the work is elsewhere.
+
+Every value arrives as the text typed (see :mod:`grokfast.cli.preflight`). Imports are inside, so
+that ``--help`` and a usage error wait for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from grokfast.cli.signatures import Joined
+
+Text = Annotated[str | None, "TEXT"]
+File = Annotated[str | None, "FILE"]
+Folder = Annotated[str | None, "DIR"]
+Values = Annotated[str | None, "VALUES"]
+Number = Annotated[str | None, "N"]
+
+
+def run(
+    preset: Annotated[str, "PRESET"],
+    *,
+    out: File = None,
+    lr: Values = None,
+    weight_decay: Values = None,
+    steps: Values = None,
+    data_seed: Values = None,
+    model_seed: Values = None,
+    activation: Values = None,
+    stop: Annotated[str | None, "both|never"] = None,
+    record: Annotated[str | None, "WHAT,..."] = None,
+    set: Annotated[str | None, "FIELD=VALUES,...", Joined(",")] = None,
+    engine: Annotated[str, "NAME"] = "auto",
+    device: Annotated[str, "NAME"] = "auto",
+    dtype: Annotated[str | None, "float32|float64"] = None,
+    precision: Annotated[str | None, "ieee|tf32x3|tf32"] = None,
+    threads: Number = None,
+    shard: Annotated[str | None, "i/n"] = None,
+    data_dir: Folder = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> int | None:
+    """Train every cell of a grid; the same command again continues.
+
+    VALUES is a number, a list 1e-4,1e-3, or a range: logspace:-5:-2:21 (powers of ten, both ends
+    included), linspace:0:20:21 (both ends included), range:0:5 (0 to 4). Several values make an
+    axis of the grid. More values or more steps extend an existing file.
+
+    grokfast run addition-classification --lr=1e-4,1e-3 --weight-decay=linspace:0:20:5
+
+    Args:
+        preset: A named experiment with its grid; grokfast presets lists them.
+        out: Results file (HDF5). Default: PRESET.h5, of a shard PRESET.shard-i-of-n.h5.
+        lr: Learning rate (of the decoder, where a preset has an encoder).
+        weight_decay: Weight decay, decoupled (AdamW).
+        steps: Budget in optimizer steps.
+        data_seed: Seed of the data: the split, and random targets.
+        model_seed: Seed of the initial weights.
+        activation: tanh, relu, leaky_relu or square.
+        stop: End a cell once it has memorised and generalised, or never before the budget.
+        record: What to keep, as embeddings (every 10 steps; embeddings:50 for every 50), curves:N
+            (losses and accuracies at N log-spaced steps), weights (trained parameters), or none.
+        set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12; may be repeated.
+        engine: native (C++ on the CPU), triton (GPU), compiled (torch.compile), reference (plain
+            torch), or auto for the fastest that supports the experiment.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: Precision of parameters and arithmetic.
+        precision: Of float32 matrix products; the tf32 ones on a GPU only.
+        threads: CPU threads.
+        shard: Train every n-th cell only, beginning with the i-th; see grokfast merge.
+        data_dir: Folder with the MNIST files; they are downloaded where there are none.
+        dry_run: Show the resolved experiment, cells, memory, and a time measured from a few real
+            steps; train and write nothing.
+        overwrite: Start anew where the results file exists.
+    """
+    from grokfast.cli import running
+
+    fields = {
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "steps": steps,
+        "data_seed": data_seed,
+        "model_seed": model_seed,
+        "activation": activation,
+        "stop": stop,
+        "dtype": dtype,
+        "precision": precision,
+    }
+    job = running.parse(
+        preset,
+        fields,
+        sets=set,
+        record=record,
+        out=out,
+        engine=engine,
+        device=device,
+        threads=threads,
+        shard=shard,
+        data_dir=data_dir,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        running.dry_run(job)
+        return None
+    return running.run(job)
+
+
+def presets(*, json: bool = False) -> None:
+    """List the experiments that can be reproduced.
+
+    Args:
+        json: Print JSON.
+    """
+    from grokfast.cli import show
+
+    show.presets(json)
+
+
+def plot(
+    file: Annotated[str, "FILE"],
+    *,
+    kind: Annotated[str, "KIND"] = "phases",
+    cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
+    budget: Number = None,
+    out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
+) -> None:
+    """Draw a figure of a results file, also while its run goes on.
+
+    grokfast plot r.h5 --kind=curves --cell=lr:1e-3,weight_decay:5 --out=curves.pdf
+
+    Args:
+        file: Results file.
+        kind: phases (the four phases of each cell), smooth (delay and T_train in colour),
+            convergence (T_train), curves or embeddings (of chosen cells).
+        cell: The cell nearest to these axis values; may be repeated, or several split by ';'.
+        budget: Read the diagram as of this many steps.
+        out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
+    """
+    from grokfast.cli import reading
+
+    reading.plot(file, kind, cell, budget, out)
+
+
+def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:
+    """Show what a results file holds: progress, phases, axes, experiment, origin.
+
+    Args:
+        file: Results file.
+        json: Print JSON.
+    """
+    from grokfast.cli import reading
+
+    reading.info(file, json)
+
+
+def agree(
+    file: Annotated[str, "FILE"], reference: Annotated[str, "REFERENCE.json"], *, json: bool = False
+) -> None:
+    """Compare a results file with a published table: overall, interior, border.
+
+    Interior are the cells whose neighbours in the published grid (up to four) share their phase.
+    Cells are matched by learning rate and weight decay; a part of the grid is compared as far as
+    it goes. The rows of the confusion table are the published phases, its columns ours.
+
+    Args:
+        file: Results file.
+        reference: Published phases or steps, as JSON (see grokfast.agree.tables).
+        json: Print JSON.
+    """
+    from grokfast.cli import reading
+
+    reading.agree(file, reference, json)
+
+
+def export(
+    file: Annotated[str, "FILE"],
+    *,
+    out: Annotated[str, "x.csv|parquet|nc|json"],
+    long: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write the results as a table for other programs.
+
+    Args:
+        file: Results file.
+        out: The table; its suffix chooses the format.
+        long: One row for each cell and recorded step, instead of one for each cell.
+        overwrite: Replace an existing file.
+    """
+    from grokfast.cli import reading
+
+    reading.export(file, out, long, overwrite)
+
+
+def merge(
+    files: Annotated[list[str], "A B ..."], *, out: Annotated[str, "FILE"], overwrite: bool = False
+) -> None:
+    """Join the shards of a run into one results file.
+
+    grokfast merge r.shard-1-of-2.h5 r.shard-2-of-2.h5 --out=r.h5
+
+    Args:
+        files: The shards; together they hold every cell of the grid exactly once.
+        out: Results file to write.
+        overwrite: Replace an existing file.
+    """
+    from grokfast.cli import reading
+
+    reading.merge(files, out, overwrite)
+
+
+def doctor(*, json: bool = False) -> int | None:
+    """Show versions, engines and why not, GPU, compilers and data of this machine.
+
+    Args:
+        json: Print JSON.
+    """
+    from grokfast.cli import show
+
+    return show.doctor(json)
+
+
+def data(action: Annotated[str, "fetch|verify|path"], *, data_dir: Folder = None) -> int | None:
+    """Fetch, verify or find the MNIST files.
+
+    Args:
+        action: fetch downloads what is missing, verify checks every byte, path prints the folder.
+        data_dir: Folder of the files. Default: $GROKFAST_DATA, torchvision's, the user's cache.
+    """
+    from grokfast.cli import mnist
+
+    return mnist.act(action, Path(data_dir) if data_dir is not None else None)
+
+
+def completion(shell: Annotated[str, "bash|zsh"]) -> None:
+    """Print a completion script for the shell.
+
+    eval "$(grokfast completion bash)"
+
+    Args:
+        shell: bash or zsh.
+    """
+    from grokfast.cli.completion import script
+
+    print(script(shell, COMMANDS))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "run": run,
+    "presets": presets,
+    "plot": plot,
+    "info": info,
+    "agree": agree,
+    "export": export,
+    "merge": merge,
+    "data": data,
+    "doctor": doctor,
+    "completion": completion,
+}

@@ -1,0 +1,225 @@
+"""Command-line text -> a Grid: presets, options of fields, ``--set``, ``--record``. No torch."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from grokfast.cli.signatures import closest
+from grokfast.errors import UsageError
+from grokfast.experiment import resolve_field, short_name
+from grokfast.grid import Grid, parse_values
+from grokfast.presets import preset
+
+#: Sizes that no machine trains: refused before the list of values is made.
+MAX_VALUES, MAX_CELLS = 100_000, 1_000_000
+
+ENGINES = ("auto", "native", "triton", "compiled", "reference")
+
+
+def build_grid(
+    name: str, fields: dict[str, str | None], sets: str | None, record: str | None
+) -> Grid:
+    """The preset's grid with the given fields replaced, every cell checked.
+
+    Args:
+        name: of the preset.
+        fields: field name -> text of the values, None where not given.
+        sets: text of ``--set``.
+        record: text of ``--record``.
+
+    Raises:
+        UsageError: an unknown preset or field, a malformed or impossible value, a field twice.
+    """
+    grid = preset(name)
+    given = [(f, text) for f, text in fields.items() if text is not None]
+    given += parse_record(record) if record is not None else []
+    given += split_assignments(sets) if sets is not None else []
+    scalars: dict[str, Any] = {}
+    axes: dict[str, Any] = {}
+    for field, text in given:
+        path = resolve_field(grid.experiment, field)
+        if path in scalars or path in axes:
+            raise UsageError(f"{short_name(path)} is given twice")
+        _refuse_huge_range(short_name(path), text)
+        values = parse_values(grid.experiment, path, text)
+        (axes if isinstance(values, list) else scalars)[path] = values
+    # All scalars at once: one of them may only be possible together with another.
+    base = Grid(
+        name=grid.name,
+        experiment=grid.experiment.replace(**scalars),
+        axes={p: v for p, v in grid.axes.items() if p not in scalars},
+    )
+    changed = base.grid(**axes)
+    if changed.size > MAX_CELLS:
+        raise UsageError(f"the grid has {changed.size:,} cells; give at most {MAX_CELLS:,}")
+    _ = changed.cells  # every combination is a valid experiment, or this raises
+    return changed
+
+
+def split_assignments(text: str) -> list[tuple[str, str]]:
+    """``a.b=1,c=2,3`` -> ``[("a.b", "1"), ("c", "2,3")]``: commas that no ``name=`` follows
+    belong to the value before.
+
+    Raises:
+        UsageError: text before the first name, or a name without a value.
+    """
+    pairs: list[tuple[str, str]] = []
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            if not pairs:
+                raise UsageError(
+                    f"--set={text!r}: {part!r} is no name=value",
+                    hint="an example: --set=optimizer.beta2=0.98,task.p=12",
+                )
+            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{name}")
+        elif not name or not value:
+            raise UsageError(
+                f"--set={text!r}: {part!r} lacks a {'value' if name else 'name'}",
+                hint="an example: --set=optimizer.beta2=0.98,task.p=12",
+            )
+        else:
+            pairs.append((name, value))
+    return pairs
+
+
+def parse_record(text: str) -> list[tuple[str, str]]:
+    """``embeddings:50,weights,curves:400`` -> values of the fields of ``record``; ``none`` keeps
+    T_train and T_val only.
+
+    Raises:
+        UsageError: an unknown thing to record, or a malformed number.
+    """
+    if text == "none":
+        return [
+            ("record.embeddings", "0"),
+            ("record.weights", "false"),
+            ("record.curve_points", "0"),
+        ]
+    fields = {
+        "embeddings": "record.embeddings",
+        "weights": "record.weights",
+        "curves": "record.curve_points",
+    }
+    pairs = []
+    for part in text.split(","):
+        what, colon, number = part.strip().partition(":")
+        if what not in fields:
+            close = closest(what, fields)
+            raise UsageError(
+                f"--record={text!r}: {what!r} is not one of {', '.join(fields)}, none",
+                hint=f"did you mean {close}?"
+                if close
+                else "an example: --record=embeddings:50,weights",
+            )
+        wants_number = what == "curves" or (what == "embeddings" and bool(colon))
+        # [0-9], not isdigit(): that admits superscripts
+        if wants_number != bool(re.fullmatch("[0-9]+", number)) or (colon and not wants_number):
+            raise UsageError(
+                f"--record={text!r}: {part.strip()!r} is malformed",
+                hint="embeddings, embeddings:STEPS, weights or curves:POINTS",
+            )
+        pairs.append((fields[what], number or {"embeddings": "10", "weights": "true"}[what]))
+    return pairs
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """``i/n``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None:
+        raise UsageError(f"--shard={text!r} is not i/n", hint="an example: --shard=1/4")
+    return int(match[1]), int(match[2])
+
+
+def parse_count(option: str, text: str | None, example: int) -> int | None:
+    """A whole number of 1 or more.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        number = float(text)
+        if number >= 1 and number == int(number):
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"--{option}={text!r} is no whole number of 1 or more",
+        hint=f"an example: --{option}={example}",
+    )
+
+
+def parse_device(text: str) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether there is one is for torch to say.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text):
+        raise UsageError(f"unknown device {text!r}", hint="give auto, cpu, cuda or cuda:N")
+    return text
+
+
+def parse_engine(text: str) -> str:
+    """The name of an engine; checked here because the engines' own table imports torch.
+
+    Raises:
+        UsageError: no such engine.
+    """
+    if text not in ENGINES:
+        close = closest(text, ENGINES)
+        raise UsageError(
+            f"unknown engine {text!r}; known are {', '.join(ENGINES)}",
+            hint=f"did you mean {close}?" if close else None,
+        )
+    return text
+
+
+def parse_cells(text: str | None) -> list[dict[str, Any]] | None:
+    """``lr:1e-3,weight_decay:5;lr:1e-4`` -> one dict of axis values for each chosen cell.
+
+    Raises:
+        UsageError: a part that is not ``axis:value``.
+    """
+    if text is None:
+        return None
+    cells = []
+    for one in filter(None, (part.strip() for part in text.split(";"))):
+        values: dict[str, Any] = {}
+        for part in one.split(","):
+            name, _, value = (piece.strip() for piece in part.partition(":"))
+            if not name or not value:
+                raise UsageError(
+                    f"--cell={one!r}: {part!r} is not axis:value",
+                    hint="an example: --cell=lr:1e-3,weight_decay:5",
+                )
+            key = short_name(name.replace("-", "_"))
+            if key in values:
+                raise UsageError(f"--cell={one!r}: {key} is given twice")
+            try:
+                values[key] = float(value)
+            except ValueError:
+                values[key] = value
+        cells.append(values)
+    if not cells:
+        raise UsageError("--cell names no cell", hint="an example: --cell=lr:1e-3,weight_decay:5")
+    return cells
+
+
+def _refuse_huge_range(name: str, text: str) -> None:
+    match = re.fullmatch(r"(?:logspace|linspace):[^:]*:[^:]*:([0-9]+)", text)
+    number = int(match[1][:12]) if match else text.count(",") + 1
+    match = re.fullmatch(r"range:(-?[0-9]{1,99}):(-?[0-9]{1,99})(?::(-?[0-9]{1,99}))?", text)
+    if match and int(match[3] or 1):
+        number = -((int(match[1]) - int(match[2])) // int(match[3] or 1))
+    if number > MAX_VALUES:
+        raise UsageError(f"{name}={text!r} has {number:,} values; give at most {MAX_VALUES:,}")

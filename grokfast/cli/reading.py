@@ -1,0 +1,93 @@
+"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from grokfast.cli import overrides, show
+from grokfast.cli.signatures import closest
+from grokfast.errors import UsageError
+from grokfast.results import Results
+
+
+def plot(file: str, kind: str, cell: str | None, budget: str | None, out: str | None) -> None:
+    """Draws one figure and prints where it is."""
+    from grokfast.figures import FORMATS, KINDS
+
+    if kind not in KINDS:
+        close = closest(kind, KINDS)
+        raise UsageError(
+            f"--kind={kind!r} is not one of {', '.join(KINDS)}",
+            hint=f"did you mean {close}?" if close else None,
+        )
+    path = Path(out) if out is not None else Path(file).with_suffix(f".{kind}.png")
+    if path.suffix.removeprefix(".").lower() not in FORMATS:
+        raise UsageError(
+            f"cannot tell the format of {path}",
+            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
+        )
+    if path.is_dir():
+        raise UsageError(f"--out={path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"no such folder: {path.parent}")
+    cells = overrides.parse_cells(cell)
+    steps = overrides.parse_count("budget", budget, example=30000)
+    results = _load(file)
+    for chosen in cells or ():
+        for axis in chosen:
+            if axis not in results.hyperparameters:
+                close = closest(axis, results.hyperparameters)
+                known = f"axes are {', '.join(results.axes)}"
+                hint = f"did you mean {close}?" if close else known
+                raise UsageError(f"--cell: unknown axis {axis!r}", hint=hint)
+
+    from grokfast.figures import draw
+
+    for written in draw(results, kind, cells=cells, out=path, budget=steps):
+        print(written)
+
+
+def info(file: str, json: bool) -> None:
+    """Prints what the file holds."""
+    show.info(file, _load(file), json)
+
+
+def agree(file: str, reference: str, json: bool) -> None:
+    """Prints the agreement with every table of the reference that the file has cells of."""
+    from grokfast.agree import agree as compare
+
+    show.agreement(compare(_load(file), reference), json)
+
+
+def export(file: str, out: str, long: bool, overwrite: bool) -> None:
+    """Writes the table and prints where it is."""
+    from grokfast.export import check_target
+    from grokfast.export import export as write
+
+    check_target(out, long=long, overwrite=overwrite)
+    path = Path(out)
+    if path.exists() and Path(file).exists() and path.samefile(file):
+        raise UsageError(f"--out={out} is the results file itself")
+    print(write(_load(file), out, long=long, overwrite=overwrite))
+
+
+def merge(files: list[str], out: str, overwrite: bool) -> None:
+    """Joins the shards and says what to type next."""
+    from grokfast.merge import merge as join
+
+    merged = join(files, out, overwrite=overwrite)
+    counts = ", ".join(f"{name} {n}" for name, n in merged.counts().items())
+    print(f"{len(merged)} cells of {len(files)} files, in {out}: {counts}")
+    print(f"next: grokfast plot {shlex.quote(out)}")
+
+
+def _load(file: str) -> Results:
+    """The results, with a suggestion where there is no such file."""
+    path = Path(file)
+    if not path.exists():
+        here = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
+        close = closest(path.name, here)
+        hint = f"did you mean {path.parent / close}?" if close else None
+        raise UsageError(f"no such file: {file}", hint=hint)
+    return Results.load(path)

@@ -1,0 +1,166 @@
+"""``grokfast run``: from checked text to a trained grid, or to a plan of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grokfast.cli import overrides
+from grokfast.cli.boundary import FAILED_CELLS
+from grokfast.errors import UsageError
+from grokfast.experiment import scalar_fields, short_name
+from grokfast.grid import Grid
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with everything checked that can be checked without torch."""
+
+    grid: Grid
+    out: Path
+    engine: str
+    device: str
+    threads: int | None
+    shard: tuple[int, int] | None
+    overwrite: bool
+
+    @property
+    def machinery(self) -> dict[str, Any]:
+        """What trainer's ``run`` and ``plan`` both take."""
+        return {
+            "engine": self.engine,
+            "device": self.device,
+            "threads": self.threads,
+            "shard": self.shard,
+        }
+
+
+def parse(
+    preset: str,
+    fields: dict[str, str | None],
+    *,
+    sets: str | None,
+    record: str | None,
+    out: str | None,
+    engine: str,
+    device: str,
+    threads: str | None,
+    shard: str | None,
+    data_dir: str | None,
+    overwrite: bool,
+) -> Job:
+    """Checks all options of a run.
+
+    Raises:
+        UsageError: the first that is wrong.
+    """
+    part = overrides.parse_shard(shard)
+    count = overrides.parse_count("threads", threads, example=2)
+    grid = overrides.build_grid(preset, fields, sets, record)
+    if part is not None:
+        grid.shard(*part)
+    if out is None:
+        out = f"{preset}.h5" if part is None else f"{preset}.shard-{part[0]}-of-{part[1]}.h5"
+    path = Path(out)
+    if path.is_dir():
+        raise UsageError(f"--out={out} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"no such folder: {path.parent}")
+    if data_dir is not None:
+        if grid.experiment.task.name != "mnist":
+            raise UsageError(f"--data-dir: preset {preset!r} reads no files")
+        # The environment, not the experiment: where files lie does not change a result.
+        os.environ["GROKFAST_DATA"] = data_dir
+    return Job(
+        grid=grid,
+        out=path,
+        engine=overrides.parse_engine(engine),
+        device=overrides.parse_device(device),
+        threads=count,
+        shard=part,
+        overwrite=overwrite,
+    )
+
+
+def run(job: Job) -> int | None:
+    """Trains, and says what came out and what to type next."""
+    from grokfast.results import FAILED
+    from grokfast.trainer import run as train
+
+    begun = time.monotonic()
+    results = train(job.grid, out=job.out, overwrite=job.overwrite, **job.machinery)
+    failed = int((results["status"] == FAILED).sum())
+    diverged = int((results["diverged_at"] >= 0).sum())
+    counts = [f"{name} {n}" for name, n in results.counts().items()]
+    counts += [f"{name} {n}" for name, n in (("diverged", diverged), ("failed", failed)) if n]
+    print(f"{len(results)} cells: {', '.join(counts)}")
+    print(f"{_duration(time.monotonic() - begun)}, in {job.out}")
+    file = shlex.quote(str(job.out))
+    if job.shard is None:
+        table = shlex.quote(str(job.out.with_suffix(".csv")))
+        commands = [f"plot {file}", f"info {file}", f"export {file} --out={table}"]
+    else:
+        n, name = job.shard[1], job.grid.name
+        commands = [f"info {file}", f"merge {name}.shard-*-of-{n}.h5 --out={name}.h5"]
+    print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
+    return FAILED_CELLS if failed else None
+
+
+def dry_run(job: Job) -> None:
+    """Prints what a run would take, and trains nothing but a few steps that are thrown away."""
+    grid = job.grid
+    shape = " x ".join(f"{short_name(p)} {len(v)}" for p, v in grid.axes.items()) or "no axes"
+    print(f"preset   {grid.name}")
+    print(f"cells    {grid.size} = {shape}")
+    for path, values in grid.axes.items():
+        print(f"axis     {short_name(path)}: {_listed(values)}")
+    print("experiment")
+    fields = scalar_fields(grid.experiment)
+    print(f"  task.name = {grid.experiment.task.name}")
+    for path in fields:
+        value = "(axis)" if path in grid.axes else grid.experiment.get(path)
+        print(f"  {path} = {value}")
+
+    from grokfast.trainer import plan
+
+    p = plan(grid, **job.machinery)
+    if job.shard is not None:
+        print(f"shard    {job.shard[0]}/{job.shard[1]}: {p.cells} of the {grid.size} cells")
+    print(f"engine   {p.engine}")
+    print(f"buckets  {p.buckets} (cells of equal shapes and operations train together)")
+    print(f"memory   {_bytes(p.memory_bytes)}")
+    print(f"disk     {_bytes(p.disk_bytes)}")
+    print(f"rate     {p.rate:,.0f} model-steps/s, measured over a few real steps")
+    early = "" if grid.experiment.stop == "never" else " at most; cells that stop early save time"
+    print(f"time     {_duration(p.seconds)}{early}")
+    goes_on = job.out.exists() and not job.overwrite
+    print(f"out      {job.out}" + (" (exists: the run would continue it)" if goes_on else ""))
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    texts = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
+    if len(texts) <= 8:
+        return ", ".join(texts)
+    return f"{', '.join(texts[:3])}, ..., {texts[-1]} ({len(texts)} values)"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:,.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 100 else f"{hours / 24:.1f} days"

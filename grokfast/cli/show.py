@@ -1,0 +1,155 @@
+"""What commands print on stdout, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from grokfast.agree import Agreement, Share
+from grokfast.cli.boundary import ENVIRONMENT
+from grokfast.experiment import scalar_fields
+from grokfast.phases import PHASES, UNKNOWN
+from grokfast.results import DIVERGED, OK, STATUS, Results
+
+
+def presets(as_json: bool) -> None:
+    """Every preset with its size and source."""
+    from grokfast.presets import PRESETS
+
+    rows: list[dict[str, Any]] = []
+    for name, preset in PRESETS.items():
+        grid = preset.build()
+        rows.append(
+            {
+                "name": name,
+                "cells": grid.size,
+                "steps": grid.experiment.steps,
+                "model_steps": grid.size * grid.experiment.steps,
+                "title": preset.title,
+                "source": preset.source,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(len(r["name"]) for r in rows)
+    print(f"{'preset':{width}}  cells    steps    cost  what")
+    for row in rows:
+        cost = f"{row['model_steps'] / 1e6:.3g} M"
+        print(
+            f"{row['name']:{width}} {row['cells']:6d} {row['steps']:8d} {cost:>7}  {row['title']}"
+        )
+        print(f"{'':{width + 26}}{row['source']}")
+    print("cost: model-steps at most, in millions; grokfast run PRESET --dry-run measures the time")
+
+
+def info(file: str, results: Results, as_json: bool) -> None:
+    """Progress, phases, axes, experiment and provenance of a file."""
+    data = summary(file, results)
+    if as_json:
+        _print_json(data)
+        return
+    state = "complete" if results.complete else "incomplete: the same grokfast run goes on with it"
+    print(f"{file}: {results.grid.name}, {state}")
+    part = "" if len(results) == results.grid.size else f" of the grid's {results.grid.size}"
+    status = ", ".join(f"{name} {n}" for name, n in data["status"].items() if n)
+    print(f"cells     {len(results)}{part}: {status}")
+    print(f"progress  {data['progress']:.1%} of the cell-steps")
+    unknown = f", not known yet {data['unknown']}" if data["unknown"] else ""
+    print("phases    " + ", ".join(f"{k} {n}" for k, n in data["phases"].items()) + unknown)
+    for name, values in results.axes.items():
+        print(f"axis      {name}: {', '.join(_value(v) for v in values)}")
+    print("experiment")
+    print(f"  task.name = {results.grid.experiment.task.name}")
+    for path in scalar_fields(results.grid.experiment):
+        if path not in results.grid.axes:
+            print(f"  {path} = {results.grid.experiment.get(path)}")
+    print("provenance")
+    for name, value in data["provenance"].items():
+        if not name.startswith("shard_"):
+            print(f"  {name} = {json.dumps(value) if isinstance(value, dict | list) else value}")
+
+
+def summary(file: str, results: Results) -> dict[str, Any]:
+    """What ``info --json`` prints."""
+    done = np.isin(results["status"], (OK, DIVERGED))
+    varies = "steps" in results.grid.axes
+    steps = results["steps"] if varies else results.grid.experiment.steps
+    progress = np.where(done, 1.0, results["steps_done"] / steps)
+    return {
+        "file": file,
+        "name": results.grid.name,
+        "complete": results.complete,
+        "cells": len(results),
+        "grid_cells": results.grid.size,
+        "progress": float(progress.mean()) if len(results) else 0.0,
+        "status": {n: int((results["status"] == k).sum()) for k, n in enumerate(STATUS)},
+        "phases": results.counts(),
+        "unknown": int((results.phases() == UNKNOWN).sum()),
+        "axes": {name: list(values) for name, values in results.axes.items()},
+        "experiment": results.grid.experiment.to_dict(),
+        "provenance": {k: _decoded(v) for k, v in results.provenance.items()},
+    }
+
+
+def agreement(found: list[Agreement], as_json: bool) -> None:
+    """The comparisons with published tables."""
+    if as_json:
+        _print_json([a.to_dict() for a in found])
+        return
+    for number, one in enumerate(found):
+        if number:
+            print()
+        print(f"published: {one.table}")
+        left_out = f"; {one.unfinished} unfinished left out" if one.unfinished else ""
+        print(f"cells in common: {one.cells} of {one.published}{left_out}")
+        for note in one.notes:
+            print(f"note: {note}")
+        shares = {f"same phase, {k}": s for k, s in one.phases.items()} | one.steps
+        width = max(map(len, shares))
+        for name, share in shares.items():
+            print(f"{name:{width}}  {_share(share)}")
+        print(f"{'published / ours':>18}" + "".join(f"{p:>15}" for p in PHASES))
+        for name, row in one.confusion.items():
+            print(f"{name:>18}" + "".join(f"{n:15d}" for n in row.values()))
+
+
+def doctor(as_json: bool) -> int | None:
+    """What this installation has and lacks; code 3 where nothing can be trained."""
+    from grokfast.doctor import examine, usable
+
+    findings = examine()
+    if as_json:
+        _print_json(findings)
+    else:
+        for section, rows in findings.items():
+            print(section)
+            for name, value in rows.items():
+                print(f"  {name}: {value}")
+    return None if usable(findings) else ENVIRONMENT
+
+
+def _share(share: Share) -> str:
+    if not share.of:
+        return "no such cells"
+    return f"{share.agree:5d} of {share.of:<5d} {share.fraction:7.1%}"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _decoded(value: Any) -> Any:
+    """Lists and dicts are JSON text in the file's attributes."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2))

@@ -1,0 +1,189 @@
+"""Results -> tables that other programs read: CSV, Parquet, JSON, netCDF."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokfast.errors import EnvironmentProblem, UsageError
+from grokfast.files import replacing
+from grokfast.phases import PHASES
+from grokfast.results import STATUS, Results
+
+FORMATS = ("csv", "parquet", "nc", "json")
+
+#: Kept in the file so that a run can go on; no measurement.
+_INTERNAL = ("epoch_correct", "epoch_loss")
+
+
+def check_target(out: str | Path, *, long: bool = False, overwrite: bool = False) -> str:
+    """The format of a file name, checked before anything is read.
+
+    Raises:
+        UsageError: an unknown suffix, no such folder, or a file that exists.
+    """
+    out = Path(out)
+    suffix = out.suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise UsageError(
+            f"cannot tell the format of {out}",
+            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
+        )
+    if long and suffix == "nc":
+        raise UsageError("a .nc file has every step anyway, as dimension step; leave out --long")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder")
+    if not out.parent.is_dir():
+        raise UsageError(f"no such folder: {out.parent}")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists", hint="choose another --out, or --overwrite")
+    return suffix
+
+
+def export(
+    results: Results, out: str | Path, *, long: bool = False, overwrite: bool = False
+) -> Path:
+    """Writes one table, atomically; the suffix of ``out`` chooses the format.
+
+    Args:
+        results: what to export.
+        out: ``.csv``, ``.parquet`` and ``.json`` hold one row a cell, or with ``long`` one row for
+            each cell and recorded step; ``.nc`` holds all variables as they are (for xarray).
+        long: see ``out``.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path written.
+
+    Raises:
+        UsageError: an unknown suffix, an existing file, or ``long`` without recorded curves.
+        EnvironmentProblem: a library is not installed, or the file cannot be written.
+    """
+    out = Path(out)
+    kind = check_target(out, long=long, overwrite=overwrite)
+    if kind == "nc":
+        _write_netcdf(results, out)
+        return out
+    columns = long_columns(results) if long else columns_per_cell(results)
+    if kind == "parquet":
+        _write_parquet(columns, out)
+    elif kind == "csv":
+        _write_csv(columns, out)
+    else:
+        _write_json(results, columns, out)
+    return out
+
+
+def columns_per_cell(results: Results) -> dict[str, NDArray[Any]]:
+    """Column name -> one value a cell; phase and status by name."""
+    columns = {
+        name: values
+        for name, (dims, values) in results.variables.items()
+        if dims == ("run",) and name not in _INTERNAL
+    }
+    # "" for a cell whose phase is not known yet
+    columns["phase"] = np.array([*PHASES, ""], object)[results.phases()]
+    columns["status"] = np.array(STATUS, object)[results["status"]]
+    first = ["run", *results.hyperparameters]
+    return {n: columns[n] for n in (*first, *sorted(set(columns) - set(first)))}
+
+
+def long_columns(results: Results) -> dict[str, NDArray[Any]]:
+    """Column name -> one value for each cell and step at which something was measured.
+
+    Raises:
+        UsageError: the run kept no curves.
+    """
+    curves = {n: v for n, (dims, v) in results.variables.items() if dims == ("run", "step")}
+    if not curves:
+        raise UsageError(
+            "this run kept no curves", hint="train with --record=curves:200, or leave out --long"
+        )
+    cell, step = np.nonzero(np.any([~np.isnan(v) for v in curves.values()], axis=0))
+    columns = {"run": results["run"][cell]}
+    columns |= {name: results[name][cell] for name in results.hyperparameters}
+    columns["step"] = results["step"][step]
+    return columns | {name: values[cell, step] for name, values in curves.items()}
+
+
+def _rows(columns: dict[str, NDArray[Any]], missing: Any) -> Iterator[list[Any]]:
+    """Python values row by row, ``missing`` for NaN. Floats keep the digits that their precision
+    has: float32 0.9 is 0.9, not 0.8999999761581421."""
+
+    def plain(values: NDArray[Any]) -> list[Any]:
+        if values.dtype.kind != "f":
+            return values.tolist()
+        return [missing if np.isnan(v) else float(str(v)) for v in values]
+
+    lists = [plain(v) for v in columns.values()]
+    for row in zip(*lists, strict=True):
+        yield list(row)
+
+
+def _write_csv(columns: dict[str, NDArray[Any]], out: Path) -> None:
+    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(_rows(columns, missing=""))
+
+
+def _write_json(results: Results, columns: dict[str, NDArray[Any]], out: Path) -> None:
+    grid = results.grid
+    rows = [dict(zip(columns, row, strict=True)) for row in _rows(columns, missing=None)]
+    for row in rows:  # JSON has no infinity
+        for name, value in row.items():
+            if isinstance(value, float) and not np.isfinite(value):
+                row[name] = str(value)
+    data = {
+        "name": grid.name,
+        "experiment": grid.experiment.to_dict(),
+        "axes": {name: list(values) for name, values in results.axes.items()},
+        "complete": results.complete,
+        "rows": rows,
+    }
+    with replacing(out) as temporary:
+        temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_parquet(columns: dict[str, NDArray[Any]], out: Path) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise _missing("pyarrow", "parquet") from error
+    with replacing(out) as temporary:
+        parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def _write_netcdf(results: Results, out: Path) -> None:
+    for library in ("xarray", "h5netcdf"):
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise _missing(library, "xarray") from error
+    dataset = results.to_xarray()
+    dataset.attrs |= {
+        "config_json": results.grid.experiment.to_json(),
+        "grid_json": results.grid.to_json(),
+    }
+    dataset["phase"].attrs = {
+        "flag_values": np.arange(-1, 4),
+        "flag_meanings": "unknown " + " ".join(PHASES),
+    }
+    dataset["status"].attrs = {"flag_values": np.arange(5), "flag_meanings": " ".join(STATUS)}
+    with replacing(out) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+
+
+def _missing(library: str, extra: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"this format needs {library}, which is not installed",
+        hint=f"pip install 'grokfast[{extra}]'",
+    )

@@ -1,0 +1,238 @@
+"""Shard files -> one results file, the same arrays as of a run in one piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokfast.errors import UsageError
+from grokfast.experiment import scalar_fields, short_name
+from grokfast.files import locked
+from grokfast.grid import Grid, static_key
+from grokfast.results import DIVERGED, OK, Results
+
+#: Cells named in a message, at most.
+_SHOWN = 5
+#: Characters of a joined provenance value, at most.
+_LONGEST = 10_000
+
+
+def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = False) -> Results:
+    """Joins shards of one grid (``grokfast run --shard=i/n``) into one file.
+
+    Args:
+        files: the shards, in any order; together they hold every cell of the grid once.
+        out: the file to write, whole or not at all.
+        overwrite: replace an existing ``out``.
+
+    Returns:
+        The merged results.
+
+    Raises:
+        UsageError: shards of different runs (with the difference), a cell that is missing,
+            unfinished or in two shards, or an ``out`` that exists or is a shard itself.
+        EnvironmentProblem: ``out`` cannot be written.
+    """
+    paths, target = [Path(f) for f in files], Path(out)
+    if not paths:
+        raise UsageError("nothing to merge; name the shard files")
+    if any(p.exists() and target.exists() and p.samefile(target) for p in paths):
+        raise UsageError(f"{target} is itself one of the shards; choose another --out")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists", hint="choose another --out, or --overwrite")
+    if not target.parent.is_dir():
+        raise UsageError(f"no such folder: {target.parent}")
+    for path in paths:
+        if path.suffix == ".ckpt":
+            raise UsageError(f"{path} is a checkpoint", hint=f"name {path.with_suffix('')}")
+    shards = {str(p): Results.load(p) for p in dict.fromkeys(paths)}
+    if len(shards) < len(paths):
+        twice = next(p for p in paths if paths.count(p) > 1)
+        raise UsageError(f"{twice} is given twice")
+    _same_grid(shards)
+    _each_cell_once(shards)
+    merged = _joined(list(shards.values()))
+    with locked(target):
+        merged.save(target)
+    return merged
+
+
+def difference(old: Grid, new: Grid) -> list[str]:
+    """The fields in which two grids differ, as ``name: old -> new``."""
+
+    def values(grid: Grid) -> dict[str, Any]:
+        fields = scalar_fields(grid.experiment)
+        fixed = {p: grid.experiment.get(p) for p in fields}
+        return {"task": grid.experiment.task.name, **fixed, **grid.axes}
+
+    def shown(value: Any) -> str:
+        if isinstance(value, tuple) and len(value) > 4:
+            return f"{len(value)} values {value[0]} .. {value[-1]}"
+        return str(value)
+
+    a, b = values(old), values(new)
+    return [
+        f"{short_name(p)}: {shown(a.get(p))} -> {shown(b.get(p))}"
+        for p in dict.fromkeys((*a, *b))
+        if a.get(p) != b.get(p)
+    ]
+
+
+def _same_grid(shards: Mapping[str, Results]) -> None:
+    (first_name, first), *others = shards.items()
+    for name, shard in others:
+        changes = difference(first.grid, shard.grid)
+        if not changes and list(first.grid.axes) != list(shard.grid.axes):
+            changes = ["the order of the axes"]
+        if changes:
+            raise UsageError(
+                f"{first_name} and {name} are of different runs: {'; '.join(changes[:_SHOWN])}"
+            )
+
+
+def _each_cell_once(shards: Mapping[str, Results]) -> None:
+    grid = next(iter(shards.values())).grid
+    holder: dict[int, str] = {}
+    for name, shard in shards.items():
+        runs = shard["run"].tolist()
+        if not shard.complete or not np.isin(shard["status"], (OK, DIVERGED)).all():
+            left = int((~np.isin(shard["status"], (OK, DIVERGED))).sum())
+            raise UsageError(
+                f"{name} is not finished: {left} of its {len(runs)} cells are still to train",
+                hint="the same grokfast run goes on with it",
+            )
+        for run in runs:
+            if not 0 <= run < grid.size:
+                raise UsageError(f"{name} is damaged: cell {run} is not in its grid")
+            if run in holder:
+                raise UsageError(f"{_cell(grid, run)} is in both {holder[run]} and {name}")
+            holder[run] = name
+    missing = [run for run in range(grid.size) if run not in holder]
+    if missing:
+        some = "; ".join(_cell(grid, run) for run in missing[:_SHOWN])
+        dots = "; ..." if len(missing) > _SHOWN else ""
+        raise UsageError(f"{len(missing)} of {grid.size} cells are missing: {some}{dots}")
+
+
+def _cell(grid: Grid, run: int) -> str:
+    cell = grid.cells[run]
+    values = ", ".join(f"{short_name(p)}={_number(cell.get(p))}" for p in grid.axes)
+    return f"cell {run} ({values})"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _joined(shards: list[Results]) -> Results:
+    grid = shards[0].grid
+    run = np.concatenate([s["run"] for s in shards])
+    order = np.argsort(run)
+    variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {"run": (("run",), run[order])}
+    dims_of = {name: dims for s in shards for name, (dims, _) in s.variables.items()}
+    # Coordinates of other dimensions, such as step: the union of what the shards have.
+    for name, dims in dims_of.items():
+        if dims == (name,) and name != "run":
+            parts = [s[name] for s in shards if name in s]
+            variables[name] = (dims, np.unique(np.concatenate(parts)))
+    for name, dims in dims_of.items():
+        if dims[0] == "run" and name != "run":
+            variables[name] = (dims, _stacked(shards, name, dims, variables)[order])
+    return Results(
+        grid=grid,
+        variables=variables,
+        weights=_joined_weights(grid, shards),
+        provenance=_joined_provenance([s.provenance for s in shards]),
+        complete=True,
+    )
+
+
+def _stacked(
+    shards: list[Results],
+    name: str,
+    dims: tuple[str, ...],
+    coordinates: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]],
+) -> NDArray[Any]:
+    """A variable of all shards, ``[cells, ...]``, NaN where a shard did not measure."""
+    holders = [s[name] for s in shards if name in s]
+    shape = tuple(
+        len(coordinates[dim][1]) if dim in coordinates else max(v.shape[k] for v in holders)
+        for k, dim in enumerate(dims)
+    )[1:]
+    blocks = []
+    for shard in shards:
+        if name in shard and shard[name].shape[1:] == shape:
+            blocks.append(shard[name])
+            continue
+        block = np.full((len(shard), *shape), np.nan, holders[0].dtype)
+        if name in shard:
+            values = shard[name]
+            # Where each axis' entries go: by coordinate where there is one, else at the front.
+            at = [
+                np.searchsorted(coordinates[dim][1], shard[dim])
+                if dim in coordinates
+                else np.arange(values.shape[k])
+                for k, dim in enumerate(dims[1:], start=1)
+            ]
+            block[np.ix_(np.arange(len(shard)), *at)] = values
+        blocks.append(block)
+    return np.concatenate(blocks)
+
+
+def _joined_weights(grid: Grid, shards: list[Results]) -> list[dict[str, NDArray[Any]]]:
+    """Buckets of the whole grid, in order of their first cell, cells in flat order."""
+    rows: dict[int, tuple[dict[str, NDArray[Any]], int]] = {
+        int(run): (bucket, k)
+        for shard in shards
+        for bucket in shard.weights
+        for k, run in enumerate(bucket["run"])
+    }
+    buckets: dict[object, list[int]] = {}
+    for run in sorted(rows):
+        bucket, _ = rows[run]
+        shapes = tuple((n, v.shape[1:]) for n, v in sorted(bucket.items()) if n != "run")
+        buckets.setdefault((static_key(grid.cells[run]), shapes), []).append(run)
+    joined = []
+    for runs in buckets.values():
+        names = [n for n in rows[runs[0]][0] if n != "run"]
+        stacks = {n: np.stack([rows[r][0][n][rows[r][1]] for r in runs]) for n in names}
+        joined.append({"run": np.array(runs, np.int64), **stacks})
+    return joined
+
+
+def _joined_provenance(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all shards share, once; what differs, joined by a comma; times added up. Each shard's
+    own is kept whole under ``shard_<n>``, one attribute each: HDF5 takes 64 kB an attribute."""
+    joined: dict[str, Any] = {}
+    for name in dict.fromkeys(n for p in parts for n in p):
+        values = list(dict.fromkeys(p[name] for p in parts if name in p))
+        joined[name] = values[0] if len(values) == 1 else ", ".join(map(str, values))
+        if len(str(joined[name])) > _LONGEST:
+            joined[name] = f"{len(values)} values: see shard_1 and so on"
+    every = [p.get("wall_seconds", 0.0) for p in parts]
+    joined["wall_seconds"] = round(float(sum(every)), 3)
+    joined["resumed"] = int(sum(p.get("resumed", 0) for p in parts))
+    for name, pick in (("created_utc", min), ("updated_utc", max)):
+        dates = [str(p[name]) for p in parts if name in p]
+        if dates:
+            joined[name] = pick(dates)
+    if all(isinstance(p.get("data_sha256"), str) for p in parts):
+        digests = list(dict.fromkeys(d for p in parts for d in _listed(p["data_sha256"])))
+        if len(json.dumps(digests)) <= _LONGEST:
+            joined["data_sha256"] = digests
+    joined.pop("model_steps_per_second", None)  # of no one machine
+    joined["merged_from"] = len(parts)
+    return joined | {f"shard_{n}": json.dumps(p) for n, p in enumerate(parts, start=1)}
+
+
+def _listed(text: str) -> list[str]:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return [text]
+    return [str(v) for v in values] if isinstance(values, list) else [text]

@@ -1,0 +1,222 @@
+"""The commands on real files: a tiny run from end to end, and what they say about bad input."""
+
+import json
+import subprocess
+
+import pytest
+
+SMALL = ("--set=model.width=8", "--steps=30", "--lr=1e-3,1e-2", "--weight-decay=0,5")
+RUN = ("run", "addition-classification", "--engine=reference", "--device=cpu", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The file of a small finished run, made in process."""
+    import grokfast as gf
+
+    grid = gf.preset("addition-classification").grid(
+        lr=[1e-3, 1e-2], weight_decay=[0.0, 5.0], width=8, steps=30
+    )
+    path = tmp_path_factory.mktemp("run") / "r.h5"
+    gf.run(grid, out=path, engine="reference", device="cpu", progress=False)
+    return str(path)
+
+
+def test_run_trains_says_what_came_out_and_what_to_type_next(grokfast):
+    done = grokfast(*RUN)
+    assert done.code == 0, done.err
+    assert "addition-classification.h5" in done.written
+    assert done.out.startswith("4 cells: comprehension 0, grokking 0, memorization ")
+    for command in ("plot", "info", "export"):
+        assert f"grokfast {command} addition-classification.h5" in done.out
+    assert "reference on cpu" in done.err, "logs go to stderr"
+    assert "\r" not in done.err, "no bar without a terminal"
+
+
+def test_shards_and_merge(grokfast):
+    done = [grokfast(*RUN, f"--shard={i}/2") for i in (1, 2)]
+    assert [d.code for d in done] == [0, 0], done[0].err
+    names = [f"addition-classification.shard-{i}-of-2.h5" for i in (1, 2)]
+    assert set(names) <= set(done[1].written)
+    assert "merge addition-classification.shard-*-of-2.h5" in done[1].out
+    merged = grokfast("merge", *names, "--out=all.h5")
+    assert merged.code == 0
+    assert not merged.imported_torch
+    assert "4 cells of 2 files, in all.h5" in merged.out
+    again = grokfast("merge", *names, "--out=all.h5")
+    assert again.code == 2
+    assert "all.h5 exists" in again.error
+
+
+def test_dry_run_shows_everything_and_writes_nothing(grokfast):
+    done = grokfast(*RUN, "--dry-run", "--shard=1/2")
+    assert (done.code, done.written) == (0, []), done.err
+    for line in (
+        "cells    4 = lr 2 x weight_decay 2",
+        "axis     lr: 0.001, 0.01",
+        "  model.width = 8",
+        "shard    1/2: 2 of the 4 cells",
+        "engine   reference on cpu",
+        "memory ",
+        "disk ",
+        "rate ",
+        "time ",
+        "out      addition-classification.shard-1-of-2.h5",
+    ):
+        assert line in done.out
+
+
+def test_info(grokfast, finished):
+    done = grokfast("info", finished)
+    assert done.code == 0
+    assert not done.imported_torch
+    assert "addition-classification, complete" in done.out
+    assert "axis      lr: 0.001, 0.01" in done.out
+    data = json.loads(grokfast("info", finished, "--json").out)
+    assert data["complete"] is True
+    assert data["progress"] == 1.0
+    assert sum(data["phases"].values()) == data["cells"] == 4
+    assert data["axes"] == {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 5.0]}
+    assert data["provenance"]["engine"] == "reference"
+
+
+def test_export(grokfast, finished):
+    done = grokfast("export", finished, "--out=a b.csv")
+    assert (done.code, done.out, done.written) == (0, "a b.csv\n", ["a b.csv"])
+    assert not done.imported_torch
+    assert "exists" in grokfast("export", finished, "--out=a b.csv").error
+    assert grokfast("export", finished, "--out=a b.csv", "--overwrite").code == 0
+
+
+def test_agree(grokfast, finished, tmp_path):
+    reference = {
+        "diagrams": [
+            {
+                "task": "addition-classification", "learning_rate": [1e-3], "weight_decay": [0, 5],
+                "phases": ["F", "C"],
+            }
+        ]
+    }  # fmt: skip
+    (tmp_path / "ref.json").write_text(json.dumps(reference))
+    done = grokfast("agree", finished, "ref.json")
+    assert done.code == 0, done.err
+    assert not done.imported_torch
+    assert "cells in common: 2 of 2" in done.out
+    assert "note: width is 8, published 200" in done.out
+    (data,) = json.loads(grokfast("agree", finished, "ref.json", "--json").out)
+    assert data["phases"]["overall"]["of"] == 2
+    (tmp_path / "ref.json").write_text("{}")
+    assert "is no published table" in grokfast("agree", finished, "ref.json").error
+
+
+def test_presets(grokfast):
+    done = grokfast("presets")
+    assert done.code == 0
+    assert not done.imported_torch
+    for name in ("addition-classification", "addition-regression", "mnist-original"):
+        assert name in done.out
+    rows = json.loads(grokfast("presets", "--json").out)
+    assert {"name", "cells", "steps", "title", "source"} <= set(rows[0])
+
+
+def test_doctor(grokfast):
+    done = grokfast("doctor", "--json")
+    assert done.code == 0, done.err
+    data = json.loads(done.out)
+    assert data["engines"]["reference"].startswith("yes")
+    assert set(data["engines"]) == {"reference", "compiled", "native", "triton"}
+    assert all(version for version in data["versions"].values())
+    assert {"machine", "compilers", "gpu", "data"} <= set(data)
+
+
+def test_data(grokfast, tmp_path):
+    nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "GROKFAST_DATA": ""}
+    done = grokfast("data", "path", **nowhere)
+    assert done.code == 3
+    assert "MNIST is not on this machine" in done.error
+    assert "grokfast data fetch downloads it" in done.error
+    assert not done.imported_torch
+    assert "did you mean fetch?" in grokfast("data", "fetsch").error
+    (tmp_path / "d").mkdir()
+    done = grokfast("data", "verify", "--data-dir=d")
+    assert done.code == 3
+    assert done.out.count("missing") == 4
+
+
+def test_real_data(grokfast, shared):
+    folder = shared / "data" / "mnist"
+    done = grokfast("data", "verify", f"--data-dir={folder}")
+    assert (done.code, done.out.count(": ok\n")) == (0, 4)
+    assert grokfast("data", "path", f"--data-dir={folder}").out == f"{folder}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(grokfast, shell):
+    done = grokfast("completion", shell)
+    assert done.code == 0
+    assert not done.imported_torch
+    test = 'COMP_WORDS=(grokfast run addition-r); COMP_CWORD=2; _grokfast; echo "${COMPREPLY[@]}"'
+    if shell == "bash":
+        told = subprocess.run(["bash", "-c", done.out + test], capture_output=True, text=True)
+        assert told.stdout == "addition-regression\n", told.stderr
+    assert "there are bash and zsh" in grokfast("completion", "tcsh").error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["plot", "FILE", "--kind=phasse"], "did you mean phases?"),
+        (["plot", "FILE", "--out=x.jpg"], "end its name in .png, .pdf, .svg"),
+        (["plot", "FILE", "--out=no/x.png"], "no such folder: no"),
+        (["plot", "FILE", "--cell=lrr:1"], "unknown axis 'lrr'"),
+        (["plot", "FILE", "--cell=lr"], "'lr' is not axis:value"),
+        (["plot", "FILE", "--budget=-3"], "--budget='-3' is no whole number"),
+        (["export", "FILE", "--out=x.xlsx"], "cannot tell the format of x.xlsx"),
+        (["export", "FILE", "--out=x.nc", "--long"], "leave out --long"),
+        (["agree", "FILE", "nowhere.json"], "no such file: nowhere.json"),
+        (["run", "addition-regression", "--out=."], "--out=. is a folder"),
+        (["run", "addition-regression", "--data-dir=x"], "reads no files"),
+        (["run", "addition-regression", "--shard=5/3"], "shard 5/3"),
+        (["run", "addition-regression", "--lr=1", "--weight-decay=1", "--shard=1/3"], "no cells"),
+        (["run", "addition-regression", "--engine=natve"], "did you mean native?"),
+        (["run", "addition-regression", "--device=tpu"], "give auto, cpu, cuda or cuda:N"),
+        (["run", "addition-regression", "--threads=0"], "--threads='0'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_ends_before_any_work(grokfast, finished, arguments, says):
+    done = grokfast(*(finished if a == "FILE" else a for a in arguments))
+    assert says in done.error
+    assert (done.code, done.written, done.imported_torch) == (2, [], False)
+
+
+def test_a_file_that_is_no_results_file(grokfast, tmp_path):
+    (tmp_path / "runs.h5").write_text("no hdf5")
+    for command in (["info", "runs.h5"], ["export", "runs.h5", "--out=x.csv"]):
+        done = grokfast(*command)
+        assert "runs.h5 is no readable HDF5 file" in done.error
+        assert done.code == 2
+    assert "did you mean runs.h5?" in grokfast("info", "rums.h5").error
+
+
+def test_failed_cells_exit_4(monkeypatch, capsys, tmp_path):
+    """No engine marks a cell as failed yet; the code is there for those that can."""
+    import numpy as np
+
+    from grokfast import trainer
+    from grokfast.cli import running
+    from grokfast.results import FAILED
+
+    monkeypatch.chdir(tmp_path)
+    train = trainer.run
+
+    def failing(*args, **kwargs):
+        results = train(*args, **kwargs)
+        results["status"][0] = np.uint8(FAILED)
+        return results
+
+    monkeypatch.setattr(trainer, "run", failing)
+    from grokfast.cli import main
+
+    assert main([*RUN, "--out=x.h5"]) == running.FAILED_CELLS == 4
+    assert "failed 1" in capsys.readouterr().out

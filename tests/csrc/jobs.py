@@ -1,0 +1,253 @@
+"""Jobs for ``grokfast._native`` and the plain torch loop that they are checked against."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One network and its data; every field has the meaning of the job's."""
+
+    sizes: tuple[int, ...] = (1, 200, 200, 19)
+    vocabulary: int | None = 10  # None: dense inputs
+    tokens: int = 2
+    train: int = 45
+    val: int = 10
+    batch: int | None = None  # None: the full training set
+    classes: int = 19
+    activation: str = "tanh"
+    loss: str = "cross_entropy"
+    predict: str = "argmax"
+    dtype: str = "float64"
+    models: int = 2
+    epochs: int = 12
+
+
+def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
+    """A job from its initial state; arrays are fresh."""
+    rng = np.random.default_rng(seed)
+    real = np.dtype(shape.dtype)
+    m, d, n, v = shape.models, 2, shape.train, shape.val
+    shapes = [] if shape.vocabulary is None else [(shape.vocabulary, shape.sizes[0])]
+    for i, o in zip(shape.sizes[:-1], shape.sizes[1:], strict=True):
+        shapes += [(o, i), (o,)]
+    # Drawn in float32, so that both dtypes start from the same values.
+    bound = [0.5 if len(s) < 2 or shape.vocabulary == s[0] else s[1] ** -0.5 for s in shapes]
+    params = [
+        rng.uniform(-b, b, (m, *s)).astype(np.float32).astype(real)
+        for b, s in zip(bound, shapes, strict=True)
+    ]
+    if shape.vocabulary is None:
+        x_train = rng.uniform(0, 1, (d, n, shape.sizes[0])).astype(np.float32).astype(real)
+        x_val = rng.uniform(0, 1, (d, v, shape.sizes[0])).astype(np.float32).astype(real)
+    else:
+        x_train = rng.integers(0, shape.vocabulary, (d, n, shape.tokens), dtype=np.int32)
+        x_val = rng.integers(0, shape.vocabulary, (d, v, shape.tokens), dtype=np.int32)
+    targets = rng.standard_normal((d, shape.classes, shape.sizes[-1])).astype(np.float32)
+    batch = shape.batch or n
+    order = None
+    if shape.batch is not None:
+        order = np.stack([[rng.permutation(n) for _ in range(shape.epochs)] for _ in range(2)])
+        order = order.astype(np.int32)
+    curve = np.arange(1, until + 1, dtype=np.int64)
+    curve = np.ascontiguousarray(curve[curve % (n // batch) == 0])
+    job = dict(
+        dtype=shape.dtype,
+        sizes=list(shape.sizes),
+        embedding=None if shape.vocabulary is None else (shape.vocabulary, shape.sizes[0]),
+        activation=shape.activation,
+        loss=shape.loss,
+        predict=shape.predict,
+        optimizer="adamw",
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        params=params,
+        exp_avg=[np.zeros_like(p) for p in params],
+        exp_avg_sq=[np.zeros_like(p) for p in params],
+        lr=np.ascontiguousarray(10 ** rng.uniform(-3.5, -2, (len(params), m))),
+        weight_decay=np.ascontiguousarray(rng.uniform(0, 3, (len(params), m))),
+        x_train=x_train,
+        y_train=rng.integers(0, shape.classes, (d, n), dtype=np.int32),
+        x_val=x_val,
+        y_val=rng.integers(0, shape.classes, (d, v), dtype=np.int32),
+        targets=targets.astype(real),
+        num_classes=shape.classes,
+        data_index=np.arange(m, dtype=np.int32) % d,
+        batch_size=batch,
+        order=order,
+        order_index=np.arange(m, dtype=np.int32) % 2,
+        first_epoch=0,
+        eval_steps=None,
+        need_train=n + 1,
+        need_val=v + 1,
+        stop=False,
+        step=np.zeros(m, np.int64),
+        t_train=np.full(m, -1, np.int64),
+        t_val=np.full(m, -1, np.int64),
+        diverged_at=np.full(m, -1, np.int64),
+        epoch_correct=np.zeros(m, np.int64),
+        epoch_loss=np.zeros(m, np.float64),
+        curve_steps=curve,
+        **{
+            k: np.full((m, len(curve)), np.nan, np.float32)
+            for k in ("train_loss", "val_loss", "train_acc", "val_acc")
+        },
+        snapshot_every=0,
+        embeddings=None,
+        cells=np.arange(m, dtype=np.int32),
+        until=until,
+        threads=1,
+        level=None,
+        tick=None,
+    )
+    job.update(changes)
+    return job
+
+
+def clone(job: dict) -> dict:
+    """The same job with its own arrays."""
+    tick = job["tick"]
+    return copy.deepcopy({**job, "tick": None}) | {"tick": tick}
+
+
+RESULTS = (
+    "params exp_avg exp_avg_sq step t_train t_val diverged_at epoch_correct epoch_loss "
+    "train_loss val_loss train_acc val_acc"
+).split()
+
+
+def results(job: dict) -> dict[str, np.ndarray]:
+    """Everything that training writes."""
+    flat = {}
+    for name in RESULTS:
+        values = job[name]
+        if isinstance(values, list):
+            flat |= {f"{name}[{g}]": v for g, v in enumerate(values)}
+        else:
+            flat[name] = values
+    if job["embeddings"] is not None:
+        flat["embeddings"] = job["embeddings"]
+    return flat
+
+
+def assert_same(a: dict, b: dict, cells=None) -> None:
+    """Every result equal to the last bit, in all cells or in those listed."""
+    for name, values in results(a).items():
+        other = results(b)[name]
+        if cells is not None:
+            values, other = values[cells], other[cells]
+        np.testing.assert_array_equal(
+            values.view(np.uint8) if values.size else values,
+            other.view(np.uint8) if other.size else other,
+            err_msg=name,
+        )
+
+
+ACTIVATIONS = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky_relu": lambda x: nn.functional.leaky_relu(x, 0.1),
+}
+
+
+def torch_train(job: dict, dtype: torch.dtype | None = None) -> None:
+    """What ``_native.train`` is to do, by autograd and torch.optim.AdamW, in `dtype`."""
+    dtype = dtype or getattr(torch, job["dtype"])
+    for m in job["cells"].tolist():
+        _torch_cell(job, m, dtype)
+
+
+def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
+    tensors = [torch.tensor(p[m]).to(dtype).requires_grad_() for p in job["params"]]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p], "lr": float(job["lr"][g, m]), "weight_decay": float(job["weight_decay"][g, m])}
+            for g, p in enumerate(tensors)
+        ],
+        betas=(job["beta1"], job["beta2"]),
+        eps=job["eps"],
+        foreach=False,
+    )
+    for g, p in enumerate(tensors):
+        optimizer.state[p] = {
+            "step": torch.tensor(float(job["step"][m])),
+            "exp_avg": torch.tensor(job["exp_avg"][g][m]).to(dtype),
+            "exp_avg_sq": torch.tensor(job["exp_avg_sq"][g][m]).to(dtype),
+        }
+    d = int(job["data_index"][m])
+    cast = (lambda x: torch.tensor(x)) if job["embedding"] else (lambda x: torch.tensor(x).to(dtype))
+    x_train, x_val = cast(job["x_train"][d]), cast(job["x_val"][d])
+    y_train, y_val = (torch.tensor(job[k][d]).long() for k in ("y_train", "y_val"))
+    targets = torch.tensor(job["targets"][d]).to(dtype)
+    act = ACTIVATIONS[job["activation"]]
+
+    def network(x):
+        weights = list(tensors)
+        if job["embedding"]:
+            x = weights.pop(0)[x.long()].sum(1)
+        while weights:
+            x = nn.functional.linear(x, weights.pop(0), weights.pop(0))
+            x = act(x) if weights else x
+        return x
+
+    def judge(out, y):
+        if job["loss"] == "mse":
+            loss = nn.functional.mse_loss(out, targets[y])
+        else:
+            loss = nn.functional.cross_entropy(out, y)
+        if job["predict"] == "argmax":
+            guess = out.argmax(1)
+        else:
+            guess = (out[:, None] - targets).square().sum(2).argmin(1)
+        return loss, int((guess == y).sum())
+
+    n, b = len(y_train), job["batch_size"]
+    per_epoch = n // b
+    while job["step"][m] < job["until"]:
+        i = int(job["step"][m]) + 1
+        epoch, k = divmod(i - 1, per_epoch)
+        rows = torch.arange(n)
+        if job["order"] is not None:
+            rows = torch.tensor(job["order"][job["order_index"][m], epoch - job["first_epoch"]])
+            rows = rows.long()[k * b : (k + 1) * b]
+        loss, correct = judge(network(x_train[rows]), y_train[rows])
+        if not torch.isfinite(loss):
+            job["diverged_at"][m] = i
+            break
+        if k == 0:
+            job["epoch_correct"][m], job["epoch_loss"][m] = 0, 0
+        job["epoch_correct"][m] += correct
+        job["epoch_loss"][m] += loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        job["step"][m] = i
+        every = job["snapshot_every"]
+        if every and i % every == 0:
+            job["embeddings"][m, i // every] = tensors[0].detach().numpy()
+        if k + 1 < per_epoch or not (job["eval_steps"] is None or i in job["eval_steps"]):
+            continue
+        with torch.no_grad():
+            val_loss, val_correct = judge(network(x_val), y_val)
+        if job["t_train"][m] < 0 and job["epoch_correct"][m] >= job["need_train"]:
+            job["t_train"][m] = i
+        if job["t_val"][m] < 0 and val_correct >= job["need_val"]:
+            job["t_val"][m] = i
+        j = np.flatnonzero(job["curve_steps"] == i)
+        job["train_loss"][m, j] = job["epoch_loss"][m] / per_epoch
+        job["train_acc"][m, j] = job["epoch_correct"][m] / n
+        job["val_loss"][m, j] = val_loss.item()
+        job["val_acc"][m, j] = val_correct / len(y_val)
+        if job["stop"] and job["t_train"][m] >= 0 and job["t_val"][m] >= 0:
+            break
+    for g, p in enumerate(tensors):
+        job["params"][g][m] = p.detach().numpy()
+        job["exp_avg"][g][m] = optimizer.state[p]["exp_avg"].numpy()
+        job["exp_avg_sq"][g][m] = optimizer.state[p]["exp_avg_sq"].numpy()

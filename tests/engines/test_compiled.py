@@ -1,0 +1,254 @@
+"""The compiled engine: parity with the reference, isolation, records, resume, fallback.
+
+The mathematics is tested without compiling, on every kind of experiment; compiling takes many
+seconds a layout, so that compiled passes are tested on two experiments that share them.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+import grokfast as gf
+from grokfast.engines import lockstep_compile
+from grokfast.engines.compiled import CompiledEngine
+from grokfast.engines.lockstep_block import WINDOW, split
+from grokfast.engines.reference import ReferenceEngine
+from grokfast.program import make_programs
+from grokfast.state import State
+
+CPU = torch.device("cpu")
+TOY = {"width": 33, "steps": 60, "dtype": "float64", "stop": "never", "record.embeddings": 7}
+SEEDS = {"data_seed": [1, 2], "model_seed": [3, 4]}
+DIGITS = {"width": 20, "steps": 60, "dtype": "float64", "stop": "never"}
+CASES = {
+    "cross-entropy": ("addition-classification", TOY | SEEDS),
+    "mse": ("addition-regression", TOY | SEEDS),
+    "relu": ("addition-regression", TOY | {"activation": "relu"}),
+    "leaky_relu": ("addition-classification", TOY | {"activation": "leaky_relu"}),
+    "square": ("addition-regression", TOY | {"activation": "square"}),
+    "depth 1": ("addition-classification", TOY | {"depth": 1, "model.embedding_dim": 3}),
+    "depth 2": ("addition-regression", TOY | {"depth": 2, "width": 129}),
+    "depth 4": ("addition-classification", TOY | {"depth": 4, "model.embedding_dim": 17}),
+    "width 1": ("addition-classification", TOY | {"width": 1}),
+    "minibatch": ("mnist-digits", DIGITS | {"data_seed": [0, 1], "model_seed": [0, 1]}),
+    "minibatch, argmax": ("mnist-digits", DIGITS | {"activation": "tanh", "batch_size": 500}),
+    "dense full batch": ("mnist-digits", DIGITS | {"batch_size": 0, "init_scale": 1.0}),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Other processes' load makes torch's own threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make(preset, **changes):
+    grid = gf.preset(preset).grid(**({"lr": [1e-3, 1e-2], "weight_decay": [0.0, 3.0]} | changes))
+    (program,) = make_programs(grid.cells, range(grid.size))
+    return program
+
+
+def compiled(threads=2, eager=False, cpu_block=4):
+    engine = CompiledEngine(CPU, threads)
+    engine.eager, engine.cpu_block = eager, cpu_block
+    return engine
+
+
+def train(engine, program, *untils, state=None, cells=None, tick=None):
+    state = State.initial(program) if state is None else state
+    cells = torch.arange(program.num_cells) if cells is None else cells
+    for until in untils:
+        engine.advance(program, state, cells, until, tick)
+    return state
+
+
+#: Rounding moves a gradient by about 1e-16; where it is far smaller than AdamW's eps of 1e-8 the
+#: update moves by lr * 1e-16 / 1e-8 a step: 3e-9 in 30 steps at lr 1e-2.
+AFTER_30_STEPS = 1e-8
+
+
+def assert_close(ours, truth, rtol=AFTER_30_STEPS):
+    """Counters equal; real numbers within ``rtol`` of each tensor's and cell's largest."""
+    for (name, x), (_, y) in zip(ours.tensors(), truth.tensors(), strict=True):
+        if not x.dtype.is_floating_point:
+            assert torch.equal(x, y), name
+            continue
+        assert torch.equal(x.isnan(), y.isnan()), name
+        if x.numel():
+            x, y = (t.double().nan_to_num().flatten(1) if t.ndim > 1 else t[:, None] for t in (x, y))
+            bound = rtol * y.abs().amax(1, keepdim=True) + 1e-300
+            # Curves and snapshots are kept in float32.
+            bound = bound + (2**-22 * y.abs() if name in RECORDS else 0)
+            assert bool(((x - y).abs() <= bound).all()), f"{name}: {(x - y).abs().max()}"
+
+
+RECORDS = ("train_loss", "val_loss", "train_acc", "val_acc", "embeddings")
+
+
+def assert_same_bits(a, b, rows=slice(None)):
+    for (name, x), (_, y) in zip(a.tensors(), b.tensors(), strict=True):
+        assert x[rows].numpy().tobytes() == y[rows].numpy().tobytes(), name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float64_parity_with_the_reference(name):
+    preset, changes = CASES[name]
+    program = make(preset, **changes)
+    engine = compiled(eager=True)
+    # The moments after one step are the gradients.
+    first = train(ReferenceEngine(CPU), program, 1)
+    assert_close(train(engine, program, 1), first, rtol=1e-13)
+    truth = train(ReferenceEngine(CPU), program, 30, state=first)
+    assert_close(train(engine, program, 30), truth)
+    # Mixed data in one block, as on CUDA.
+    engine._block_size = lambda *_: None
+    assert_close(train(engine, program, 30), truth)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Eight cells that stop at both, four a block; some reach a threshold within 120 steps."""
+    return make(
+        "addition-classification",
+        width=16,
+        steps=120,
+        dtype="float64",
+        lr=[3e-3, 1e-2, 3e-2, 1e-1],
+        weight_decay=[0.0, 1.0],
+        **{"phase.threshold": 0.5, "record.embeddings": 10},
+    )
+
+
+@pytest.fixture(scope="module")
+def truth(toy):
+    return train(ReferenceEngine(CPU), toy, 120)
+
+
+def test_compiled_parity_and_freezing_at_the_step_of_the_stop_rule(toy, truth):
+    assert toy.stop_at_both
+    frozen = truth.frozen(toy)
+    assert frozen.any() and not frozen.all()
+    assert_close(train(compiled(), toy, 60, 120), truth)
+
+
+def test_resumed_in_equal_chunks_gives_the_same_bits(toy):
+    once = train(compiled(), toy, 40, 80, 120)
+    again = train(compiled(threads=1), toy, 40)
+    kept = State.initial(toy)
+    for (_, target), (_, source) in zip(kept.tensors(), again.tensors(), strict=True):
+        target.copy_(source)
+    assert_same_bits(train(compiled(), toy, 80, 120, state=kept), once)
+
+
+def test_interrupted_call_leaves_the_state_as_it_was(toy):
+    state, before = train(compiled(), toy, 40), train(compiled(), toy, 40)
+    seen = []
+    train(compiled(), toy, 120, state=state, tick=lambda done: seen.append(done) or True)
+    assert seen and 0 <= seen[0] <= 8 * 80
+    if seen[0] < 8 * 80:  # otherwise all was done before it was first asked
+        assert_same_bits(state, before)
+
+
+def test_cells_not_listed_frozen_or_past_the_step_are_left_alone(toy, truth):
+    state = train(compiled(eager=True), toy, 50, cells=torch.tensor([6, 1]))
+    untouched = torch.tensor([0, 2, 3, 4, 5, 7])
+    assert_same_bits(state, State.initial(toy), rows=untouched)
+    before = train(compiled(eager=True), toy, 50, cells=torch.tensor([6, 1]))
+    train(compiled(eager=True), toy, 30, state=state, cells=torch.tensor([6, 1]))
+    assert_same_bits(state, before)
+    # Cells at different steps go on together.
+    assert_close(train(compiled(eager=True), toy, 120, state=state), truth)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_diverging_cell_changes_no_bit_of_its_neighbours(eager):
+    def with_third(lr):
+        program = make(
+            "addition-regression",
+            width=16,
+            steps=60,
+            activation="relu",
+            lr=[1e-3, 2e-3, lr, 3e-3],
+            weight_decay=[0.1],
+            stop="never",
+        )
+        return train(compiled(threads=1, eager=eager), program, 60)
+
+    calm, wild = with_third(4e-3), with_third(1e12)
+    assert 0 < int(wild.diverged_at[2]) <= 60
+    assert int(wild.step[2]) == int(wild.diverged_at[2]) - 1
+    assert_same_bits(calm, wild, rows=torch.tensor([0, 1, 3]))
+    assert calm.diverged_at.tolist() == [-1] * 4
+
+
+def test_cell_that_diverges_ends_where_it_does_in_the_reference():
+    program = make(
+        "addition-regression", width=16, steps=60, activation="relu", dtype="float64",
+        lr=[1e-3, 1e60, 1e300], weight_decay=[0.0], stop="never",
+    )  # fmt: skip
+    ours, truth = train(compiled(eager=True), program, 60), train(ReferenceEngine(CPU), program, 60)
+    assert (truth.diverged_at > 0).any()
+    assert torch.equal(ours.diverged_at, truth.diverged_at)
+    assert torch.equal(ours.step, truth.step)
+
+
+def test_compiled_minibatches_through_windows_and_chunks_that_split_epochs(monkeypatch):
+    program = make("mnist-digits", **DIGITS | {"model_seed": [0, 1], "lr": [1e-3]})
+    truth = train(ReferenceEngine(CPU), program, 37)
+    assert_close(train(compiled(cpu_block=2, threads=1), program, 13, 37), truth)
+
+
+def test_tables_are_refilled_where_a_call_outlasts_them():
+    program = make("addition-classification", width=2, steps=WINDOW + 90, lr=[1e-3])
+    long = train(compiled(eager=True), program, WINDOW + 90)
+    short = train(compiled(eager=True), program, WINDOW, WINDOW + 90)
+    assert_same_bits(long, short)
+
+
+def test_blocks_share_their_data_where_they_can():
+    program = make("addition-classification", width=2, steps=10, **SEEDS)  # 2 x 2 x 4 cells
+    cells = torch.arange(program.num_cells)
+    blocks = split(program, cells, 3)
+    assert sorted(torch.cat(blocks).tolist()) == cells.tolist()
+    assert {len(b) for b in blocks} == {3, 1}
+    assert all(len(program.data_index[b].unique()) == 1 for b in blocks)
+    assert [b.tolist() for b in split(program, cells, None)] == [cells.tolist()]
+    assert split(program, cells[:0], 3) == []
+
+
+@pytest.mark.parametrize("variable", ["CXX"])
+def test_without_a_compiler_it_runs_eagerly_with_one_warning(variable, monkeypatch, tmp_path):
+    monkeypatch.setattr(lockstep_compile, "_broken", type(lockstep_compile._broken)())
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nonexistent",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    lockstep_compile.compiled_pass.cache_clear()
+    program = make("addition-classification", width=5, steps=8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        state = train(compiled(), program, 4, 8)
+    lockstep_compile.compiled_pass.cache_clear()
+    ours = [w for w in caught if "compiled engine" in str(w.message)]
+    assert len(ours) == 1
+    assert "eagerly" in str(ours[0].message)
+    assert state.step.tolist() == [8] * 4
+
+
+def test_what_it_does_not_compute_is_refused_by_name():
+    program = make("addition-classification", width=2, steps=10, precision="tf32x3")
+    assert "tf32x3" in (CompiledEngine(CPU).unsupported(program) or "")
+    assert "tf32" in (CompiledEngine(torch.device("cuda")).unsupported(program) or "")
+    program = make("addition-classification", width=2, steps=10, precision="tf32")
+    assert CompiledEngine(torch.device("cuda")).unsupported(program) is None
+
+
+def test_torchs_settings_are_as_they_were(toy):
+    torch.set_num_threads(2)
+    train(compiled(eager=True), toy, 3)
+    assert torch.get_num_threads() == 2
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()

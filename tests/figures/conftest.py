@@ -1,0 +1,110 @@
+"""Synthetic Results, made without training."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from grokfast.grid import Grid
+from grokfast.phases import classify
+from grokfast.presets import preset
+from grokfast.results import DIVERGED, OK, PENDING, Results, hyperparameter_columns
+
+STEPS = {"C": (300, 700), "G": (300, 20_000), "M": (900, -1), "F": (-1, -1), "X": (-1, -1)}
+
+
+def make_results(
+    grid: Grid, t_train, t_val, *, diverged=(), pending=(), runs=None, points=60, snapshots=0, dim=1
+) -> Results:
+    """Results of a grid (or of the cells ``runs``) with given steps and made-up curves."""
+    runs = np.arange(grid.size) if runs is None else np.asarray(runs)
+    t_train = np.broadcast_to(np.asarray(t_train, np.int64), len(runs)).copy()
+    t_val = np.broadcast_to(np.asarray(t_val, np.int64), len(runs)).copy()
+    status = np.full(len(runs), OK, np.uint8)
+    status[list(diverged)], status[list(pending)] = DIVERGED, PENDING
+    t_train[list(pending)] = t_val[list(pending)] = -1
+    budget = grid.experiment.steps
+    ended = np.where((t_train >= 0) & (t_val >= 0), np.maximum(t_train, t_val), budget)
+    ended[list(pending)] = 0
+    variables = {
+        "run": (("run",), runs.astype(np.int64)),
+        **{k: (("run",), v) for k, v in hyperparameter_columns(grid, runs.tolist()).items()},
+        "status": (("run",), status),
+        "t_train": (("run",), t_train),
+        "t_val": (("run",), t_val),
+        "diverged_at": (("run",), np.where(status == DIVERGED, 77, -1)),
+        "steps_done": (("run",), ended),
+        "phase": (
+            ("run",),
+            classify(t_train, t_val, grid.experiment.phase, finished=status != PENDING),
+        ),
+    }
+    if points:
+        step = np.unique(np.geomspace(1, budget, points).astype(np.int64))
+        variables["step"] = (("step",), step)
+        rng = np.random.default_rng(0)
+        for name, t in (("train", t_train), ("val", t_val)):
+            middle = np.where(t < 0, 3.0 * budget, t)[:, None]
+            acc = 0.1 + 0.9 / (1 + (middle / step) ** 3)
+            acc = np.clip(acc + rng.normal(0, 0.01, acc.shape), 0, 1)
+            acc[step[None] > ended[:, None]] = np.nan
+            variables[f"{name}_acc"] = (("run", "step"), acc.astype(np.float32))
+            variables[f"{name}_loss"] = (("run", "step"), (3 * (1.01 - acc)).astype(np.float32))
+    if snapshots:
+        rng = np.random.default_rng(1)
+        time = np.arange(snapshots)[None, :, None, None]
+        start = rng.uniform(-0.5, 0.5, (len(runs), 1, 10, dim))
+        goal = np.linspace(-1, 1, 10)[None, None, :, None] * np.linspace(1, 0.2, dim)
+        pull = 1 - np.exp(-time / (0.3 * snapshots))
+        values = start + (goal - start) * pull * (t_val >= 0)[:, None, None, None]
+        values = values + 0.01 * rng.normal(size=values.shape)
+        variables["snapshot"] = (("snapshot",), np.arange(snapshots, dtype=np.int64) * 10)
+        variables["embeddings"] = (
+            ("run", "snapshot", "token", "component"),
+            values.astype(np.float32),
+        )
+    return Results(
+        grid=grid,
+        variables=variables,
+        provenance={"engine": "compiled", "device": "cpu", "package_version": "0.1.0"},
+        complete=not len(pending),
+    )
+
+
+def from_letters(grid: Grid, rows, **options) -> Results:
+    """Results whose phases over (weight decay, lr) are the given rows of letters (F: confusion)."""
+    letters = "".join(rows)
+    order = list(grid.axes).index("optimizer.lr")
+    if order == 0:  # the grid's last axis varies fastest
+        letters = "".join("".join(column) for column in zip(*rows, strict=True))
+    t_train, t_val = zip(*(STEPS[c] for c in letters), strict=True)
+    return make_results(grid, t_train, t_val, **options)
+
+
+FOUR = ["CCCMM", "CGGMM", "GGGMX", "GGMXX"]
+
+
+def small_grid(**axes) -> Grid:
+    return preset("addition-regression").grid(
+        **{"lr": np.logspace(-5, -2, 5).tolist(), "weight_decay": [0.0, 3.0, 6.0, 10.0], **axes}
+    )
+
+
+@pytest.fixture
+def small() -> Results:
+    """5 learning rates x 4 decays, all four phases."""
+    return from_letters(small_grid(), FOUR, snapshots=400)
+
+
+@pytest.fixture(scope="session")
+def published(shared):
+    """The published 21 x 21 diagram of toy regression."""
+    data = json.loads((shared / "reference" / "toy_phase_diagrams.json").read_text())
+    diagram = next(
+        d
+        for d in data["diagrams"]
+        if d["task"] == "addition-regression" and d["activation"] == "tanh"
+    )
+    return from_letters(preset("addition-regression"), diagram["phases"])

@@ -1,0 +1,140 @@
+"""Tables for other programs, read back with other programs."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import grokfast as gf
+from grokfast.export import export
+from grokfast.results import DIVERGED, OK, RUNNING, Results, hyperparameter_columns
+
+
+@pytest.fixture
+def results():
+    """Four cells: grokked, diverged, unfinished, and one of another activation."""
+    grid = gf.preset("addition-classification").grid(
+        lr=[1e-3, 0.1], weight_decay=5.0, activation=["tanh", "relu"]
+    )
+    run = np.arange(4)
+    acc = np.array([[0.1, 0.5, 0.9], [0.1, np.nan, np.nan], [0.2, 0.3, np.nan], [0.1, 0.2, 0.3]])
+    loss = np.array([[3, 2, 0.1], [3, np.inf, np.nan], [3, 2, np.nan], [3, 2, 1]])
+    per_cell = {
+        **hyperparameter_columns(grid, range(4)),
+        "status": np.array([OK, DIVERGED, RUNNING, OK], np.uint8),
+        "phase": np.array([1, 3, -1, 2], np.int8),
+        "t_train": np.array([10, -1, -1, 90]),
+        "t_val": np.array([2000, -1, -1, -1]),
+        "diverged_at": np.array([-1, 20, -1, -1]),
+        "steps_done": np.array([2000, 19, 20, 100_000]),
+        "epoch_correct": np.zeros(4, np.int64),
+        "epoch_loss": np.zeros(4),
+    }
+    variables = {"run": (("run",), run), "step": (("step",), np.array([1, 20, 2000]))}
+    variables |= {name: (("run",), values) for name, values in per_cell.items()}
+    variables["train_acc"] = (("run", "step"), acc.astype(np.float32))
+    variables["train_loss"] = (("run", "step"), loss.astype(np.float32))
+    return Results(grid=grid, variables=variables)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_has_one_tidy_row_a_cell(results, tmp_path):
+    found = rows(export(results, tmp_path / "x.csv"))
+    assert [r["phase"] for r in found] == ["grokking", "confusion", "", "memorization"]
+    assert [r["status"] for r in found] == ["ok", "diverged", "running", "ok"]
+    assert [r["activation"] for r in found] == ["tanh", "relu", "tanh", "relu"]
+    assert found[0]["lr"] == "0.001"
+    assert list(found[0])[:4] == ["run", "lr", "activation", "weight_decay"]
+    assert not {"epoch_correct", "epoch_loss"} & set(found[0])
+
+
+def test_long_csv_has_one_row_for_each_measured_step(results, tmp_path):
+    found = rows(export(results, tmp_path / "x.csv", long=True))
+    assert [(r["run"], r["step"]) for r in found] == [
+        ("0", "1"), ("0", "20"), ("0", "2000"), ("1", "1"), ("1", "20"),
+        ("2", "1"), ("2", "20"), ("3", "1"), ("3", "20"), ("3", "2000"),
+    ]  # fmt: skip
+    assert found[2]["train_acc"] == "0.9", "float32 digits, not those of its float64 value"
+    assert (found[4]["train_acc"], found[4]["train_loss"]) == ("", "inf")
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_parquet_holds_what_csv_holds(results, tmp_path, long):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(export(results, tmp_path / "x.parquet", long=long)).to_pydict()
+    assert list(table) == list(rows(export(results, tmp_path / "x.csv", long=long))[0])
+    if not long:
+        assert table["t_val"] == [2000, -1, -1, -1]
+        assert table["activation"] == ["tanh", "relu", "tanh", "relu"]
+
+
+def test_netcdf_opens_in_xarray(results, tmp_path):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    with xarray.open_dataset(export(results, tmp_path / "x.nc"), engine="h5netcdf") as ds:
+        assert ds.train_acc.dims == ("run", "step")
+        assert {"lr", "weight_decay", "activation", "step"} <= set(ds.coords)
+        assert ds.t_val.values.tolist() == [2000, -1, -1, -1]
+        assert gf.Grid.from_json(ds.attrs["grid_json"]) == results.grid
+
+
+def test_json_is_strict_json(results, tmp_path):
+    text = export(results, tmp_path / "x.json", long=True).read_text()
+    data = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert data["name"] == "addition-classification"
+    assert gf.Experiment.from_dict(data["experiment"]) == results.grid.experiment
+    assert data["rows"][4]["train_acc"] is None
+    assert data["rows"][4]["train_loss"] == "inf"
+
+
+def test_a_file_is_not_overwritten_unasked(results, tmp_path):
+    out = tmp_path / "x.csv"
+    out.write_text("mine")
+    with pytest.raises(gf.UsageError, match="exists"):
+        export(results, out)
+    assert out.read_text() == "mine"
+    export(results, out, overwrite=True)
+    assert out.read_text().startswith("run,")
+
+
+@pytest.mark.parametrize(
+    ("name", "long", "says"),
+    [
+        ("x.xlsx", False, "cannot tell the format"),
+        ("x", False, "cannot tell the format"),
+        ("x.nc", True, "leave out --long"),
+        ("no/where.csv", False, "no such folder"),
+    ],
+)
+def test_bad_targets(results, tmp_path, name, long, says):
+    with pytest.raises(gf.UsageError, match=says):
+        export(results, tmp_path / name, long=long)
+    assert not list(tmp_path.iterdir())
+
+
+def test_long_needs_curves(results, tmp_path):
+    for name in ("train_acc", "train_loss", "step"):
+        del results.variables[name]
+    with pytest.raises(gf.UsageError, match="kept no curves"):
+        export(results, tmp_path / "x.csv", long=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("x.parquet", "pyarrow", "parquet"),
+        ("x.nc", "xarray", "xarray"),
+        ("x.nc", "h5netcdf", "xarray"),
+    ],
+)
+def test_a_missing_library_names_its_extra(results, tmp_path, monkeypatch, name, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(gf.EnvironmentProblem, match=rf"grokfast\[{extra}\]"):
+        export(results, tmp_path / name)
+    assert not list(tmp_path.iterdir())
