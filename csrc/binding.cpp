@@ -22,7 +22,10 @@ void train_job(const py::dict& dict) {
   const Tick tick = [&](int64_t steps) {
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    return !request.tick.is_none() && PyObject_IsTrue(request.tick(steps).ptr()) == 1;
+    if (request.tick.is_none()) return false;
+    const int answer = PyObject_IsTrue(request.tick(steps).ptr());
+    if (answer < 0) throw py::error_already_set();
+    return answer == 1;
   };
   const py::gil_scoped_release released;
   train(request.job, level, request.cells, request.threads, tick);

@@ -16,6 +16,7 @@ struct Block {
   long count;                     // columns in use
   Panels<T> act[kMaxLayers + 1];  // act[l] [inputs of layer l, columns]; act[L] the outputs.
                                   // The backward pass replaces them by their gradients.
+  Panels<T> kept[kMaxLayers];     // what the slope of the activation in act[l] is taken from
   Panels<T> target, score;        // [O, columns] for mse; [C, columns] for nearest
   Columns<T> column;
   const T** row;           // dense inputs of each column
@@ -26,6 +27,9 @@ struct Block {
     const long padded = round_up(capacity, Vec<T>::width);
     for (int l = job.vocabulary ? 0 : 1; l <= job.layers; l++)
       block.act[l] = arena.panels<T>(job.sizes[l], capacity);
+    for (int l = 1; l < job.layers; l++)
+      block.kept[l] =
+          keeps_input(job.activation) ? arena.panels<T>(job.sizes[l], capacity) : block.act[l];
     if (job.loss == Loss::mse) block.target = arena.panels<T>(job.sizes[job.layers], capacity);
     if (job.predict == Prediction::nearest) block.score = arena.panels<T>(job.classes, capacity);
     block.column.label = arena.take<T>(padded);
@@ -46,6 +50,7 @@ struct Block {
   void resize(long columns) {
     count = columns;
     for (Panels<T>& m : act) m.split = panels();
+    for (Panels<T>& m : kept) m.split = panels();
     target.split = score.split = panels();
   }
 

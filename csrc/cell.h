@@ -68,9 +68,8 @@ class Cell {
     steps_per_epoch_ = job_.train_count / job_.batch;
 
     const long d = job_.data_index[cell], outputs = job_.sizes[job_.layers];
-    targets_ = job_.targets
-                   ? static_cast<const T*>(job_.targets) + d * job_.classes * outputs
-                   : nullptr;
+    targets_ =
+        job_.targets ? static_cast<const T*>(job_.targets) + d * job_.classes * outputs : nullptr;
     train_ = samples(job_.x_train, job_.y_train, job_.train_count, d);
     validation_ = samples(job_.x_val, job_.y_val, job_.val_count, d);
 
@@ -150,8 +149,8 @@ class Cell {
     if (!on_curve) return;
     const long at = cell_ * job_.curve_count + curve_;
     job_.train_loss[at] = static_cast<float>(epoch_loss_ / static_cast<double>(steps_per_epoch_));
-    job_.train_acc[at] =
-        static_cast<float>(static_cast<double>(epoch_correct_) / static_cast<double>(job_.train_count));
+    job_.train_acc[at] = static_cast<float>(static_cast<double>(epoch_correct_) /
+                                            static_cast<double>(job_.train_count));
     job_.val_loss[at] = static_cast<float>(loss);
     job_.val_acc[at] =
         static_cast<float>(static_cast<double>(correct) / static_cast<double>(job_.val_count));

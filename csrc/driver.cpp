@@ -37,6 +37,7 @@ const Case kCases[] = {
      Prediction::argmax},
     {"depth 1", {3, 5}, 7, 3, 9, 3, 9, 5, Activation::tanh, Loss::cross_entropy,
      Prediction::argmax},
+    {"square", {6, 17, 8}, 5, 2, 15, 7, 15, 8, Activation::square, Loss::mse, Prediction::nearest},
     {"depth 4", {2, 17, 1, 9, 4}, 0, 0, 12, 5, 4, 4, Activation::leaky_relu, Loss::cross_entropy,
      Prediction::argmax},
     {"ones", {1, 1, 1}, 1, 1, 1, 1, 1, 1, Activation::tanh, Loss::cross_entropy,
@@ -51,7 +52,9 @@ class Random {  // xorshift64*
     state_ ^= state_ >> 27;
     return static_cast<double>((state_ * 2685821657736338717u) >> 11) / (1ull << 52) - 1;
   }
-  int32_t below(long n) { return static_cast<int32_t>((uniform() + 1) / 2 * static_cast<double>(n)); }
+  int32_t below(long n) {
+    return static_cast<int32_t>((uniform() + 1) / 2 * static_cast<double>(n));
+  }
 
  private:
   uint64_t state_ = 88172645463325252u;

@@ -10,7 +10,7 @@ inline Vec<float> clamp(Vec<float> x, float most) {
 template <class T, int n>
 Vec<T> polynomial(Vec<T> x, const T (&c)[n]) {  // c[0] x^(n-1) + ... + c[n-1]
   Vec<T> y = Vec<T>::set(c[0]);
-  for (int i = 1; i < n; i++) y = fma(y, x, Vec<T>::set(c[i]));
+  _Pragma("GCC unroll 8") for (int i = 1; i < n; i++) y = fma(y, x, Vec<T>::set(c[i]));
   return y;
 }
 
@@ -85,9 +85,10 @@ inline Vec<double> tanh(Vec<double> x) {
   return select(gt(size, V::set(0.625)), large, small);  // NaN: small, which is NaN
 }
 
-// An activation gives its value at z and, for the backward pass, its slope from that value.
-// (One whose slope needs z itself, such as x^2, must also keep z: see Trainer::forward.)
+// An activation gives its value at z and, for the backward pass, its slope: from the value h, or
+// where that does not tell (`keeps_input`) from z, which the forward pass then keeps.
 struct Identity {
+  static constexpr bool keeps_input = false;
   template <class V>
   static V value(V z) { return z; }
   template <class V>
@@ -95,6 +96,7 @@ struct Identity {
 };
 
 struct Tanh {
+  static constexpr bool keeps_input = false;
   template <class V>
   static V value(V z) { return tanh(z); }
   template <class V>
@@ -102,6 +104,7 @@ struct Tanh {
 };
 
 struct Relu {
+  static constexpr bool keeps_input = false;
   template <class V>
   static V value(V z) { return max(V::set(0), z); }
   template <class V>
@@ -109,11 +112,22 @@ struct Relu {
 };
 
 struct LeakyRelu {
+  static constexpr bool keeps_input = false;
   template <class V>
   static V value(V z) { return select(gt(z, V::set(0)), z, z * V::set(0.1)); }
   template <class V>
   static V slope(V h) { return select(gt(h, V::set(0)), V::set(1), V::set(0.1)); }
 };
+
+struct Square {
+  static constexpr bool keeps_input = true;
+  template <class V>
+  static V value(V z) { return z * z; }
+  template <class V>
+  static V slope(V z) { return z + z; }
+};
+
+constexpr bool keeps_input(Activation a) { return a == Activation::square; }
 
 // The one place where an activation's name becomes its code.
 template <class Call>
@@ -122,7 +136,7 @@ void with_activation(Activation activation, Call&& call) {
     case Activation::tanh: return call(Tanh());
     case Activation::relu: return call(Relu());
     case Activation::leaky_relu: return call(LeakyRelu());
-    case Activation::square: return;
+    case Activation::square: return call(Square());
   }
 }
 

@@ -58,7 +58,7 @@ double peak_of(double seconds) {
     for (long i = 0; i < kAccumulators; i++) x[i] = V::set(offset * static_cast<T>(i));
     const double begin = seconds_now();
     for (long i = 0; i < kRounds; i++)
-      for (V& v : x) v = fma(v, a, b);
+      _Pragma("GCC unroll 24") for (long j = 0; j < kAccumulators; j++) x[j] = fma(x[j], a, b);
     now = seconds_now();
     V total = b;
     for (const V& v : x) total = total + v;

@@ -38,7 +38,8 @@ const Level& choose_level(const char* name) {
     if (strcmp(each.level.name, name) != 0) continue;
     if (each.runnable) return each.level;
     throw std::invalid_argument(source + ": got '" + name +
-                                "', which does not run on this machine; expected one of " + runnable);
+                                "', which does not run on this machine; expected one of " +
+                                runnable);
   }
   throw std::invalid_argument(source + ": got '" + name + "', expected one of " + known);
 }

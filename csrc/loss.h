@@ -2,6 +2,7 @@
 //
 // `z` is the strip's first output; the next output of the same samples is `stride` further. A loss
 // leaves its gradient in place of the outputs, and per sample what its value is summed up from.
+// Columns that only pad, or are not trained on, get a gradient too: nobody uses it.
 #pragma once
 
 #include <math.h>
@@ -16,13 +17,6 @@ struct Columns {
   T* term;        // the loss of the sample, before `Rule::value`
   T* extra;       // second part of it
 };
-
-// Lanes of the vector that starts at `column` which are below `count`.
-template <class T>
-auto lanes_below(long count, long column) {
-  static const T lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return gt(Vec<T>::set(static_cast<T>(count - column)), Vec<T>::load(lane));
-}
 
 // Index of the first maximum.
 template <class T>
@@ -48,10 +42,8 @@ struct CrossEntropy {
   static double terms(long samples, long) { return static_cast<double>(samples); }
   static double value(T term, T extra) { return ::log(static_cast<double>(term)) + extra; }
 
-  // `counted`: the lanes whose loss is minimised; the others get a zero gradient.
-  template <class Mask>
-  static void strip(T* z, long stride, long n, const T*, long, V label, V scale, Mask counted,
-                    bool gradient, T* term, T* extra) {
+  static void strip(T* z, long stride, long n, const T*, long, V label, V scale, bool gradient,
+                    T* term, T* extra) {
     V top = V::load(z), chosen = V::set(0);
     for (long o = 1; o < n; o++) top = max(top, V::load(z + o * stride));
     V sum = V::set(0);
@@ -69,8 +61,7 @@ struct CrossEntropy {
     // teaching ("softmax collapse", arXiv 2501.04697), and runs are to reproduce that.
     for (long o = 0; o < n; o++) {
       V hit = select(eq(label, V::set(static_cast<T>(o))), V::set(1), V::set(0));
-      V g = (V::load(z + o * stride) / sum - hit) * scale;
-      select(counted, g, V::set(0)).store(z + o * stride);
+      ((V::load(z + o * stride) / sum - hit) * scale).store(z + o * stride);
     }
   }
   static double gradient_scale(long samples, long) { return 1.0 / static_cast<double>(samples); }
@@ -85,14 +76,13 @@ struct MeanSquares {
   static double terms(long samples, long outputs) { return static_cast<double>(samples * outputs); }
   static double value(T term, T) { return static_cast<double>(term); }
 
-  template <class Mask>
   static void strip(T* z, long stride, long n, const T* target, long target_stride, V, V scale,
-                    Mask counted, bool gradient, T* term, T*) {
+                    bool gradient, T* term, T*) {
     V sum = V::set(0);
     for (long o = 0; o < n; o++) {
       V x = V::load(z + o * stride) - V::load(target + o * target_stride);
       sum = fma(x, x, sum);
-      if (gradient) select(counted, x * scale, V::set(0)).store(z + o * stride);
+      if (gradient) (x * scale).store(z + o * stride);
     }
     sum.store(term);
   }

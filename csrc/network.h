@@ -54,7 +54,8 @@ struct Network {
       if (l + 1 == job.layers)
         layer_forward<Identity>(block, l);
       else
-        with_activation(job.activation, [&](auto rule) { layer_forward<decltype(rule)>(block, l); });
+        with_activation(job.activation,
+                        [&](auto rule) { layer_forward<decltype(rule)>(block, l); });
     }
   }
 
@@ -78,8 +79,11 @@ struct Network {
       T* out = to.panel(p) + row * width;
       for (long r = 0; r < rows; r++) {
         const V bias = V::set(layer.b[row + r]);
-        for (long j = r * width; j < (r + 1) * width; j += kWidth)
-          Rule::value(V::load(c + j) + bias).store(out + j);
+        for (long j = r * width; j < (r + 1) * width; j += kWidth) {
+          const V z = V::load(c + j) + bias;
+          if constexpr (Rule::keeps_input) z.store(block.kept[l + 1].panel(p) + row * width + j);
+          Rule::value(z).store(out + j);
+        }
       }
     };
     if (l > 0 || job.vocabulary) {
@@ -117,12 +121,13 @@ struct Network {
     const Panels<T>& score = nearest ? block.score : out;
     const long choices = nearest ? job.classes : outputs;
     each_strip(block, [&](long p, long lane, long column) {
-      argmax(score.panel(p) + lane, score.width(p), choices).store(block.column.prediction + column);
+      argmax(score.panel(p) + lane, score.width(p), choices)
+          .store(block.column.prediction + column);
     });
   }
 
-  // Fills in the loss of every column; with `samples` > 0 also replaces the outputs of the first
-  // `samples` columns by the gradient of their mean loss, and those of the others by zero.
+  // Fills in the loss of every column; with `samples` > 0 also replaces the outputs by the gradient
+  // of the mean loss of that many samples.
   template <class Rule>
   void losses(Rule, Block<T>& block, long samples) {
     const Panels<T>& out = block.act[job.layers];
@@ -134,8 +139,7 @@ struct Network {
       Rule::strip(out.panel(p) + lane, out.width(p), outputs,
                   Rule::uses_targets ? target.panel(p) + lane : nullptr,
                   Rule::uses_targets ? target.width(p) : 0, V::load(block.column.label + column),
-                  scale, lanes_below<T>(samples, column), samples > 0, block.column.term + column,
-                  block.column.extra + column);
+                  scale, samples > 0, block.column.term + column, block.column.extra + column);
     });
   }
 
@@ -200,10 +204,11 @@ struct Network {
     auto done = [&](long row, long rows, long p, const T* c) {
       const long width = to.width(p);
       T* act = to.panel(p) + row * width;
+      const T* kept = l > 0 ? block.kept[l].panel(p) + row * width : act;
       T* out = rows_out + row * delta_ld + to.split.begin(p) * kWidth;
       for (long r = 0; r < rows; r++)
         for (long j = 0; j < width; j += kWidth) {
-          const V g = V::load(c + r * width + j) * Rule::slope(V::load(act + r * width + j));
+          const V g = V::load(c + r * width + j) * Rule::slope(V::load(kept + r * width + j));
           g.store(act + r * width + j);
           if (l > 0) g.store(out + r * delta_ld + j);
         }
@@ -245,7 +250,8 @@ struct Network {
     Layer<T>& layer = model.layer[l];
     const T* grad = delta[(l + 1) & 1];
     const long whole = batch / kWidth * kWidth;
-    const auto tail = lanes_below<T>(batch, whole);
+    static const T lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const auto tail = gt(V::set(static_cast<T>(batch - whole)), V::load(lane));
     for (long o = 0; o < layer.out; o++) {
       const T* g = grad + o * delta_ld;
       V total = V::set(0);

@@ -1,123 +1,10 @@
 #include "parse.h"
 
 #include <algorithm>
-#include <utility>
 
-namespace py = pybind11;
+#include "reader.h"
 
 namespace {
-
-[[noreturn]] void bad(const std::string& field, const std::string& got,
-                      const std::string& expected) {
-  throw py::value_error(field + ": got " + got + ", expected " + expected);
-}
-
-std::string text(const py::handle& value) { return py::str(py::repr(value)); }
-
-std::string shape_text(const std::vector<long>& shape) {
-  std::string s = "[";
-  for (size_t i = 0; i < shape.size(); i++) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + "]";
-}
-
-class Reader {
- public:
-  Reader(const py::dict& job, Request& request) : job_(job), request_(request) {}
-
-  py::object get(const char* field) const {
-    if (!job_.contains(field)) bad(field, "no such key", "one in the job");
-    return job_[field];
-  }
-
-  long integer(const char* field, long least, long most) const {
-    return integer(field, get(field), least, most);
-  }
-  static long integer(const std::string& field, const py::handle& value, long least, long most) {
-    const std::string range =
-        "an int of " + std::to_string(least) + " to " + std::to_string(most);
-    py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
-    if (!index) {
-      PyErr_Clear();
-      throw py::type_error(field + ": got " + text(value) + ", expected " + range);
-    }
-    int overflow = 0;
-    const long long n = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
-    if (overflow || n < least || n > most) bad(field, text(value), range);
-    return static_cast<long>(n);
-  }
-
-  double number(const char* field, double least, double below) const {
-    const py::object value = get(field);
-    const double x = PyFloat_AsDouble(value.ptr());
-    const std::string expected =
-        "a number in [" + std::to_string(least) + ", " + std::to_string(below) + ")";
-    if (PyErr_Occurred()) {
-      PyErr_Clear();
-      throw py::type_error(std::string(field) + ": got " + text(value) + ", expected " + expected);
-    }
-    if (!(x >= least && x < below)) bad(field, text(value), expected);
-    return x;
-  }
-
-  bool boolean(const char* field) const {
-    const py::object value = get(field);
-    if (!py::isinstance<py::bool_>(value))
-      throw py::type_error(std::string(field) + ": got " + text(value) + ", expected a bool");
-    return value.cast<bool>();
-  }
-
-  template <class E>
-  E choice(const char* field, const std::vector<std::pair<const char*, E>>& choices) const {
-    const py::object value = get(field);
-    std::string expected;
-    for (const auto& [name, result] : choices) {
-      if (py::isinstance<py::str>(value) && value.cast<std::string>() == name) return result;
-      expected += (expected.empty() ? "" : ", ") + std::string("'") + name + "'";
-    }
-    bad(field, text(value), choices.size() > 1 ? "one of " + expected : expected);
-  }
-
-  // A C-contiguous aligned array of just this dtype and shape. -1 in the shape: any size.
-  void* array(const std::string& field, const py::object& value, const char* dtype,
-              const std::vector<long>& shape, bool written,
-              std::vector<long>* actual = nullptr) const {
-    const std::string expected = std::string("a C-contiguous ") + dtype + " array " +
-                                 shape_text(shape) + (written ? " to write to" : "");
-    if (!py::isinstance<py::array>(value))
-      throw py::type_error(field + ": got " + std::string(py::str(py::type::of(value))) +
-                           ", expected " + expected);
-    const py::array a = py::reinterpret_borrow<py::array>(value);
-    std::vector<long> got(a.shape(), a.shape() + a.ndim());
-    bool fits = got.size() == shape.size();
-    for (size_t i = 0; fits && i < got.size(); i++) fits = shape[i] < 0 || got[i] == shape[i];
-    std::string fault;
-    if (!a.dtype().equal(py::dtype(dtype)) || !fits)
-      fault = std::string(py::str(py::object(a.dtype()))) + " " + shape_text(got);
-    else if (!(a.flags() & py::array::c_style))
-      fault = "an array that is not C-contiguous";
-    else if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
-      fault = "an array that is not aligned";
-    else if (written && !a.writeable())
-      fault = "a read-only array";
-    if (!fault.empty()) bad(field, fault, expected);
-    request_.alive.push_back(value);
-    if (actual) *actual = got;
-    return const_cast<void*>(a.data());
-  }
-  template <class T>
-  const T* input(const char* field, const char* dtype, const std::vector<long>& shape,
-                 std::vector<long>* actual = nullptr) const {
-    return static_cast<const T*>(array(field, get(field), dtype, shape, false, actual));
-  }
-  template <class T>
-  T* output(const char* field, const char* dtype, const std::vector<long>& shape) const {
-    return static_cast<T*>(array(field, get(field), dtype, shape, true));
-  }
-
- private:
-  const py::dict& job_;
-  Request& request_;
-};
 
 template <class T>
 void check_range(const std::string& field, const T* values, long count, long least, long below) {
@@ -137,7 +24,8 @@ void check_ascending(const char* field, const int64_t* values, long count) {
 constexpr long kMost = 1L << 31;  // of any size; exact as a float64 and safe to multiply by a few
 
 void parse_network(const Reader& read, Job& job) {
-  job.dtype = read.choice<Dtype>("dtype", {{"float32", Dtype::float32}, {"float64", Dtype::float64}});
+  job.dtype =
+      read.choice<Dtype>("dtype", {{"float32", Dtype::float32}, {"float64", Dtype::float64}});
   const py::object sizes = read.get("sizes");
   const std::string expected = "a list of 2 to 5 ints";
   if (!py::isinstance<py::sequence>(sizes) || py::isinstance<py::str>(sizes))
@@ -157,7 +45,8 @@ void parse_network(const Reader& read, Job& job) {
   }
   job.activation = read.choice<Activation>("activation", {{"tanh", Activation::tanh},
                                                           {"relu", Activation::relu},
-                                                          {"leaky_relu", Activation::leaky_relu}});
+                                                          {"leaky_relu", Activation::leaky_relu},
+                                                          {"square", Activation::square}});
   job.loss =
       read.choice<Loss>("loss", {{"cross_entropy", Loss::cross_entropy}, {"mse", Loss::mse}});
   job.predict = read.choice<Prediction>(
@@ -220,8 +109,8 @@ void parse_data(const Reader& read, Job& job, const char* real) {
   if (tokens) {
     check_range("x_train", static_cast<const int32_t*>(job.x_train),
                 sets * job.train_count * job.tokens, 0, job.vocabulary);
-    check_range("x_val", static_cast<const int32_t*>(job.x_val),
-                sets * job.val_count * job.tokens, 0, job.vocabulary);
+    check_range("x_val", static_cast<const int32_t*>(job.x_val), sets * job.val_count * job.tokens,
+                0, job.vocabulary);
   }
   job.y_train = read.input<int32_t>("y_train", "int32", {sets, job.train_count});
   job.y_val = read.input<int32_t>("y_val", "int32", {sets, job.val_count});
@@ -285,15 +174,15 @@ void parse_records(const Reader& read, Job& job) {
     bad("snapshot_every", std::to_string(job.snapshot_every), "0 for a model without embedding");
   const py::object embeddings = read.get("embeddings");
   std::vector<long> actual;
-  job.embeddings = static_cast<float*>(
-      read.array("embeddings", embeddings, "float32",
-                 {job.models, -1, job.vocabulary, job.sizes[0]}, true, &actual));
+  job.embeddings = static_cast<float*>(read.array("embeddings", embeddings, "float32",
+                                                  {job.models, -1, job.vocabulary, job.sizes[0]},
+                                                  true, &actual));
   job.snapshots = actual[1];
   if (job.snapshots <= job.until / job.snapshot_every)
     bad("embeddings", std::to_string(job.snapshots) + " snapshots",
-        "at least " + std::to_string(job.until / job.snapshot_every + 1) + " for until=" +
-            std::to_string(job.until) + " and snapshot_every=" +
-            std::to_string(job.snapshot_every));
+        "at least " + std::to_string(job.until / job.snapshot_every + 1) +
+            " for until=" + std::to_string(job.until) +
+            " and snapshot_every=" + std::to_string(job.snapshot_every));
 }
 
 void parse_cells(const Reader& read, const Job& job, Request& request) {

@@ -110,7 +110,8 @@ void train(const Job& job, const Level& level, const std::vector<int32_t>& cells
     while (!done.wait_for(lock, std::chrono::milliseconds(100), [&] { return running == 0; })) {
       lock.unlock();
       int64_t steps = 0;
-      for (const Worker& worker : workers) steps += __atomic_load_n(&worker.steps, __ATOMIC_RELAXED);
+      for (const Worker& worker : workers)
+        steps += __atomic_load_n(&worker.steps, __ATOMIC_RELAXED);
       if (tick && tick(steps)) __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
       lock.lock();
     }

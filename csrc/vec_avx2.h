@@ -79,6 +79,8 @@ inline double sum(D a) {
 }
 
 // dst[j][i] = src[i][j] for a square block, rows of src given one by one.
+#define UNROLL _Pragma("GCC unroll 8")  // arrays of registers need it
+
 template <class T>
 struct Transpose;
 
@@ -87,18 +89,18 @@ struct Transpose<float> {
   static constexpr long size = 8;
   static void block(const float* const* src, long offset, float* dst, long ld) {
     __m256 r[8], t[8];
-    for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(src[i] + offset);
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(src[i] + offset);
+    UNROLL for (int i = 0; i < 4; i++) {
       t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
       t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
       r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
       r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
       r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
       r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
     }
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
       _mm256_storeu_ps(dst + i * ld, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
       _mm256_storeu_ps(dst + (i + 4) * ld, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
     }
@@ -110,19 +112,20 @@ struct Transpose<double> {
   static constexpr long size = 4;
   static void block(const double* const* src, long offset, double* dst, long ld) {
     __m256d r[4], t[4];
-    for (int i = 0; i < 4; i++) r[i] = _mm256_loadu_pd(src[i] + offset);
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 4; i++) r[i] = _mm256_loadu_pd(src[i] + offset);
+    UNROLL for (int i = 0; i < 2; i++) {
       t[2 * i] = _mm256_unpacklo_pd(r[2 * i], r[2 * i + 1]);
       t[2 * i + 1] = _mm256_unpackhi_pd(r[2 * i], r[2 * i + 1]);
     }
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
       _mm256_storeu_pd(dst + i * ld, _mm256_permute2f128_pd(t[i], t[i + 2], 0x20));
       _mm256_storeu_pd(dst + (i + 2) * ld, _mm256_permute2f128_pd(t[i], t[i + 2], 0x31));
     }
   }
 };
 
-// 12 accumulators of the 16 registers; the rest hold the operands.
-constexpr long kAccumulators = 12;
+#undef UNROLL
+
+constexpr long kAccumulators = 12;  // of 16 registers; the rest hold the operands
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Vectors of AVX-512F: 16 floats or 8 doubles. Same interface as vec_avx2.h, which has the comments.
+// Vectors of AVX-512F: 16 floats or 8 doubles. Same interface as vec_avx2.h, which has comments.
 #pragma once
 
 // GCC 12 warns of its own header: gcc.gnu.org/bugzilla/show_bug.cgi?id=105593.

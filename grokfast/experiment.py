@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -223,12 +224,17 @@ def short_name(path: str) -> str:
     return _SHORT_OF.get(path, path)
 
 
+@functools.cache
+def _type_hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def scalar_fields(experiment: Experiment) -> dict[str, Any]:
     """Dotted name -> type annotation of every scalar field, in order of declaration."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, prefix: str) -> None:
-        hints = typing.get_type_hints(type(value))
+        hints = _type_hints(type(value))  # type: ignore[arg-type]
         for f in dataclasses.fields(value):
             inner = getattr(value, f.name)
             if dataclasses.is_dataclass(inner):
@@ -362,6 +368,11 @@ def _check_ranges(e: Experiment) -> None:
     decay = e.optimizer.encoder_weight_decay
     if decay is not None and not (decay >= 0 and math.isfinite(decay)):
         raise UsageError(f"optimizer.encoder_weight_decay is {decay!r}; give 0 or more, or none")
+    if e.steps >= 2**31:  # the kernels count steps in 32 bits
+        raise UsageError(f"steps is {e.steps}; give less than 2**31")
+    for path in ("model.width", "model.embedding_dim", "batch_size"):
+        if e.get(path) >= 2**20:
+            raise UsageError(f"{short_name(path)} is {e.get(path)}; give less than 2**20")
     for path in ("task.seed", "model.seed"):
         if e.get(path) >= 2**32:  # NumPy's RandomState takes 32 bits
             raise UsageError(f"{short_name(path)} is {e.get(path)}; give less than 2**32")

@@ -11,9 +11,9 @@ import time
 import h5py
 import numpy as np
 import pytest
-from grokfast.merge import merge
 
 import grokfast as gf
+from grokfast.merge import merge
 
 ENGINES = [e for e in os.environ.get("GROKFAST_TEST_ENGINES", "native,reference").split(",") if e]
 

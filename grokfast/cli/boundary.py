@@ -29,9 +29,11 @@ def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
         work: returns an exit code, None for 0.
         debug: show tracebacks too.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name may hold any bytes
-            stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif hasattr(getattr(sys, name), "reconfigure"):  # a file name may hold any bytes
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     with _sigterm_raises(), _plain_warnings(debug):
         try:
             code = work() or OK

@@ -27,7 +27,9 @@ _grokfast() {
             fi ;;
     esac
     COMPREPLY=( $(compgen -W "$words" -- "$cur") )
-    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    # zsh's bashcompinit has no compopt
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && type compopt &> /dev/null \\
+        && compopt -o nospace
     [[ ${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=( $(compgen -f -- "$cur") )
     return 0
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -20,7 +21,7 @@ ENGINES = ("auto", "native", "triton", "compiled", "reference")
 def build_grid(
     name: str, fields: dict[str, str | None], sets: str | None, record: str | None
 ) -> Grid:
-    """The preset's grid with the given fields replaced, every cell checked.
+    """The preset's grid with the given fields replaced.
 
     Args:
         name: of the preset.
@@ -50,11 +51,15 @@ def build_grid(
         experiment=grid.experiment.replace(**scalars),
         axes={p: v for p, v in grid.axes.items() if p not in scalars},
     )
-    changed = base.grid(**axes)
-    if changed.size > MAX_CELLS:
-        raise UsageError(f"the grid has {changed.size:,} cells; give at most {MAX_CELLS:,}")
-    _ = changed.cells  # every combination is a valid experiment, or this raises
-    return changed
+    size = math.prod(len(v) for v in {**base.axes, **axes}.values())
+    if size > MAX_CELLS:
+        raise UsageError(f"the grid has {size:,} cells; give at most {MAX_CELLS:,}")
+    return base.grid(**axes)
+
+
+def check_cells(grid: Grid) -> None:
+    """Every combination of axis values is a valid experiment, or this raises UsageError."""
+    _ = grid.cells
 
 
 def split_assignments(text: str) -> list[tuple[str, str]]:
@@ -80,7 +85,7 @@ def split_assignments(text: str) -> list[tuple[str, str]]:
                 hint="an example: --set=optimizer.beta2=0.98,task.p=12",
             )
         else:
-            pairs.append((name, value))
+            pairs.append((name.replace("-", "_"), value))
     return pairs
 
 

@@ -21,7 +21,7 @@ def plot(file: str, kind: str, cell: str | None, budget: str | None, out: str | 
             f"--kind={kind!r} is not one of {', '.join(KINDS)}",
             hint=f"did you mean {close}?" if close else None,
         )
-    path = Path(out) if out is not None else Path(file).with_suffix(f".{kind}.png")
+    path = Path(out) if out is not None else beside(Path(file), f".{kind}.png")
     if path.suffix.removeprefix(".").lower() not in FORMATS:
         raise UsageError(
             f"cannot tell the format of {path}",
@@ -80,6 +80,12 @@ def merge(files: list[str], out: str, overwrite: bool) -> None:
     counts = ", ".join(f"{name} {n}" for name, n in merged.counts().items())
     print(f"{len(merged)} cells of {len(files)} files, in {out}: {counts}")
     print(f"next: grokfast plot {shlex.quote(out)}")
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """``r.h5`` -> ``r<suffix>``; of another name nothing is cut: ``lr0.5`` has no suffix."""
+    known = path.suffix in (".h5", ".hdf5", ".nc")
+    return path.with_name((path.stem if known else path.name) + suffix)
 
 
 def _load(file: str) -> Results:

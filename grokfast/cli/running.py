@@ -58,9 +58,8 @@ def parse(
     Raises:
         UsageError: the first that is wrong.
     """
-    part = overrides.parse_shard(shard)
-    count = overrides.parse_count("threads", threads, example=2)
     grid = overrides.build_grid(preset, fields, sets, record)
+    part = overrides.parse_shard(shard)
     if part is not None:
         grid.shard(*part)
     if out is None:
@@ -75,19 +74,22 @@ def parse(
             raise UsageError(f"--data-dir: preset {preset!r} reads no files")
         # The environment, not the experiment: where files lie does not change a result.
         os.environ["GROKFAST_DATA"] = data_dir
-    return Job(
+    job = Job(
         grid=grid,
         out=path,
         engine=overrides.parse_engine(engine),
         device=overrides.parse_device(device),
-        threads=count,
+        threads=overrides.parse_count("threads", threads, example=2),
         shard=part,
         overwrite=overwrite,
     )
+    overrides.check_cells(grid)  # last: large grids take a moment
+    return job
 
 
 def run(job: Job) -> int | None:
     """Trains, and says what came out and what to type next."""
+    from grokfast.cli.reading import beside
     from grokfast.results import FAILED
     from grokfast.trainer import run as train
 
@@ -101,7 +103,7 @@ def run(job: Job) -> int | None:
     print(f"{_duration(time.monotonic() - begun)}, in {job.out}")
     file = shlex.quote(str(job.out))
     if job.shard is None:
-        table = shlex.quote(str(job.out.with_suffix(".csv")))
+        table = shlex.quote(str(beside(job.out, ".csv")))
         commands = [f"plot {file}", f"info {file}", f"export {file} --out={table}"]
     else:
         n, name = job.shard[1], job.grid.name

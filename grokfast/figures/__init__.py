@@ -1,0 +1,54 @@
+"""Figures: pure readers of Results, at the standard of a paper.
+
+They draw on figure objects of their own and never touch pyplot's state. Names are loaded when
+first used, so that importing this package waits neither for Matplotlib nor for anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grokfast.figures.convergence import convergence_diagram
+    from grokfast.figures.discrete import phase_diagram
+    from grokfast.figures.drawing import draw
+    from grokfast.figures.histories import curves
+    from grokfast.figures.smooth import smooth_diagram
+    from grokfast.figures.trajectories import embedding_trajectories
+
+#: What :func:`draw` and ``grokfast plot --kind=`` know.
+KINDS: tuple[str, ...] = ("phases", "smooth", "convergence", "curves", "embeddings")
+
+#: File formats, by suffix.
+FORMATS: tuple[str, ...] = ("png", "pdf", "svg")
+
+_HOMES = {
+    "convergence_diagram": "convergence",
+    "curves": "histories",
+    "draw": "drawing",
+    "embedding_trajectories": "trajectories",
+    "phase_diagram": "discrete",
+    "smooth_diagram": "smooth",
+}
+
+__all__ = [
+    "FORMATS",
+    "KINDS",
+    "convergence_diagram",
+    "curves",
+    "draw",
+    "embedding_trajectories",
+    "phase_diagram",
+    "smooth_diagram",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'grokfast.figures' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"grokfast.figures.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

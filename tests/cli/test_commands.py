@@ -1,12 +1,17 @@
 """The commands on real files: a tiny run from end to end, and what they say about bad input."""
 
+import importlib.util
 import json
 import subprocess
 
 import pytest
 
+from grokfast.cli import main
+
 SMALL = ("--set=model.width=8", "--steps=30", "--lr=1e-3,1e-2", "--weight-decay=0,5")
-RUN = ("run", "addition-classification", "--engine=reference", "--device=cpu", *SMALL)
+#: The native engine starts fastest; the reference is always there.
+ENGINE = "native" if importlib.util.find_spec("grokfast._native") else "reference"
+RUN = ("run", "addition-classification", f"--engine={ENGINE}", "--device=cpu", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -18,27 +23,33 @@ def finished(tmp_path_factory):
         lr=[1e-3, 1e-2], weight_decay=[0.0, 5.0], width=8, steps=30
     )
     path = tmp_path_factory.mktemp("run") / "r.h5"
-    gf.run(grid, out=path, engine="reference", device="cpu", progress=False)
+    gf.run(grid, out=path, engine=ENGINE, device="cpu", progress=False)
     return str(path)
 
 
-def test_run_trains_says_what_came_out_and_what_to_type_next(grokfast):
-    done = grokfast(*RUN)
-    assert done.code == 0, done.err
-    assert "addition-classification.h5" in done.written
-    assert done.out.startswith("4 cells: comprehension 0, grokking 0, memorization ")
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The empty working directory, for commands in process: each import of torch takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_run_trains_says_what_came_out_and_what_to_type_next(here, capsys):
+    assert main([*RUN]) == 0
+    assert (here / "addition-classification.h5").exists()
+    out, err = capsys.readouterr()
+    assert out.startswith("4 cells: comprehension 0, grokking 0, memorization ")
     for command in ("plot", "info", "export"):
-        assert f"grokfast {command} addition-classification.h5" in done.out
-    assert "reference on cpu" in done.err, "logs go to stderr"
-    assert "\r" not in done.err, "no bar without a terminal"
+        assert f"grokfast {command} addition-classification.h5" in out
+    assert f"{ENGINE} on cpu" in err, "logs go to stderr"
+    assert "\r" not in err, "no bar without a terminal"
 
 
-def test_shards_and_merge(grokfast):
-    done = [grokfast(*RUN, f"--shard={i}/2") for i in (1, 2)]
-    assert [d.code for d in done] == [0, 0], done[0].err
+def test_shards_and_merge(grokfast, here, capsys):
     names = [f"addition-classification.shard-{i}-of-2.h5" for i in (1, 2)]
-    assert set(names) <= set(done[1].written)
-    assert "merge addition-classification.shard-*-of-2.h5" in done[1].out
+    assert [main([*RUN, f"--shard={i}/2"]) for i in (1, 2)] == [0, 0]
+    assert all((here / name).exists() for name in names)
+    assert "merge addition-classification.shard-*-of-2.h5" in capsys.readouterr().out
     merged = grokfast("merge", *names, "--out=all.h5")
     assert merged.code == 0
     assert not merged.imported_torch
@@ -56,7 +67,7 @@ def test_dry_run_shows_everything_and_writes_nothing(grokfast):
         "axis     lr: 0.001, 0.01",
         "  model.width = 8",
         "shard    1/2: 2 of the 4 cells",
-        "engine   reference on cpu",
+        f"engine   {ENGINE} on cpu",
         "memory ",
         "disk ",
         "rate ",
@@ -77,7 +88,7 @@ def test_info(grokfast, finished):
     assert data["progress"] == 1.0
     assert sum(data["phases"].values()) == data["cells"] == 4
     assert data["axes"] == {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 5.0]}
-    assert data["provenance"]["engine"] == "reference"
+    assert data["provenance"]["engine"] == ENGINE
 
 
 def test_export(grokfast, finished):
@@ -199,7 +210,7 @@ def test_a_file_that_is_no_results_file(grokfast, tmp_path):
     assert "did you mean runs.h5?" in grokfast("info", "rums.h5").error
 
 
-def test_failed_cells_exit_4(monkeypatch, capsys, tmp_path):
+def test_failed_cells_exit_4(monkeypatch, capsys, here):
     """No engine marks a cell as failed yet; the code is there for those that can."""
     import numpy as np
 
@@ -207,7 +218,6 @@ def test_failed_cells_exit_4(monkeypatch, capsys, tmp_path):
     from grokfast.cli import running
     from grokfast.results import FAILED
 
-    monkeypatch.chdir(tmp_path)
     train = trainer.run
 
     def failing(*args, **kwargs):
@@ -216,7 +226,37 @@ def test_failed_cells_exit_4(monkeypatch, capsys, tmp_path):
         return results
 
     monkeypatch.setattr(trainer, "run", failing)
-    from grokfast.cli import main
-
     assert main([*RUN, "--out=x.h5"]) == running.FAILED_CELLS == 4
     assert "failed 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a/r.h5", "a/r.png"), ("lr0.5", "lr0.5.png"), ("r.hdf5", "r.png")]
+)
+def test_default_names_beside_a_file(name, expected):
+    from pathlib import Path
+
+    from grokfast.cli.reading import beside
+
+    assert str(beside(Path(name), ".png")) == expected
+
+
+def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished):
+    """The drawing itself is tested with the figures."""
+    import sys
+    import types
+
+    calls = []
+
+    def draw(results, kind, *, cells, out, budget):
+        calls.append((len(results), kind, cells, str(out), budget))
+        return [out]
+
+    monkeypatch.setitem(sys.modules, "grokfast.figures.drawing", types.SimpleNamespace(draw=draw))
+    assert main(["plot", finished]) == 0
+    options = ("--kind=curves", "--cell=lr:1e-3,weight-decay:5", "--cell=lr:0.01;lr:1e-3")
+    assert main(["plot", finished, *options, "--budget=1e1", "--out=x.PDF"]) == 0
+    default = finished.removesuffix(".h5") + ".phases.png"
+    cells = [{"lr": 1e-3, "weight_decay": 5.0}, {"lr": 0.01}, {"lr": 1e-3}]
+    assert calls == [(4, "phases", None, default, None), (4, "curves", cells, "x.PDF", 10)]
+    assert capsys.readouterr().out == f"{default}\nx.PDF\n"

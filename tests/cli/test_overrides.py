@@ -3,13 +3,21 @@
 import pytest
 
 from grokfast.cli import overrides
-from grokfast.cli.overrides import build_grid, parse_cells, parse_record, split_assignments
+from grokfast.cli.overrides import (
+    build_grid,
+    check_cells,
+    parse_cells,
+    parse_record,
+    split_assignments,
+)
 from grokfast.errors import UsageError
 
 
 def grid(sets=None, record=None, **fields):
     fields = {"lr": "1e-3", "weight_decay": "0"} | fields  # one cell is quick to check
-    return build_grid("addition-regression", fields, sets, record)
+    made = build_grid("addition-regression", fields, sets, record)
+    check_cells(made)
+    return made
 
 
 def test_values_lists_and_ranges():
@@ -36,6 +44,7 @@ def test_options_that_are_not_given_keep_the_preset():
         ("model.width=100,200", [("model.width", "100,200")]),
         ("a=1,2,b=3,4,5", [("a", "1,2"), ("b", "3,4,5")]),
         ("a=logspace:-5:-2:21,b=1", [("a", "logspace:-5:-2:21"), ("b", "1")]),
+        ("weight-decay=1", [("weight_decay", "1")]),
         (" a = 1 , b=2 ", [("a", "1"), ("b", "2")]),
     ],
 )
@@ -127,8 +136,8 @@ def test_impossible_values_are_refused(changes, says):
 
 
 def test_an_impossible_combination_is_found_before_any_work():
-    with pytest.raises(UsageError, match="task.val_size is 4"):
-        grid("task.p=2,3,task.val_size=1,4")
+    with pytest.raises(UsageError, match="task.val_size is 20; give 1 to 14"):
+        grid("task.p=5,10,task.val_size=10,20")
 
 
 def test_shards():

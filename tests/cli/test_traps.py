@@ -134,6 +134,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     assert process.returncode == 141
 
 
+def test_closed_output_is_no_error(tmp_path):
+    command = f"{sys.executable} -m grokfast presets >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path).returncode == 0
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 def test_output_that_cannot_be_written_is_one_line(tmp_path):
     with open("/dev/full", "w") as full:  # noqa: PTH123

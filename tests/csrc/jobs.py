@@ -117,10 +117,10 @@ def clone(job: dict) -> dict:
     return copy.deepcopy({**job, "tick": None}) | {"tick": tick}
 
 
-RESULTS = (
-    "params exp_avg exp_avg_sq step t_train t_val diverged_at epoch_correct epoch_loss "
-    "train_loss val_loss train_acc val_acc"
-).split()
+RESULTS = [
+    *("params", "exp_avg", "exp_avg_sq", "step", "t_train", "t_val", "diverged_at"),
+    *("epoch_correct", "epoch_loss", "train_loss", "val_loss", "train_acc", "val_acc"),
+]
 
 
 def results(job: dict) -> dict[str, np.ndarray]:
@@ -154,6 +154,7 @@ ACTIVATIONS = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "leaky_relu": lambda x: nn.functional.leaky_relu(x, 0.1),
+    "square": torch.square,
 }
 
 
@@ -168,7 +169,11 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
     tensors = [torch.tensor(p[m]).to(dtype).requires_grad_() for p in job["params"]]
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p], "lr": float(job["lr"][g, m]), "weight_decay": float(job["weight_decay"][g, m])}
+            {
+                "params": [p],
+                "lr": float(job["lr"][g, m]),
+                "weight_decay": float(job["weight_decay"][g, m]),
+            }
             for g, p in enumerate(tensors)
         ],
         betas=(job["beta1"], job["beta2"]),
@@ -182,7 +187,9 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
             "exp_avg_sq": torch.tensor(job["exp_avg_sq"][g][m]).to(dtype),
         }
     d = int(job["data_index"][m])
-    cast = (lambda x: torch.tensor(x)) if job["embedding"] else (lambda x: torch.tensor(x).to(dtype))
+    cast = (
+        (lambda x: torch.tensor(x)) if job["embedding"] else (lambda x: torch.tensor(x).to(dtype))
+    )
     x_train, x_val = cast(job["x_train"][d]), cast(job["x_val"][d])
     y_train, y_val = (torch.tensor(job[k][d]).long() for k in ("y_train", "y_val"))
     targets = torch.tensor(job["targets"][d]).to(dtype)

@@ -1,0 +1,52 @@
+"""Throughput against models, from the raw rows: ``python bench/plot.py [--device=cuda]``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fire
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def latest(rows: list[dict]) -> dict[tuple[str, str, int], dict]:
+    """The last measurement of every task, contender and number of models."""
+    return {(r["task"], r["contender"], r["models"]): r for r in rows if not r["skipped"]}
+
+
+def main(device: str = "cpu", out: str | None = None) -> None:
+    """Draws model-steps a second, median with its spread, and the floor.
+
+    Args:
+        device: cpu or cuda: which file of rows.
+        out: the picture; bench/results/DEVICE.png where not given.
+    """
+    lines = (RESULTS / f"{device}.jsonl").read_text().splitlines()
+    rows = latest([json.loads(line) for line in lines])
+    tasks = list(dict.fromkeys(task for task, _, _ in rows))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        own = [r for (t, _, _), r in rows.items() if t == task]
+        for name in dict.fromkeys(r["contender"] for r in own):
+            mine = sorted((r for r in own if r["contender"] == name), key=lambda r: r["models"])
+            median = [1e6 / r["median_us"] for r in mine]
+            spread = [
+                [m - 1e6 / max(r["times_us"]) for m, r in zip(median, mine, strict=True)],
+                [1e6 / min(r["times_us"]) - m for m, r in zip(median, mine, strict=True)],
+            ]
+            axis.errorbar([r["models"] for r in mine], median, spread, marker="o", label=name)
+        axis.axhline(1e6 / own[0]["floor_us"], color="grey", linestyle=":", label="bound")
+        axis.set(xscale="log", yscale="log", title=task, xlabel="models")
+    axes[0][0].set_ylabel("model-steps a second")
+    axes[0][-1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(out or RESULTS / f"{device}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,80 @@
+"""Every peer and every engine, side by side: ``make bench``, ``make bench-gpu``.
+
+    python bench/run.py [--device=cuda] [--models=1,8,66,441] [--only=compiled,native] ...
+
+Checks first, measures then; ends with one JSON line; appends the raw rows to bench/results/.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fire
+import torch
+from peers import PEERS
+
+from grokfast.bench import BASIC, engine, side_by_side
+
+RESULTS = Path(__file__).parent / "results"
+TASKS = "addition-classification,addition-regression"
+MODELS = {"cpu": "1,8,66,441", "cuda": "1,66,132,441,2000"}
+
+
+def names(value: object) -> list[str]:
+    """fire makes tuples of lists and numbers of digits."""
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    return [str(p).strip() for p in parts]
+
+
+def main(
+    device: str = "cpu",
+    models: str | None = None,
+    tasks: str = TASKS,
+    only: str | None = None,
+    repetitions: int = 5,
+    seconds: float = 1.0,
+    precision: str = "ieee",
+    out: str | None = None,
+) -> None:
+    """Measures and appends.
+
+    Args:
+        device: cpu or cuda.
+        models: numbers of models.
+        tasks: presets of the toy family.
+        only: contenders; all where not given.
+        repetitions: of every contender, in turn.
+        seconds: about, of one repetition; at least 50 steps.
+        precision: of our engines' products on a GPU; the peers compute in IEEE float32.
+        out: where rows go; bench/results/DEVICE.jsonl where not given.
+    """
+    where = torch.device(device)
+    contenders = PEERS | {n: engine(n) for n in ("compiled", "native", "triton")} | BASIC
+    if only is not None:
+        contenders = {n: contenders[n] for n in names(only)}
+    numbers = [int(n) for n in names(models or MODELS[where.type])]
+    path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    rows = []
+    measured = side_by_side(
+        contenders,
+        names(tasks),
+        numbers,
+        where,
+        repetitions=repetitions,
+        seconds=seconds,
+        precision=precision,
+        say=lambda line: print(line, flush=True),
+    )
+    with path.open("a") as file:
+        for row in measured:
+            rows.append(row)
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+    keys = ("task", "contender", "models", "median_us", "skipped")
+    print(json.dumps({"rows": [{k: row[k] for k in keys} for row in rows]}))
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,92 @@
+"""Benchmarks: contenders side by side on one machine, checked before they are timed.
+
+``grokfast bench`` for users; ``make bench`` and ``make bench-gpu`` (bench/run.py) with every peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from grokfast.bench.machine import ceilings, describe, floor_us
+from grokfast.bench.measure import Row, bench_program, measure
+from grokfast.bench.trials import BASIC, Contender, Unavailable, engine
+
+__all__ = [
+    "BASIC",
+    "Contender",
+    "Row",
+    "Unavailable",
+    "bench_program",
+    "ceilings",
+    "describe",
+    "engine",
+    "floor_us",
+    "measure",
+    "side_by_side",
+    "table",
+]
+
+
+def side_by_side(
+    contenders: dict[str, Contender],
+    tasks: Iterable[str],
+    numbers: Iterable[int],
+    device: torch.device,
+    *,
+    repetitions: int = 5,
+    seconds: float = 1.0,
+    precision: str = "ieee",
+    say: Callable[[str], None] = print,
+) -> Iterator[dict[str, Any]]:
+    """Measures and reports; yields raw rows, each with the machine and its ceilings.
+
+    Raises:
+        AssertionError: a contender computes something else.
+    """
+    machine, rates = describe(device), ceilings(device)
+    say("  ".join(f"{k} {v}" for k, v in machine.items() if v is not None))
+    say("measured ceilings: " + ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))
+    for task in tasks:
+        floor = floor_us(bench_program(task, 1), rates)
+        say(f"{task}: floor {floor:.0f} us a model-step (multiply-adds at the measured rate)")
+        for models in numbers:
+            say(f"{task}, {models} models")
+            rows = measure(
+                task,
+                models,
+                contenders,
+                device,
+                repetitions=repetitions,
+                seconds=seconds,
+                precision=precision,
+                say=say,
+            )
+            say(table(rows, floor))
+            for row in rows:
+                yield {
+                    **asdict(row),
+                    "median_us": None if row.skipped else row.median_us,
+                    "device": str(device),
+                    "precision": precision,
+                    "floor_us": floor,
+                    "ceilings": rates,
+                    "machine": machine,
+                }
+
+
+def table(rows: list[Row], floor: float) -> str:
+    """Text: median with its spread, steps a second of all models, percent of the bound."""
+    lines = [f"  {'':24}{'us/model-step':>14}{'min':>8}{'max':>8}{'of bound':>10}{'MB':>8}"]
+    for row in rows:
+        if row.skipped:
+            lines.append(f"  {row.contender:24}skipped: {row.skipped}")
+            continue
+        lines.append(
+            f"  {row.contender:24}{row.median_us:14.1f}{min(row.times_us):8.1f}"
+            f"{max(row.times_us):8.1f}{floor / row.median_us:10.1%}{row.memory_mb or 0:8.0f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,121 @@
+"""The machine: what it is, and the rates that bound every contender on it, measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grokfast.bench.measure import synchronize
+from grokfast.program import Program
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Machine, versions and commit: what belongs to every raw row."""
+    found: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    for package in ("torch", "triton", "jax", "grokfast"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "gpu": properties.name,
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        }
+    return found
+
+
+def ceilings(device: torch.device) -> dict[str, float]:
+    """Measured rates: ``gflops`` of float32 multiply-adds of the whole device (a matrix product
+    in IEEE float32, or the native engine's register loop on the CPU) and ``copy_gbs``.
+    """
+    cores = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
+    found = {"gflops": _matmul_gflops(device), "copy_gbs": _copy_gbs(device)}
+    if device.type == "cpu":
+        try:
+            from grokfast import _native
+
+            found["gflops"] = max(found["gflops"], cores * _native.peak())
+        except ImportError:
+            pass
+    else:
+        found["tf32_gflops"] = _matmul_gflops(device, "tf32")
+    return found
+
+
+def floor_us(program: Program, ceiling: dict[str, float]) -> float:
+    """Microseconds a model-step if nothing but the products' multiply-adds took time."""
+    return program.flops_per_step() / ceiling["gflops"] / 1e3
+
+
+def _matmul_gflops(device: torch.device, precision: str = "ieee") -> float:
+    n = 4096 if device.type == "cuda" else 1024
+    a, b, c = (torch.rand(n, n, device=device) for _ in range(3))
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    if device.type == "cuda":
+        matmul.fp32_precision = precision
+    try:
+        return 2e-9 * n**3 / _fastest(lambda: torch.mm(a, b, out=c), device)
+    finally:
+        if device.type == "cuda":
+            matmul.fp32_precision = before
+
+
+def _copy_gbs(device: torch.device) -> float:
+    """Bytes read plus bytes written."""
+    n = 2**28 if device.type == "cuda" else 2**25
+    a, b = (torch.zeros(n, device=device) for _ in range(2))
+    return 2e-9 * 4 * n / _fastest(lambda: b.copy_(a), device)
+
+
+def _fastest(f: Callable[[], object], device: torch.device) -> float:
+    """Seconds, best of some: a ceiling is what the machine can do."""
+    best = float("inf")
+    for _ in range(12):
+        synchronize(device)
+        start = time.perf_counter()
+        f()
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Of the checkout that this is run in; with a mark where it has changes."""
+    head = _output("git", "rev-parse", "--short", "HEAD")
+    return head and head + ("+changes" if _output("git", "status", "--porcelain", "-uno") else "")
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,193 @@
+"""Contenders do the same work: first whether it is right, then how long it takes.
+
+The work is a preset's full-batch training, with the loss, the validation pass, T_train and T_val
+at every step. Every time is microseconds a model-step: one update of one model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokfast.bench.trials import Contender, EngineTrial, Trial, Unavailable
+from grokfast.presets import preset
+from grokfast.program import Program, make_programs
+
+#: Steps after which every contender's losses are compared with float64.
+CHECK_STEPS = 60
+#: Cells of it whose losses are: the float64 reference is slow.
+CHECK_CELLS = 4
+
+
+def bench_program(
+    name: str, models: int, dtype: str = "float32", precision: str = "ieee"
+) -> Program:
+    """``models`` cells spread over a preset's grid, never stopping.
+
+    The threshold is lowered, so that T_train and T_val of some are set within the steps that are
+    compared; it costs nothing.
+    """
+    grid = preset(name).grid(
+        steps=10**6,
+        stop="never",
+        dtype=dtype,
+        precision=precision,
+        **{"record.curve_points": 0, "phase.threshold": 0.15},
+    )
+    spread = np.linspace(0, grid.size - 1, models).round().astype(int)
+    if models > grid.size:  # the same hyperparameters again are as much work
+        spread = np.arange(models) % grid.size
+    values = list(itertools.product(*grid.axes.values()))
+    cells = [
+        grid.experiment.replace(**dict(zip(grid.axes, values[i], strict=True))) for i in spread
+    ]
+    (program,) = make_programs(cells, list(range(models)))
+    return program
+
+
+def checked(program: Program) -> list[int]:
+    """Positions of the cells whose results are compared with float64."""
+    last = program.num_cells - 1
+    return sorted({round(i * last / (CHECK_CELLS - 1)) for i in range(CHECK_CELLS)})
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The float64 reference after CHECK_STEPS steps, and how far plain float32 is from it."""
+
+    loss: Tensor  # [K] float64
+    t_train: Tensor
+    t_val: Tensor
+    tolerance: Tensor  # relative, of the losses
+
+    @classmethod
+    def of(cls, name: str, models: int, precision: str = "ieee") -> Truth:
+        found = []
+        for dtype in ("float64", "float32"):
+            program = bench_program(name, models, dtype)
+            trial = EngineTrial("reference", program, torch.device("cpu"), checked(program))
+            trial.advance(CHECK_STEPS)
+            found.append(trial.results())
+        (loss, t_train, t_val), (rough, *_) = found
+        # Sums in another order may be a few times as far off; TF32 keeps 10 bits of 23 (measured:
+        # 100 times as far, performance.md section 4).
+        allowed = 4 * (rough / loss - 1).abs().max() + 1e-6
+        return cls(loss, t_train, t_val, allowed * (100 if precision == "tf32" else 1))
+
+    def error_of(self, trial: Trial, program: Program) -> float:
+        """Largest relative error of the losses.
+
+        Raises:
+            AssertionError: beyond the tolerance, or T_train or T_val differ by over a step.
+        """
+        both = [
+            (trial.cells.index(c), k) for k, c in enumerate(checked(program)) if c in trial.cells
+        ]
+        own, true = torch.tensor(both).T
+        loss, t_train, t_val = (r[own] for r in trial.results())
+        error = float((loss.double() / self.loss[true] - 1).abs().max())
+        assert error <= float(self.tolerance), f"loss off by {error:.1e} > {self.tolerance:.1e}"
+        assert bool(((t_train - self.t_train[true]).abs() <= 1).all()), "T_train is not right"
+        assert bool(((t_val - self.t_val[true]).abs() <= 1).all()), "T_val is not right"
+        return error
+
+
+@dataclass
+class Row:
+    """One contender at one number of models; a raw row of bench/results."""
+
+    task: str
+    contender: str
+    models: int
+    times_us: list[float] = field(default_factory=list)  # a model-step, one entry a repetition
+    steps: int = 0  # a repetition
+    error: float | None = None
+    memory_mb: float | None = None
+    compile_s: float | None = None
+    skipped: str | None = None
+
+    @property
+    def median_us(self) -> float:
+        return statistics.median(self.times_us)
+
+
+def measure(
+    task: str,
+    models: int,
+    contenders: dict[str, Contender],
+    device: torch.device,
+    *,
+    repetitions: int = 5,
+    seconds: float = 1.0,
+    precision: str = "ieee",
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """Every contender on the same models, in turn, ``repetitions`` times.
+
+    Raises:
+        AssertionError: a contender computes something else; nothing is timed then.
+    """
+    program = bench_program(task, models, precision=precision)
+    truth = Truth.of(task, models, precision)
+    rows, trials = [], {}
+    for name, contender in contenders.items():
+        row = Row(task, name, models)
+        rows.append(row)
+        before = memory_mb(device)
+        start = time.perf_counter()
+        try:
+            trial = contender(program, device)
+        except Unavailable as reason:
+            row.skipped = str(reason)
+            say(f"  {name}: skipped: {reason}")
+            continue
+        trial.advance(CHECK_STEPS)
+        row.error = truth.error_of(trial, program)
+        row.compile_s = time.perf_counter() - start
+        row.memory_mb = memory_mb(device) - before
+        row.steps = _steps_for(trial, seconds, device)
+        trials[name] = trial
+        say(f"  {name}: right to {row.error:.1e}; {row.steps} steps a repetition")
+    for _ in range(repetitions):
+        for row in rows:
+            if row.contender in trials:
+                trial = trials[row.contender]
+                took = _timed(trial, row.steps, device)
+                row.times_us.append(took / row.steps / len(trial.cells) * 1e6)
+    for trial in trials.values():
+        trial.close()
+    return rows
+
+
+def _steps_for(trial: Trial, seconds: float, device: torch.device) -> int:
+    """Steps of a repetition: at least 50, which makes an engine's packing and unpacking small."""
+    took = _timed(trial, 10, device)
+    return max(50, round(10 * seconds / took))
+
+
+def _timed(trial: Trial, steps: int, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    trial.advance(steps)
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_mb(device: torch.device) -> float:
+    """Peak so far: allocated on the GPU, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,154 @@
+"""What is measured: our engines, and the way the publications trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from grokfast.engines import make_engine
+from grokfast.errors import GrokfastError
+from grokfast.model import MLP
+from grokfast.program import Program
+from grokfast.state import State
+
+
+class Unavailable(Exception):
+    """A contender that cannot run here; the message says why."""
+
+
+class Trial(Protocol):
+    """Models of a program on their way."""
+
+    cells: Sequence[int]  # positions in the program of the models that are trained
+
+    def advance(self, steps: int) -> None:
+        """Trains every model further; the work is done when this returns, or is queued on CUDA."""
+
+    def results(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the last step, T_train, T_val: each [len(cells)]."""
+
+    def close(self) -> None:
+        """Ends processes, frees memory."""
+
+
+#: Makes a trial of a program on a device, or raises Unavailable.
+Contender = Callable[[Program, torch.device], Trial]
+
+
+class EngineTrial:
+    """One of our engines, in calls of as many steps as asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        program: Program,
+        device: torch.device,
+        cells: Sequence[int] | None = None,
+    ) -> None:
+        try:
+            self.engine = make_engine(name, str(device))
+        except GrokfastError as error:
+            raise Unavailable(str(error)) from error
+        reason = self.engine.unsupported(program)
+        if reason:
+            raise Unavailable(reason)
+        self.program = program
+        self.cells: Sequence[int] = range(program.num_cells) if cells is None else cells
+        self.state = State.initial(program).to(device)
+        self.step = 0
+
+    def advance(self, steps: int) -> None:
+        self.step += steps
+        self.engine.advance(self.program, self.state, torch.tensor(self.cells), self.step)
+
+    def results(self) -> tuple[Tensor, Tensor, Tensor]:
+        rows, s = torch.tensor(self.cells), self.state
+        return s.epoch_loss.cpu()[rows], s.t_train.cpu()[rows], s.t_val.cpu()[rows]
+
+    def close(self) -> None:
+        pass
+
+
+class EagerLoop:
+    """The publications' own way: an ``nn.Module``, ``torch.optim.AdamW``, one model at a time."""
+
+    def __init__(self, program: Program, device: torch.device, cell: int = 0) -> None:
+        self.program, self.step = program, 0
+        self.cells: Sequence[int] = [cell]
+        d = int(program.data_index[cell])
+        self.x, self.y = program.x_train[d].to(device), program.y_train[d].to(device)
+        self.x_val, self.y_val = program.x_val[d].to(device), program.y_val[d].to(device)
+        self.targets = None if program.targets is None else program.targets[d].to(device)
+        activation = program.cell.model.activation
+        model = MLP(program.sizes, activation, program.vocabulary, program.dtype)
+        with torch.no_grad():
+            for p, initial in zip(
+                model.parameters(), program.init[int(program.init_index[cell])], strict=True
+            ):
+                p.copy_(initial)
+        self.model = model.to(device)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for g, p in enumerate(self.model.parameters()):
+            key = float(program.lr[g, cell]), float(program.weight_decay[g, cell])
+            groups.setdefault(key, []).append(p)
+        o = program.cell.optimizer
+        self.optimizer = torch.optim.AdamW(
+            [{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()],
+            betas=(o.beta1, o.beta2),
+            eps=o.eps,
+        )
+        self.t_train = self.t_val = -1
+        self.last = torch.zeros(())
+
+    def advance(self, steps: int) -> None:
+        program = self.program
+        for _ in range(steps):
+            self.step += 1
+            output = self.model(self.x)
+            loss = self._loss(output)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            with torch.no_grad():
+                train = self._correct(output, self.y)
+                val = self._correct(self.model(self.x_val), self.y_val)
+            if self.t_train < 0 and train >= program.need_train:
+                self.t_train = self.step
+            if self.t_val < 0 and val >= program.need_val:
+                self.t_val = self.step
+            self.last = loss.detach()
+
+    def _loss(self, output: Tensor) -> Tensor:
+        if self.program.cell.loss == "cross_entropy":
+            return nn.functional.cross_entropy(output, self.y)
+        assert self.targets is not None
+        return nn.functional.mse_loss(output, self.targets[self.y])
+
+    def _correct(self, output: Tensor, y: Tensor) -> int:
+        if self.program.cell.predict == "argmax":
+            return int((output.argmax(1) == y).sum())
+        assert self.targets is not None
+        distance = (output[:, None, :] - self.targets).square().sum(2)
+        return int((distance.argmin(1) == y).sum())
+
+    def results(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.last.cpu()[None], torch.tensor([self.t_train]), torch.tensor([self.t_val])
+
+    def close(self) -> None:
+        pass
+
+
+def engine(name: str) -> Contender:
+    return lambda program, device: EngineTrial(name, program, device)
+
+
+#: What `grokfast bench` compares; bench/peers.py has more.
+BASIC: dict[str, Contender] = {
+    "eager loop": EagerLoop,
+    "compiled": engine("compiled"),
+    "native": engine("native"),
+    "triton": engine("triton"),
+}

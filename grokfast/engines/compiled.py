@@ -1,0 +1,177 @@
+"""The compiled engine: lockstep over blocks of cells under ``torch.compile``; CPU and CUDA.
+
+The portable fallback. ``lockstep`` holds the mathematics of a step, ``lockstep_block`` the cells
+that take it together, ``lockstep_compile`` what makes it fast.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from grokfast.engines.base import Tick
+from grokfast.engines.lockstep import Spec
+from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, split
+from grokfast.engines.lockstep_compile import Graph, compiled_pass
+from grokfast.program import Program
+from grokfast.state import State
+
+
+class CompiledEngine:
+    """See :class:`grokfast.engines.base.Engine` for the meaning of a step.
+
+    A call gathers the listed cells that are not done into blocks, trains each block in lockstep
+    to ``until``, and writes all of them back at the end. So finished cells drop out from call
+    to call, and a call that ``tick`` interrupts leaves the state exactly as it was.
+
+    On the CPU a block is a few cells whose state stays in the cache for the whole call, and each
+    thread works on one of its own. On CUDA a block is as large as it can be.
+
+    Results are the same to the bit for equal lists of unfinished cells, calls, device, number of
+    threads and versions.
+
+    Args:
+        device: CPU or CUDA.
+        threads: of the CPU; torch's own number where None.
+    """
+
+    name = "compiled"
+    chunk = 500
+    #: Cells a block on the CPU, where there are enough of them for every thread (bench/LOG.md).
+    cpu_block = 4
+    #: Passes between two looks at whether to stop and whether any cell of a block still trains.
+    glance = 25
+    #: The same functions without torch.compile: for tests, and to see what compiling is worth.
+    eager = False
+
+    def __init__(self, device: torch.device, threads: int | None = None) -> None:
+        self.device = device
+        self.threads = threads
+
+    def unsupported(self, program: Program) -> str | None:
+        precision, kind = program.cell.precision, self.device.type
+        known = ("ieee", "tf32") if kind == "cuda" else ("ieee",)
+        if program.cell.dtype == "float64" or precision in known:
+            return None
+        return f"precision {precision!r}; on {kind} it computes in {' or '.join(known)} only"
+
+    def advance(
+        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+    ) -> None:
+        workers = 1
+        if self.device.type == "cpu":
+            workers = self.threads or torch.get_num_threads()
+        plan = self._plan(program, state, cells.cpu(), until, workers)
+        call = _Call(program, state, until, self.glance, self.eager)
+        with _arithmetic(program, self.device):
+            trained = call.run(plan, workers, tick)
+        for block in trained:
+            block.scatter(state)
+
+    def _plan(
+        self, program: Program, state: State, cells: Tensor, until: int, workers: int
+    ) -> list[Tensor]:
+        """The listed cells that have steps to do, by block; those of a block are at one step."""
+        step = state.step.cpu()
+        cells = cells[~state.frozen(program).cpu()[cells] & (step[cells] < until)]
+        size = self._block_size(len(cells), workers)
+        return [
+            block
+            for start in step[cells].unique().tolist()
+            for block in split(program, cells[step[cells] == start], size)
+        ]
+
+    def _block_size(self, cells: int, workers: int) -> int | None:
+        """Cells a block; None for as many as there are."""
+        if self.device.type != "cpu":
+            return None
+        return self.cpu_block if cells >= self.cpu_block * workers else 1
+
+
+class _Call:
+    """One call of ``advance``: a queue of blocks, and threads that train one each at a time."""
+
+    def __init__(
+        self, program: Program, state: State, until: int, glance: int, eager: bool
+    ) -> None:
+        self.program, self.state, self.until = program, state, until
+        self.glance, self.eager = glance, eager
+        self.device = state.step.device
+        self.stop = threading.Event()
+        self.done: list[int] = []  # model-steps by block, each entry with one writer
+        self.rows = BatchRows(program)
+
+    def run(self, plan: list[Tensor], workers: int, tick: Tick | None) -> list[Block]:
+        """The trained blocks, none of them where ``tick`` asked to stop."""
+        self.done = [0] * len(plan)
+        with ThreadPoolExecutor(workers, "grokfast", partial(_set_up_thread, self.device)) as pool:
+            futures = [pool.submit(self._train, k, cells) for k, cells in enumerate(plan)]
+            try:
+                interrupted = self._watch(futures, tick)
+            finally:  # the pool waits for its threads, whatever is on its way
+                self.stop.set()
+                for future in futures:
+                    future.cancel()
+        return [] if interrupted else [future.result() for future in futures]
+
+    def _watch(self, futures: list[Future[Block]], tick: Tick | None) -> bool:
+        """Until all is done or a block fails; True where ``tick`` asked to stop before that."""
+        waiting: set[Future[Block]] = set(futures)
+        while waiting:
+            finished, waiting = wait(waiting, timeout=0.05, return_when=FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
+            if tick is not None and tick(sum(self.done)):
+                return bool(waiting)
+        return False
+
+    @torch.no_grad()
+    def _train(self, k: int, cells: Tensor) -> Block:
+        block = Block(self.program, self.state, cells, self.until, self.rows)
+        spec, layout = Spec.of(self.program), block.layout(self.eager)
+        passes = {
+            judges: Graph(compiled_pass(spec, judges, layout), block.tensors)
+            for judges in (False, True)
+        }
+        for i in range(block.passes):
+            if i % WINDOW == 0:
+                block.load(i)
+            passes[block.judges(i)]()
+            block.record(i)
+            self.done[k] = block.size * min(i + 1, self.until - block.start)
+            if (i + 1) % self.glance == 0 and (
+                self.stop.is_set() or not bool(block.models.live.any())
+            ):
+                break
+        self.done[k] = block.size * (self.until - block.start)
+        return block
+
+
+def _set_up_thread(device: torch.device) -> None:
+    """A CPU worker computes alone: what other workers do is the parallelism."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+
+
+@contextmanager
+def _arithmetic(program: Program, device: torch.device) -> Iterator[None]:
+    """Torch's process-wide settings as the workers need them, and afterwards as they were."""
+    threads = torch.get_num_threads()
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    if device.type == "cuda":
+        matmul.fp32_precision = "tf32" if program.cell.precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)  # MKL keeps one number for all threads
+        if device.type == "cuda":
+            matmul.fp32_precision = before

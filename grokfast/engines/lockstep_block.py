@@ -1,0 +1,228 @@
+"""A block of cells on its way: gathered from the State, trained in lockstep, scattered back."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from grokfast.engines.lockstep import Data, Models, Tables
+from grokfast.engines.lockstep_compile import Layout
+from grokfast.program import Program
+from grokfast.state import CURVES, State
+
+
+class Samples:
+    """A program's data sets on a device, in the form that a pass reads."""
+
+    def __init__(self, program: Program, device: torch.device) -> None:
+        x = torch.cat([program.x_train, program.x_val], dim=1).to(device)
+        if program.vocabulary:
+            # How often each token occurs: the embedding sum and its gradient become products,
+            # without the atomic additions that make a scatter differ from run to run on a GPU.
+            x = torch.nn.functional.one_hot(x, program.vocabulary).sum(2).to(program.dtype)
+        self.x = x  # [D, N + V, I or P]
+        self.y = torch.cat([program.y_train, program.y_val], dim=1).to(device)  # [D, N + V]
+        self.targets = None if program.targets is None else program.targets.to(device)
+
+    @classmethod
+    def of(cls, program: Program, device: torch.device) -> Samples:
+        """Prepared once a program and device."""
+        key = f"samples on {device}"
+        if key not in program.extra:
+            program.extra[key] = cls(program, device)
+        return program.extra[key]  # type: ignore[return-value]
+
+
+#: Passes whose tables are on the device at a time: a fixed number, because compiled code knows it.
+WINDOW = 512
+
+
+class BatchRows:
+    """The shuffled rows of every step of a call, drawn once for all blocks."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._lock = threading.Lock()
+        self._drawn: dict[tuple[int, int], Tensor] = {}
+
+    def of_steps(self, first: int, last: int) -> Tensor:
+        """Rows of the batches of steps ``first`` to ``last``: int64 [R, S, B]."""
+        with self._lock:
+            if (first, last) not in self._drawn:
+                self._drawn[first, last] = self._draw(first - 1, last)
+            return self._drawn[first, last]
+
+    def _draw(self, start: int, until: int) -> Tensor:
+        assert self.program.shuffles is not None
+        per_epoch = self.program.steps_per_epoch
+        epoch = start // per_epoch
+        epochs = self.program.shuffles.order(epoch, -(-until // per_epoch))  # [R, epochs, N]
+        batches = epochs.reshape(len(epochs), -1, self.program.batch_size)
+        return batches[:, start - epoch * per_epoch : until - epoch * per_epoch]
+
+
+def split(program: Program, cells: Tensor, size: int | None) -> list[Tensor]:
+    """Blocks of cells.
+
+    With a ``size``, blocks of just that many cells that share their data and shuffles, and the
+    rest in blocks of one: two layouts to compile. Without, one block for all, or one for each
+    kind of data where that leaves large ones: a block of mixed data copies it for every model.
+    """
+    kind = program.data_index[cells] * len(program.init)
+    if program.shuffles is not None:
+        kind = kind + program.init_index[cells]
+    kinds = [cells[kind == k] for k in kind.unique().tolist()]
+    if size is None:
+        large = all(len(own) >= _LARGE for own in kinds)
+        return kinds if large else [cells]
+    blocks = []
+    for own in kinds:
+        whole = len(own) // size * size
+        blocks += [*own[:whole].split(size), *own[whole:].split(1)]
+    return sorted(filter(len, blocks), key=len, reverse=True)
+
+
+#: Models enough to fill a GPU.
+_LARGE = 64
+
+
+class Block:
+    """Cells at the same step, with their data and tables for the steps up to ``until``."""
+
+    def __init__(
+        self, program: Program, state: State, cells: Tensor, until: int, rows: BatchRows
+    ) -> None:
+        self.program = program
+        self.start, self.until = int(state.step[cells[0]]), until
+        device = state.step.device
+        self.index = cells.to(device)  # [M] int64
+        self.rows = rows
+        d, r = program.data_index[cells], program.init_index[cells]
+        if (d == d[0]).all() and (program.shuffles is None or bool((r == r[0]).all())):
+            d, r = d[:1], r[:1]  # all models read one copy
+        self.orders = r
+        self.models = self._gather(state)
+        self.data = self._data(Samples.of(program, device), d)
+        self.tables = self._tables(program.lr[:, cells], program.weight_decay[:, cells])
+        self.curves: list[tuple[int, Tensor, Tensor]] = []  # curve index, did the step, values
+        self.snapshots: list[tuple[int, Tensor, Tensor]] = []
+
+    def _gather(self, state: State) -> Models:
+        i = self.index
+        m = len(i)
+        return Models(
+            params=[p[i] for p in state.params],
+            exp_avg=[p[i] for p in state.exp_avg],
+            exp_avg_sq=[p[i] for p in state.exp_avg_sq],
+            live=torch.ones(m, dtype=torch.bool, device=i.device),
+            step=state.step[i],
+            t_train=state.t_train[i],
+            t_val=state.t_val[i],
+            diverged_at=state.diverged_at[i],
+            epoch_correct=state.epoch_correct[i],
+            epoch_loss=state.epoch_loss[i],
+            judged=torch.full((len(CURVES), m), torch.nan, device=i.device),
+        )
+
+    def _data(self, samples: Samples, d: Tensor) -> Data:
+        order = None
+        if self.program.shuffles is not None:
+            shape = len(self.orders), WINDOW, self.program.batch_size
+            order = torch.zeros(shape, dtype=torch.int64, device=samples.x.device)
+        targets = None if samples.targets is None else samples.targets[d]
+        return Data(samples.x[d], samples.y[d], targets, order)
+
+    def _tables(self, lr: Tensor, decay: Tensor) -> Tables:
+        device, dtype = self.index.device, self.program.dtype
+        return Tables(
+            next=torch.zeros(1, dtype=torch.int64, device=device),
+            flags=torch.zeros(WINDOW, 4, dtype=torch.int64, device=device),
+            bias=torch.zeros(WINDOW, 2, dtype=dtype, device=device),
+            lr=lr.to(device, dtype),
+            keep=(1 - lr * decay).to(device, dtype),
+        )
+
+    def load(self, k: int) -> None:
+        """Writes the tables of passes k to k + WINDOW - 1."""
+        program = self.program
+        numbers = range(self.start + k + 1, min(self.start + k + WINDOW, self.until + 1) + 1)
+        flags = [
+            (
+                i,
+                i > self.start + 1 and program.evaluates(i - 1),
+                i <= self.until,
+                (i - 1) % program.steps_per_epoch == 0,
+            )
+            for i in numbers
+        ]
+        beta1, beta2 = program.cell.optimizer.beta1, program.cell.optimizer.beta2
+        bias = [(1 / (1 - beta1**i), (1 - beta2**i) ** -0.5) for i in numbers]
+        tables, n = self.tables, len(numbers)
+        tables.flags[:n] = torch.tensor(flags, dtype=torch.int64)
+        tables.bias[:n] = torch.tensor(bias, dtype=torch.float64)
+        tables.next.zero_()
+        if self.data.order is not None and numbers[0] <= self.until:
+            rows = self.rows.of_steps(numbers[0], min(numbers[-1], self.until))
+            # A pass that only judges has no rows of its own: it reads what the table holds.
+            self.data.order[:, : rows.shape[1]] = rows[self.orders].to(self.index.device)
+
+    @property
+    def tensors(self) -> tuple[Models, Data, Tables]:
+        return self.models, self.data, self.tables
+
+    def layout(self, eager: bool = False) -> Layout:
+        return Layout(
+            models=self.size,
+            shared=len(self.data.x) == 1,
+            dtype=self.program.dtype,
+            device=self.index.device,
+            precision=self.program.cell.precision,
+            eager=eager,
+        )
+
+    @property
+    def size(self) -> int:
+        return len(self.index)
+
+    @property
+    def passes(self) -> int:
+        """One a step, and one more where the last step remains to be judged."""
+        return self.until - self.start + self.program.evaluates(self.until)
+
+    def judges(self, k: int) -> bool:
+        """Whether pass k (from 0) judges the step before it.
+
+        With a full batch evaluated at every step all passes do, the first one to no effect: it
+        is not worth a compilation of its own.
+        """
+        program = self.program
+        every_step = program.steps_per_epoch == 1 and program.eval_steps is None
+        return every_step or (k > 0 and program.evaluates(self.start + k))
+
+    def record(self, k: int) -> None:
+        """Keeps what pass k has judged or done, where the experiment asks for it."""
+        judged, done = self.start + k, self.start + k + 1
+        models, program = self.models, self.program
+        j = program.curve_index.get(judged) if k > 0 else None
+        if j is not None:
+            # Who did that step: models that froze before have a smaller count.
+            self.curves.append((j, models.step >= judged, models.judged.clone()))
+        every = program.cell.record.embeddings
+        if every and done % every == 0 and done <= self.until:
+            snapshot = models.params[0].to(torch.float32, copy=True)
+            self.snapshots.append((done // every, models.live.clone(), snapshot))
+
+    def scatter(self, state: State) -> None:
+        """Writes everything back."""
+        for name in ("params", "exp_avg", "exp_avg_sq"):
+            for whole, own in zip(getattr(state, name), getattr(self.models, name), strict=True):
+                whole[self.index] = own
+        for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", "epoch_loss"):
+            getattr(state, name)[self.index] = getattr(self.models, name)
+        for j, did, values in self.curves:
+            for name, own in zip(CURVES, values, strict=True):
+                getattr(state, name)[self.index[did], j] = own[did]
+        for s, did, values in self.snapshots:
+            state.embeddings[self.index[did], s] = values[did]

@@ -1,0 +1,66 @@
+"""Which cells a figure of single cells shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from grokfast.errors import UsageError
+from grokfast.figures.facets import arrange
+from grokfast.figures.regions import heart
+from grokfast.phases import PHASES
+from grokfast.results import DIVERGED, Results
+
+#: Position in the file, or axis name -> value as for :meth:`Results.find`.
+Cell = int | Mapping[str, Any]
+
+MAX_CELLS = 12
+
+
+def choose(results: Results, cells: Sequence[Cell] | None) -> list[int]:
+    """Positions of the named cells; by default one of each phase that occurs, from the heart of
+    its region.
+
+    Raises:
+        UsageError: no such cell, too many, or nothing finished to choose from.
+    """
+    if cells is None:
+        return _one_of_each(results)
+    found = []
+    for cell in cells:
+        if isinstance(cell, Mapping):
+            found.append(results.find(**cell))
+        elif 0 <= cell < len(results):
+            found.append(int(cell))
+        else:
+            raise UsageError(f"no cell {cell}; there are {len(results)}, counted from 0")
+    found = list(dict.fromkeys(found))
+    if not 1 <= len(found) <= MAX_CELLS:
+        raise UsageError(f"{len(found)} cells; give 1 to {MAX_CELLS} for one figure")
+    return found
+
+
+def _one_of_each(results: Results) -> list[int]:
+    if results.grid.size == 1:
+        return [0]
+    facets = arrange(results)
+    phase = facets.split(results, results.phases())
+    position = facets.split(results, np.arange(len(results)))
+    healthy = facets.split(results, "status") != DIVERGED
+    chosen = []
+    for code in range(len(PHASES)):
+        # The first panel that has it; a cell that diverged only where there is no other.
+        options = [m[k] for m in ((phase == code) & healthy, phase == code) for k in range(len(m))]
+        for k, mask in enumerate(options):
+            at = heart(mask)
+            if at is not None:
+                chosen.append(int(position[k % len(phase)][at]))
+                break
+    if not chosen:
+        raise UsageError(
+            "no cell is finished yet, so there is none to choose",
+            hint="name cells: --cell=lr:1e-3,weight_decay:5",
+        )
+    return chosen

@@ -1,0 +1,245 @@
+"""The frame that all diagrams share: panels on index axes, ticks, title, footnote, marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection, QuadMesh
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from grokfast.errors import UsageError
+from grokfast.figures.caption import CAPTION_SIZE
+from grokfast.figures.facets import Facets
+from grokfast.figures.numbers import number, ticks
+from grokfast.figures.style import FAINT, INK, Paper, plain
+from grokfast.results import DIVERGED, Results
+
+#: More cells than this are drawn as an image, also in PDF and SVG.
+RASTER_CELLS = 10_000
+
+DIVERGED_HATCH, PENDING_HATCH, NEVER_HATCH = "//////", "......", "xxxx"
+
+#: Parts of a grid that a publication used, drawn as a rectangle without being asked.
+MARKS: dict[str, dict[str, tuple[float, float]]] = {
+    "mnist-extended": {"lr": (1e-6, 1.0), "weight_decay": (1e-5, 10.0)},
+}
+
+Mark = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Inches of one panel, and of the whole figure."""
+
+    panel: tuple[float, float]
+    figure: tuple[float, float]
+
+    @classmethod
+    def of(cls, facets: Facets, rows: int, columns: int, right: float, lines: int = 4) -> Size:
+        """Panels with nearly square cells; ``right``: inches for a legend or colour bars."""
+        along_y, along_x = facets.shape
+        if columns == 1:
+            width = min(max(along_x * 0.19, 2.6), 4.4)
+        else:
+            width = min(max(along_x * 0.11, 1.6), {2: 2.9, 3: 2.3}.get(columns, 1.8))
+        height = min(max(along_y * min(0.42, width / along_x), 0.3), 1.25 * width)
+        gap = 0.3 if rows > 1 or columns > 1 else 0.0
+        total = (
+            0.75 + columns * (width + 0.12) + right,
+            0.95 + rows * (height + gap) + lines * CAPTION_SIZE * 1.25 / 72,
+        )
+        return cls((width, height), total)
+
+
+def frame(
+    facets: Facets, size: Size, rows: int, columns: int, titles: Sequence[str]
+) -> tuple[Paper, list[Axes]]:
+    """A figure with the first ``len(titles)`` of rows x columns panels, row by row."""
+    layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
+    figure = Paper(size.figure, layout=layout)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for ax in grid[len(titles) :]:
+        ax.remove()
+    axes: list[Axes] = grid[: len(titles)]
+    for k, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        index_axes(ax, facets, size.panel)
+        ax.set_title(title)
+        if k + columns < len(axes):  # a panel follows below
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+        if k % columns:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+    return figure, axes
+
+
+def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
+    """Limits, ticks and labels of one panel. The first value of y is at the top."""
+    along_y, along_x = facets.shape
+    ax.set_xlim(-0.5, along_x - 0.5)
+    ax.set_ylim(along_y - 0.5, -0.5)
+    marks = ticks(facets.x.values, room[0], horizontal=True)
+    ax.set_xticks(marks.positions, marks.labels)
+    if marks.slanted:
+        for label in ax.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_xlabel(facets.x.label)
+    if facets.y is None:
+        ax.set_yticks([])
+        return
+    marks = ticks(facets.y.values, room[1], horizontal=False)
+    ax.set_yticks(marks.positions, marks.labels)
+    ax.set_ylabel(facets.y.label)
+
+
+def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] = ()) -> None:
+    """Title above, a legend in a line of its own, footnote below, all at the left edge."""
+    # The layout engine keeps room for the title, so an empty second line makes that of the legend.
+    figure.suptitle(title + "\n " * bool(handles), x=0.012, ha="left")
+    if handles:
+        title_height = 0.04 + 1.2 * 9.5 / 72
+        figure.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(0.012, 1 - title_height / figure.get_figheight()),
+            borderaxespad=0,
+            ncols=len(handles),
+            columnspacing=1.4,
+            handletextpad=0.5,
+        )
+    # The layout engine keeps room for a label of the whole figure, so the footnote is one.
+    figure.supxlabel(
+        footnote, x=0.012, ha="left", fontsize=CAPTION_SIZE, color=FAINT, linespacing=1.3
+    )
+
+
+def title_of(results: Results, title: str | None) -> str:
+    return plain(results.grid.name if title is None else title)
+
+
+def paint(
+    ax: Axes, values: NDArray[Any], cmap: Colormap, norm: Normalize, *, lines: bool = True
+) -> QuadMesh:
+    """One colour a cell ``[y, x]``; NaN and masked cells stay white."""
+    rows, columns = values.shape
+    many = values.size > 2500 or not lines
+    return ax.pcolormesh(
+        np.arange(columns + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        np.ma.masked_invalid(values),
+        cmap=cmap,
+        norm=norm,
+        # Without a border of their own colour, neighbours show hairlines in PDF viewers.
+        edgecolors="face" if many else "white",
+        linewidth=0.2 if many else 0.4,
+        rasterized=values.size > RASTER_CELLS,
+    )
+
+
+def hatch(ax: Axes, mask: NDArray[Any], pattern: str, ink: str) -> None:
+    """A pattern over the cells of a mask ``[y, x]``, each run of a row in one piece."""
+    if not mask.any():
+        return
+    pieces = []
+    for row, cells in enumerate(mask):
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], cells.astype(np.int8), [0]))))
+        for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            pieces.append(Rectangle((start - 0.5, row - 0.5), stop - start, 1))
+    ax.add_collection(
+        PatchCollection(pieces, facecolor="none", edgecolor=ink, linewidth=0, hatch=pattern)
+    )
+
+
+def hatch_status(ax: Axes, status: NDArray[Any], unknown: NDArray[Any]) -> None:
+    """Marks diverged cells and cells that are not finished."""
+    hatch(ax, status == DIVERGED, DIVERGED_HATCH, "#FFFFFF")
+    hatch(ax, unknown, PENDING_HATCH, FAINT)
+
+
+def status_handles(
+    status: NDArray[Any], unknown: NDArray[Any], ground: str = "#8C8C8C"
+) -> list[Patch]:
+    """Legend entries of the hatchings that occur."""
+    handles = []
+    if (status == DIVERGED).any():
+        handles.append(
+            Patch(
+                facecolor=ground,
+                edgecolor="white",
+                linewidth=0,
+                hatch=DIVERGED_HATCH,
+                label="diverged",
+            )
+        )
+    if unknown.any():
+        handles.append(
+            Patch(
+                facecolor="white",
+                edgecolor=FAINT,
+                linewidth=0,
+                hatch=PENDING_HATCH,
+                label="not finished",
+            )
+        )
+    return handles
+
+
+def mark_range(results: Results, facets: Facets, mark: Mark | None) -> tuple[list[float], str]:
+    """Left, right, top and bottom of the rectangle around the cells whose values lie in given
+    ranges, and its sentence for the footnote; nothing (``[], ""``) where none is wanted.
+
+    Raises:
+        UsageError: a range of something that is not along x or y, or without a cell.
+    """
+    wanted = MARKS.get(results.grid.name) if mark is None else mark
+    if not wanted:
+        return [], ""
+    box: list[float] = []
+    along = [facets.x, *([facets.y] if facets.y else [])]
+    unknown = set(wanted) - {a.name for a in along}
+    sides = []
+    for axis in (facets.x, facets.y):
+        values = np.arange(1.0) if axis is None else np.asarray(axis.values)
+        inside = np.arange(len(values))
+        if axis is not None and axis.name in wanted:
+            low, high = wanted[axis.name]
+            inside = np.flatnonzero((values >= low * (1 - 1e-9)) & (values <= high * (1 + 1e-9)))
+            sides.append(f"{axis.label} {number(low)} to {number(high)}")
+        if len(inside) == 0 or unknown:
+            if mark is None:  # a part of the preset's grid that does not show the range
+                return [], ""
+            raise UsageError(
+                f"mark={dict(wanted)}: no cell lies in it",
+                hint=f"give (low, high) of {' and '.join(a.name for a in along)}",
+            )
+        box += [inside[0] - 0.5, inside[-1] + 0.5]
+    if mark is None and box == [-0.5, facets.shape[1] - 0.5, -0.5, facets.shape[0] - 0.5]:
+        return [], ""
+    name = "the original range" if mark is None else "the marked range"
+    return box, f"Rectangle: {name}, {', '.join(sides)}."
+
+
+def draw_mark(ax: Axes, box: Sequence[float]) -> None:
+    if box:
+        left, right, top, bottom = box
+        ax.add_patch(
+            Rectangle(
+                (left, top),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=INK,
+                linewidth=1.4,
+                zorder=4,
+                path_effects=[withStroke(linewidth=3.2, foreground="white")],
+            )
+        )

@@ -1,0 +1,126 @@
+"""How the embeddings of single cells move during training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from grokfast.errors import UsageError
+from grokfast.figures.caption import caption, describe
+from grokfast.figures.choice import Cell, choose
+from grokfast.figures.panels import finish, title_of
+from grokfast.figures.style import INK, PALETTE, Paper, plain, style
+from grokfast.phases import PHASES
+from grokfast.results import Results
+
+#: Steps of the left panel.
+EARLY = 2000
+
+#: More snapshots than this cannot be told apart on paper.
+_MAX_POINTS = 2000
+
+
+def embedding_trajectories(
+    results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
+) -> Figure:
+    """The value of each token's embedding against steps, as Shabalin et al. 2023: on the left the
+    first 2000 steps, on the right the whole run; one row a cell.
+
+    Embeddings of several components are projected on the first principal axis of the last
+    snapshot, with the sign that makes the last token larger than the first.
+
+    Args:
+        cells: positions, or axis values such as ``{"lr": 1e-3, "weight_decay": 5}``; by default
+            one cell of each phase that occurs.
+        title: instead of the name of the grid.
+
+    Raises:
+        UsageError: no such cell, or a run without embeddings.
+    """
+    if "embeddings" not in results or "snapshot" not in results:
+        raise UsageError(
+            "this run recorded no embeddings",
+            hint=f"run it again into a new file: grokfast run {plain(results.grid.name)} "
+            "--record=embeddings --stop=never",
+        )
+    chosen = choose(results, cells)
+    with style():
+        width = 6.9
+        figure = Paper((width, 1.0 + 1.45 * len(chosen)), layout="constrained")
+        grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=(1, 1.25))
+        tokens = results["embeddings"].shape[2]
+        cmap = matplotlib.colormaps["viridis"].resampled(tokens)
+        several = results["embeddings"].shape[3] > 1
+        for row, cell in zip(grid, chosen, strict=True):
+            _row(row.tolist(), results, cell, cmap)
+            row[0].set_ylabel("first principal axis" if several else "embedding")
+        for ax in grid[-1]:
+            ax.set_xlabel("steps")
+        norm = BoundaryNorm(np.arange(tokens + 1) - 0.5, tokens)
+        figure.align_ylabels(grid[:, 0])
+        bar = figure.colorbar(ScalarMappable(norm, cmap), ax=grid, pad=0.02, aspect=30)
+        every = 1 if tokens <= 20 else int(np.ceil(tokens / 10))
+        shown = range(0, tokens, every)
+        bar.set_ticks(list(shown), labels=list(map(str, shown)))
+        bar.ax.minorticks_off()
+        bar.set_label("token")
+        note = "Lines: T(train) solid, T(val) dashed."
+        if several:
+            note += " Embeddings on the first principal axis of the last snapshot."
+        finish(figure, title_of(results, title), caption(results, width, note))
+    return figure
+
+
+def _row(axes: Sequence[Axes], results: Results, cell: int, cmap: Colormap) -> None:
+    values = one_component(results["embeddings"][cell])
+    measured = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if not len(measured):
+        raise UsageError(
+            f"cell {describe(results, cell)} has no embeddings yet", hint="choose another cell"
+        )
+    step, values = results["snapshot"][measured], values[measured]
+    for ax, last in zip(axes, (EARLY, int(step[-1])), strict=True):
+        end = max(min(last, int(step[-1])), 1)
+        inside = np.flatnonzero(step <= end)
+        inside = inside[:: max(1, len(inside) // _MAX_POINTS)]
+        for token in range(values.shape[1]):
+            ax.plot(step[inside], values[inside, token], color=cmap(token), linewidth=0.9)
+        for name, line in (("t_train", "-"), ("t_val", "--")):
+            if 0 <= results[name][cell] <= end:
+                ax.axvline(results[name][cell], color=INK, linestyle=line, linewidth=0.8)
+        ax.set_xlim(0, end)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if end >= 10_000:
+            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+    phase = int(results.phases()[cell])
+    name = PHASES[phase] if phase >= 0 else "not finished"
+    axes[0].set_title(f"{name}: {describe(results, cell)}")
+    if phase >= 0:
+        for ax in axes:
+            ax.spines["left"].set(color=PALETTE[phase], linewidth=3, capstyle="butt")
+
+
+def one_component(embeddings: NDArray[Any]) -> NDArray[Any]:
+    """``[snapshot, token, component]`` -> ``[snapshot, token]``; unmeasured snapshots stay NaN."""
+    if embeddings.shape[2] == 1:
+        return embeddings[:, :, 0]
+    measured = np.flatnonzero(np.isfinite(embeddings).all(axis=(1, 2)))
+    if not len(measured):
+        return np.full(embeddings.shape[:2], np.nan)
+    last = embeddings[measured[-1]].astype(float)
+    last = last - last.mean(axis=0)
+    axis = np.linalg.svd(last, full_matrices=False)[2][0]
+    # The sign of a singular vector is arbitrary; fix it, so that reruns look the same.
+    if (last[-1] - last[0]) @ axis < 0:
+        axis = -axis
+    return embeddings @ axis

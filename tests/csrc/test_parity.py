@@ -1,0 +1,108 @@
+"""Training against autograd and ``torch.optim.AdamW``: losses, parameters and both moments."""
+
+import numpy as np
+import pytest
+import torch
+from jobs import ACTIVATIONS, Shape, clone, make_job, results, torch_train
+
+DENSE = {"vocabulary": None, "classes": 10, "loss": "mse", "activation": "relu"}
+SHAPES = {
+    "toy": Shape(),
+    "toy mse": Shape(sizes=(1, 200, 200, 30), loss="mse", predict="nearest"),
+    "mnist": Shape((784, 200, 200, 10), train=100, val=300, batch=20, **DENSE),
+    "odd": Shape((45, 129, 33, 10), train=40, val=100, batch=8, **DENSE),
+    "ones": Shape((2, 1, 1, 1, 3), vocabulary=None, classes=3, train=1, val=1),
+    "depth 1": Shape((1, 5), classes=5),
+    "one batch of all": Shape((784, 10), train=200, val=100, batch=200, epochs=30, **DENSE),
+    "deep tokens": Shape((13, 17, 9, 8, 5), 7, tokens=3, classes=5, train=20, val=1, batch=10),
+    "one token": Shape((3, 7, 2), classes=2, tokens=1),
+    "mse argmax": Shape((4, 45, 6), classes=6, loss="mse"),
+    "ce nearest": Shape((4, 2, 6), classes=5, predict="nearest"),
+    "big batch": Shape((16, 45, 12), classes=12, train=700, val=400),
+} | {
+    name: Shape((6, 33, 17, 8), classes=8, activation=name, loss="mse", predict="nearest")
+    for name in ACTIVATIONS
+}
+
+
+def rms(x):
+    return np.sqrt(np.mean(np.square(x, dtype=np.float64)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_float64_training_is_that_of_torch(native, name):
+    ours = make_job(SHAPES[name], until=24, seed=1)
+    theirs = clone(ours)
+    native.train(ours)
+    torch_train(theirs)
+    for field, expected in results(theirs).items():
+        actual = results(ours)[field]
+        if expected.size == 0:
+            continue
+        # Sums in another order, carried through 24 steps; the curves are stored in float32.
+        tolerance = 1e-6 if expected.dtype == np.float32 else 1e-10
+        scale = max(np.nanmax(np.abs(expected)), 1e-8)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, err_msg=field)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_float32_is_as_good_as_torch(native, name):
+    # Adam divides tiny gradients by their own size: with the usual eps a rounding error of any one
+    # of them becomes a full step. A larger eps leaves the same formulas well conditioned.
+    shape = Shape(**{**vars(SHAPES[name]), "dtype": "float32", "models": 4})
+    ours = make_job(shape, until=24, seed=2, eps=1e-3)
+    theirs, exact = clone(ours), clone(ours)
+    for field in ("params", "exp_avg", "exp_avg_sq"):
+        exact[field] = [x.astype(np.float64) for x in exact[field]]
+    native.train(ours)
+    torch_train(theirs)
+    torch_train(exact, torch.float64)
+    for field, expected in results(exact).items():
+        if expected.size == 0 or field.endswith("acc"):
+            continue
+        actual, other = results(ours)[field], results(theirs)[field]
+        floor = 4 * np.finfo(np.float32).eps * rms(expected)
+        assert rms(actual - expected) <= 2 * rms(other - expected) + floor, field
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_float32_gradients_are_as_good_as_those_of_torch(native, activation):
+    # After one step the first moment is the gradient, times 0.1.
+    shape = Shape(dtype="float32", models=8, activation=activation)
+    ours = make_job(shape, until=1, seed=3)
+    theirs, exact = clone(ours), clone(ours)
+    for field in ("params", "exp_avg", "exp_avg_sq"):
+        exact[field] = [x.astype(np.float64) for x in exact[field]]
+    native.train(ours)
+    torch_train(theirs)
+    torch_train(exact, torch.float64)
+    for g, expected in enumerate(exact["exp_avg"]):
+        floor = np.finfo(np.float32).eps * rms(expected)
+        ours_off, theirs_off = (rms(job["exp_avg"][g] - expected) for job in (ours, theirs))
+        assert ours_off <= 2 * theirs_off + floor, g
+
+
+def test_saturated_units_are_exactly_one(native):
+    # tanh'(z) = 1 - h^2 must not turn negative: weights that push every unit to its end.
+    shape = Shape((4, 200, 3), classes=3, dtype="float32")
+    job = make_job(shape, until=3, seed=4)
+    job["params"][1] *= 400
+    before = job["params"][1].copy()
+    job["weight_decay"][:] = 0
+    native.train(job)
+    assert np.isfinite(job["params"][1]).all()
+    assert np.abs(job["params"][1] - before).max() < 1
+
+
+def test_subnormal_state_is_zero_in_the_workers_only(native):
+    job = make_job(Shape(dtype="float32"), until=3, seed=5)
+    for v in job["exp_avg_sq"]:
+        v[:] = 1e-42
+    other = clone(job)
+    for v in other["exp_avg_sq"]:
+        v[:] = 0
+    native.train(job)
+    native.train(other)
+    for a, b in zip(job["params"], other["params"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.float32(1e-42) * np.float32(1) > 0, "the caller's own arithmetic was changed"
