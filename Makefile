@@ -46,7 +46,7 @@ bench-gpu: setup
 	$(BIN)/python bench/run.py --device=cuda
 
 sanitize:
-	csrc/sanitize.sh
+	csrc/sanitize.sh build/sanitize
 
 # The published diagrams, in shards: resumable, about 40 minutes a task on two 2.4 GHz cores.
 DIAGRAMS := addition-classification addition-regression

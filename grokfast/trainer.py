@@ -308,10 +308,7 @@ class _Trainer:
                 return
             at = state.step[left]
             until = min(budget, (int(at.min()) // chunk + 1) * chunk)
-            if getattr(self.engine, "lockstep", False):
-                left = left[at == at.min()]
-            else:
-                left = left[at < until]
+            left = left[at < until]
             self._base = self._accounted()
             self.engine.advance(program, state, left, until, self._tick)
             self.progress.update(self._accounted(), self._counts())

@@ -211,6 +211,26 @@ def merge(
     reading.merge(files, out, overwrite)
 
 
+def bench(
+    *,
+    models: Annotated[str, "N,..."] = "1,66",
+    task: Annotated[str, "PRESET"] = "addition-classification",
+    device: Annotated[str, "NAME"] = "auto",
+    json: bool = False,
+) -> int | None:
+    """Measure this machine's engines against the eager PyTorch loop, side by side.
+
+    Args:
+        models: Numbers of models to train at once.
+        task: addition-classification or addition-regression.
+        device: auto, cpu, cuda or cuda:N.
+        json: Print JSON rows instead of a table.
+    """
+    from grokfast.cli import benching
+
+    return benching.act(models, task, device, json)
+
+
 def doctor(*, json: bool = False) -> int | None:
     """Show versions, engines and why not, GPU, compilers and data of this machine.
 
@@ -256,6 +276,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": export,
     "merge": merge,
     "data": data,
+    "bench": bench,
     "doctor": doctor,
     "completion": completion,
 }

@@ -82,6 +82,7 @@ def _steps_axis(ax: Axes, results: Results, cell: int) -> None:
     ax.set_xscale("log")
     ax.set_xlim(1, steps_of(results))
     ax.xaxis.set_major_locator(LogLocator(numticks=5))
+    ax.xaxis.set_minor_locator(LogLocator(numticks=20))  # the decades between
     ax.xaxis.set_minor_formatter(NullFormatter())
     for name, colour, line in _LINES:
         moment = int(results[f"t_{name}"][cell])

@@ -31,8 +31,9 @@ from grokfast.results import Results
 
 #: Both rise or fall in lightness throughout, so that they can be read in grey.
 _DELAY = LinearSegmentedColormap.from_list("delay", ["#0B5D3B", "#4FA84F", "#B9D553", "#FCEB6B"])
-_NEVER = LinearSegmentedColormap.from_list("t_train", ["#8CC3EE", "#3A78BF", "#173A78", "#05070F"])
-_NEVER.set_over("black")
+_NEVER = LinearSegmentedColormap.from_list(
+    "t_train", ["#8CC3EE", "#3A78BF", "#173A78", "#05070F"]
+).with_extremes(over="black")
 
 
 def smooth_diagram(

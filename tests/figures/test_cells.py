@@ -1,0 +1,116 @@
+"""Curves and embedding trajectories of single cells."""
+
+import numpy as np
+import pytest
+
+from grokfast.errors import UsageError
+from grokfast.figures import curves, embedding_trajectories
+from grokfast.figures.choice import choose
+from grokfast.figures.trajectories import one_component
+from grokfast.presets import preset
+
+
+def test_one_cell_of_each_phase_by_default(small):
+    assert small.phases()[choose(small, None)].tolist() == [0, 1, 2, 3]
+
+
+def test_phases_that_are_absent_are_left_out(letters):
+    results = letters(["CCCCC", "CCCCC", "CCCMM", "CCCMM"])
+    assert results.phases()[choose(results, None)].tolist() == [0, 2]
+
+
+def test_a_healthy_cell_stands_for_its_phase(letters):
+    results = letters(["CCCCC", "CCCCC", "CCCCC", "CCCXX"], diverged=[19])
+    chosen = choose(results, None)
+    assert results["status"][chosen].tolist() == [2, 2]
+
+
+def test_named_cells(small):
+    assert choose(small, [3, {"lr": 1e-5, "weight_decay": 0}, 3]) == [3, 0]
+    with pytest.raises(UsageError, match="no cell 20"):
+        choose(small, [20])
+    with pytest.raises(UsageError, match="give 1 to 12"):
+        choose(small, list(range(13)))
+
+
+def test_nothing_to_choose_from(letters):
+    with pytest.raises(UsageError, match="--cell=lr"):
+        curves(letters(pending=range(20)))
+
+
+def test_a_single_cell_needs_no_choice(make):
+    grid = preset("addition-regression").grid(lr=1e-3, weight_decay=0.0)
+    assert len(curves(make(grid, 10, 20)).axes) == 2
+
+
+def test_curves_show_accuracy_loss_and_both_moments(small):
+    figure = curves(small, [{"lr": 1e-5, "weight_decay": 6}])
+    accuracy, loss = figure.axes
+    assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("accuracy", "loss")
+    assert accuracy.get_xscale() == "log"
+    title = accuracy.get_title(loc="left")
+    assert title.startswith("grokking")
+    assert "T(train) 300, T(val) 20,000" in title
+    train, val = accuracy.lines[:2]
+    assert train.get_xdata()[-1] <= 20_000, "nothing after the cell stopped"
+    assert np.isfinite(val.get_ydata()).all()
+    for ax in (accuracy, loss):
+        assert {300, 20_000} <= {line.get_xdata()[0] for line in ax.lines[2:]}
+
+
+def test_curves_of_each_phase(small):
+    assert len(curves(small).axes) == 8
+
+
+def test_a_diverged_cell_says_when(letters):
+    figure = curves(letters(diverged=[19]), [19])
+    assert "diverged at 77" in figure.axes[0].get_title(loc="left")
+
+
+def test_curves_that_were_not_kept(letters):
+    with pytest.raises(UsageError, match=r"--set=record\.curve_points=200"):
+        curves(letters(points=0))
+
+
+def test_trajectories_have_two_panels_a_cell(small):
+    figure = embedding_trajectories(small)
+    *panels, bar = figure.axes
+    assert len(panels) == 8
+    assert bar.get_ylabel() == "token"
+    early, whole = panels[:2]
+    assert early.get_xlim() == (0, 2000)
+    assert whole.get_xlim() == (0, 3990)
+    tokens = [line for line in whole.lines if len(line.get_xdata()) > 2]
+    assert len(tokens) == 10
+    chosen = choose(small, None)[0]
+    expected = small["embeddings"][chosen, :, 7, 0]
+    np.testing.assert_array_equal(tokens[7].get_ydata(), expected)
+
+
+def test_a_run_that_is_shorter_than_the_early_panel(letters):
+    early, whole, _ = embedding_trajectories(letters(snapshots=50), [0]).axes
+    assert early.get_xlim() == whole.get_xlim() == (0, 490)
+
+
+def test_embeddings_that_were_not_recorded(letters):
+    with pytest.raises(UsageError, match=r"grokfast run addition-regression --record=embeddings"):
+        embedding_trajectories(letters())
+    results = letters(snapshots=10)
+    results["embeddings"][3] = np.nan
+    with pytest.raises(UsageError, match="no embeddings yet"):
+        embedding_trajectories(results, [3])
+
+
+def test_several_components_are_projected_on_the_last_principal_axis(letters):
+    rng = np.random.default_rng(0)
+    direction = np.array([0.6, 0.0, -0.8])
+    coordinate = np.linspace(-2, 2, 10)
+    embeddings = rng.normal(size=(5, 10, 3))
+    embeddings[3] = coordinate[:, None] * direction + 0.001 * rng.normal(size=(10, 3))
+    embeddings[4] = np.nan  # not reached
+    values = one_component(embeddings)
+    np.testing.assert_allclose(values[3], coordinate, atol=0.01)  # rising, whatever the SVD's sign
+    np.testing.assert_allclose(values[0], embeddings[0] @ direction, atol=0.01)
+    assert np.isnan(values[4]).all()
+    figure = embedding_trajectories(letters(snapshots=20, dim=3), [0])
+    assert figure.axes[0].get_ylabel() == "first principal axis"
