@@ -17,7 +17,7 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || echo "no Python headers found: the native engine will be missing (Debian: apt install python3-dev)" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q '.[test]'
-	@touch $(VENV)/.package $@
+	@touch $@ $(VENV)/.package
 
 $(VENV)/.package: $(VENV)/.deps setup.py $(SOURCES)
 	@rm -rf build

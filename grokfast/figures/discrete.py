@@ -90,8 +90,7 @@ def phase_diagram(
         if title is not None:
             ax.set_title(title_of(results, title))
         _add_legend(ax, handles)
-        figure = ax.get_figure(root=True)
-        assert figure is not None
+        figure = ax.figure if isinstance(ax.figure, Figure) else ax.figure.figure
         return figure
     with style():
         size = Size.of(facets, facets.rows, facets.columns, right=1.35)

@@ -28,13 +28,13 @@ def number(value: Any, *, exponent_form: bool = False) -> str:
         return f"{value:g}"
     if isinstance(value, int) and abs(value) < 1e6 and not exponent_form:
         return str(value)
-    exponent = math.floor(math.log10(abs(value)) + 1e-9)
-    mantissa = value / 10.0**exponent
-    if math.isclose(mantissa, 1, rel_tol=1e-6) and (exponent_form or not -2 <= exponent <= 2):
-        return f"$10^{{{exponent}}}$"
+    mantissa, exponent = (float(part) for part in f"{value:.1e}".split("e"))
+    power_of_ten = math.isclose(value, float(f"1e{exponent:.0f}"), rel_tol=1e-6)
+    if power_of_ten and (exponent_form or not -2 <= exponent <= 2):
+        return power(int(exponent))
     if -3 <= exponent <= 4 and not exponent_form:
         return f"{value:.3g}" if exponent < 3 else f"{value:.6g}"
-    return f"${mantissa:.2g}\\times10^{{{exponent}}}$"
+    return f"${mantissa:g}\\times10^{{{exponent:.0f}}}$"
 
 
 def series(values: Sequence[Any]) -> list[str]:
@@ -88,7 +88,7 @@ def ticks(values: Sequence[Any], room: float, *, horizontal: bool) -> Ticks:
 
     own = series(values)
     every = list(map(float, range(len(values))))
-    if len(values) <= 8 and fits(own):
+    if len(values) == 1 or (len(values) <= 8 and fits(own)):
         return Ticks(every, own)
     if not all(map(is_number, values)):
         if len(values) <= 24:  # names cannot be left out: the reader could not guess them
