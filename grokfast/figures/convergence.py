@@ -67,7 +67,7 @@ def convergence_diagram(
         for t in [*(facets.titles or ("",)), *blank]
     ]
     with style():
-        size = Size.of(facets, rows, columns, right=1.0)
+        size = Size.of(facets, rows, columns, right=1.0, tallest_label=0.8)
         paper, axes = frame(facets, size, rows, columns, titles)
         norm, cmap = LogNorm(lowest, highest), matplotlib.colormaps["cividis"]
         used = []

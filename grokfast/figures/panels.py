@@ -44,18 +44,22 @@ class Size:
     figure: tuple[float, float]
 
     @classmethod
-    def of(cls, facets: Facets, rows: int, columns: int, right: float, lines: int = 4) -> Size:
-        """Panels with nearly square cells; ``right``: inches for a legend or colour bars."""
+    def of(
+        cls, facets: Facets, rows: int, columns: int, right: float, tallest_label: float = 0.3
+    ) -> Size:
+        """Panels with nearly square cells; ``right``: inches for a legend or colour bars, whose
+        labels need a height."""
         along_y, along_x = facets.shape
         if columns == 1:
             width = min(max(along_x * 0.19, 2.6), 4.4)
         else:
             width = min(max(along_x * 0.11, 1.6), {2: 2.9, 3: 2.3}.get(columns, 1.8))
-        height = min(max(along_y * min(0.42, width / along_x), 0.3), 1.25 * width)
+        height = min(along_y * min(0.42, width / along_x), 1.25 * width)
+        height = max(height, tallest_label / rows)
         gap = 0.3 if rows > 1 or columns > 1 else 0.0
         total = (
             0.75 + columns * (width + 0.12) + right,
-            0.95 + rows * (height + gap) + lines * CAPTION_SIZE * 1.25 / 72,
+            0.95 + rows * (height + gap) + 4 * CAPTION_SIZE * 1.25 / 72,
         )
         return cls((width, height), total)
 

@@ -72,7 +72,7 @@ def smooth_diagram(
     slow = np.where(memorised, t_train, np.where(phase == CONFUSION, 10.0 * steps, np.nan))
 
     with style():
-        size = Size.of(facets, facets.rows, facets.columns, right=1.75)
+        size = Size.of(facets, facets.rows, facets.columns, right=1.85, tallest_label=1.4)
         titles = facets.titles or ("",)
         paper, axes = frame(facets, size, facets.rows, facets.columns, titles)
         for k, ax in enumerate(axes):
@@ -121,7 +121,7 @@ def _bars(paper: Paper, axes: list[Axes], delay: QuadMesh, slow: QuadMesh, gap: 
         "extendrect": True,
     }
     bar = paper.colorbar(slow, extend="max", **look)
-    bar.set_label("T(train), steps, never generalised")
+    bar.set_label("T(train), steps;\nnever generalised")
     bar.ax.text(0.5, 1.075, "never", **_beside(bar.ax, "bottom"))
     bar = paper.colorbar(delay, extend="min", **look)
     bar.set_label("T(val) \N{MINUS SIGN} T(train), steps")

@@ -32,7 +32,7 @@ def test_the_two_scales_share_the_cells_between_them(mixed):
     assert (slow_shown[3, 0], slow_shown[0, 1], slow_shown[3, 1]) == (300, 90_000, 100)
     assert to_hex(slow.to_rgba(slow_shown[1, 1])) == "#000000", "never memorised is black"
     assert slow_shown.mask.sum() == 4, "a pending cell has neither"
-    assert slow_bar.get_ylabel() == "T(train), steps, never generalised"
+    assert slow_bar.get_ylabel() == "T(train), steps;\nnever generalised"
     assert delay_bar.get_ylabel().endswith("T(train), steps")
 
 
