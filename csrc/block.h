@@ -54,13 +54,6 @@ struct Block {
     target.split = score.split = panels();
   }
 
-  // Rows of act that exist only as padding must be zero: they become columns of weights' gradients.
-  void clear() {
-    for (const Panels<T>& m : act)
-      if (m.data) fill<T>(m.data, m.rows * vecs() * Vec<T>::width, 0);
-    if (target.data) fill<T>(target.data, target.rows * vecs() * Vec<T>::width, 0);
-  }
-
   // Puts sample `index` of `from` in column c. targets: [C, outputs], or null.
   void put(const Job& job, long c, const Samples<T>& from, long index, const T* targets) {
     const int32_t label = from.label[index];

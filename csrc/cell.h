@@ -76,7 +76,6 @@ class Cell {
     net_.model.load(job_, cell);
     net_.set_targets(targets_);
     batch_.resize(job_.batch + spare_);
-    batch_.clear();
     if (!full_) return;
     for (long c = 0; c < job_.batch; c++) batch_.put(job_, c, train_, c, targets_);
     for (long c = 0; c < spare_; c++) batch_.put(job_, job_.batch + c, validation_, c, targets_);

@@ -1,5 +1,8 @@
 // Where matrices lie in a worker's scratch memory.
 //
+// Whatever is computed in whole vectors is padded to whole vectors, and the padding holds anything,
+// NaN included: no result is taken from it (GROKFAST_POISON fills it with NaN to prove it).
+//
 // A matrix whose columns are the vector dimension is cut into panels of at most kMaxVecs vectors,
 // each panel contiguous [rows, width]: the microkernel then reads one short stream that fits in L1
 // (contiguous panels: 100 GFLOP/s for dX; panels inside rows of 48 floats: 63-75; Zen 3, peak 105).
@@ -35,7 +38,7 @@ struct Split {
 template <class T>
 struct Panels {
   T* data;
-  long rows;    // allocated; a multiple of the vector width, those past the used ones stay zero
+  long rows;    // allocated: a multiple of the vector width
   Split split;  // of the columns, in vectors
   T* panel(long p) const { return data + rows * split.begin(p) * Vec<T>::width; }
   long width(long p) const { return split.count(p) * Vec<T>::width; }

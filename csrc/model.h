@@ -24,10 +24,7 @@ struct Layer {
 template <class T>
 void load_rows(const void* from, long cell, long rows, long cols, T* to, long ld) {
   const T* src = static_cast<const T*>(from) + cell * rows * cols;
-  for (long r = 0; r < rows; r++) {
-    memcpy(to + r * ld, src + r * cols, cols * sizeof(T));
-    fill<T>(to + r * ld + cols, ld - cols, 0);
-  }
+  for (long r = 0; r < rows; r++) memcpy(to + r * ld, src + r * cols, cols * sizeof(T));
 }
 
 template <class T>

@@ -259,7 +259,6 @@ struct Network {
       if (whole < batch) total = total + select(tail, V::load(g + whole), V::set(0));
       sums[o] = sum(total);
     }
-    fill<T>(sums + layer.out, round_up(layer.out, kWidth) - layer.out, 0);
     update_all(rule, layer.out, layer.b, layer.b_avg, layer.b_sq, sums);
   }
 
