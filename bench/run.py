@@ -45,7 +45,7 @@ def main(
         tasks: presets of the toy family.
         only: contenders; all where not given.
         repetitions: of every contender, in turn.
-        seconds: about, of one repetition; at least 100 steps.
+        seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.
         precision: of our engines' products on a GPU; the peers compute in IEEE float32.
         out: where rows go; bench/results/DEVICE.jsonl where not given.
     """

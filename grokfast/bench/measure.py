@@ -168,11 +168,11 @@ def measure(
 
 
 def _steps_for(trial: Trial, seconds: float, device: torch.device) -> int:
-    """Steps of a repetition: at least 100, because an engine packs and unpacks its state at every
-    call (the trainer's calls are of 500 and more).
+    """Steps of a repetition: of an engine at least 100, because it packs and unpacks its state at
+    every call (the trainer's calls are of 500 and more).
     """
     took = _timed(trial, 10, device)
-    return max(100, round(10 * seconds / took))
+    return max(100 if isinstance(trial, EngineTrial) else 20, round(10 * seconds / took))
 
 
 def _timed(trial: Trial, steps: int, device: torch.device) -> float:
