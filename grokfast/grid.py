@@ -63,19 +63,41 @@ class Grid:
         Names are short or dotted (``**{"task.p": [10, 12]}``). A field that is an axis already
         keeps its place among the axes; the rest are appended.
         """
-        experiment, merged = self.experiment, dict(self.axes)
+        scalars: dict[str, Any] = {}
+        several: dict[str, list[Any]] = {}
         for name, values in axes.items():
-            path = resolve_field(experiment, name)
-            single = isinstance(values, str) or not isinstance(values, Iterable)
-            checked = [
-                experiment.replace(**{path: v}).get(path) for v in ([values] if single else values)
-            ]
-            if single:
-                experiment = experiment.replace(**{path: checked[0]})
-                merged.pop(path, None)
+            path = resolve_field(self.experiment, name)
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                scalars[path] = values
             else:
-                merged[path] = tuple(checked)
+                several[path] = list(values)
+        # All scalars at once: one of them may only be possible together with another.
+        experiment = self.experiment.replace(**scalars)
+        merged = {path: values for path, values in self.axes.items() if path not in scalars}
+        for path, many in several.items():
+            merged[path] = tuple(experiment.replace(**{path: v}).get(path) for v in many)
         return Grid(experiment=experiment, axes=merged, name=self.name)
+
+    def difference(self, other: Grid) -> dict[str, str]:
+        """The fields in which another grid differs from this one: name -> ``this -> other``."""
+
+        def values(grid: Grid) -> dict[str, Any]:
+            fixed = {p: grid.experiment.get(p) for p in scalar_fields(grid.experiment)}
+            return {"task": grid.experiment.task.name, **fixed, **grid.axes}
+
+        def shown(value: Any) -> str:
+            if isinstance(value, float):
+                return f"{value:.6g}"
+            if isinstance(value, tuple) and len(value) > 4:
+                return f"{len(value)} values {shown(value[0])} .. {shown(value[-1])}"
+            return str(value)
+
+        a, b = values(self), values(other)
+        return {
+            short_name(p): f"{shown(a.get(p))} -> {shown(b.get(p))}"
+            for p in dict.fromkeys((*a, *b))
+            if a.get(p) != b.get(p)
+        }
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
-from grokfast.experiment import scalar_fields, short_name
+from grokfast.experiment import short_name
 from grokfast.files import locked
 from grokfast.grid import Grid, static_key
 from grokfast.results import DIVERGED, OK, Results
@@ -62,31 +62,10 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
     return merged
 
 
-def difference(old: Grid, new: Grid) -> list[str]:
-    """The fields in which two grids differ, as ``name: old -> new``."""
-
-    def values(grid: Grid) -> dict[str, Any]:
-        fields = scalar_fields(grid.experiment)
-        fixed = {p: grid.experiment.get(p) for p in fields}
-        return {"task": grid.experiment.task.name, **fixed, **grid.axes}
-
-    def shown(value: Any) -> str:
-        if isinstance(value, tuple) and len(value) > 4:
-            return f"{len(value)} values {value[0]} .. {value[-1]}"
-        return str(value)
-
-    a, b = values(old), values(new)
-    return [
-        f"{short_name(p)}: {shown(a.get(p))} -> {shown(b.get(p))}"
-        for p in dict.fromkeys((*a, *b))
-        if a.get(p) != b.get(p)
-    ]
-
-
 def _same_grid(shards: Mapping[str, Results]) -> None:
     (first_name, first), *others = shards.items()
     for name, shard in others:
-        changes = difference(first.grid, shard.grid)
+        changes = [f"{k}: {v}" for k, v in first.grid.difference(shard.grid).items()]
         if not changes and list(first.grid.axes) != list(shard.grid.axes):
             changes = ["the order of the axes"]
         if changes:

@@ -18,7 +18,6 @@ from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, s
 from grokfast.collect import collect, merged_provenance, provenance, restore_finished
 from grokfast.engines import Engine, choose_engine
 from grokfast.errors import GrokfastError, UsageError
-from grokfast.experiment import scalar_fields, short_name
 from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
 from grokfast.program import Program, make_programs
@@ -193,8 +192,10 @@ def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool
     new_cells = {grid.cells[i].identity() for i in indices}
     lost = [i for i in old["run"].tolist() if old.grid.cells[i].identity() not in new_cells]
     if lost:
+        changes = [f"{k}: {v}" for k, v in old.grid.difference(grid).items() if k != "steps"]
         raise UsageError(
-            f"{path} belongs to another run: {_difference(old.grid, grid)}",
+            f"{path} belongs to another run: "
+            f"{'; '.join(changes) or 'it holds cells of another shard'}",
             hint="choose another --out, or --overwrite to start anew",
         )
     if old.grid.experiment.steps > grid.experiment.steps and "steps" not in grid.axes:
@@ -204,28 +205,6 @@ def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool
             hint="budgets can be raised, not lowered",
         )
     return old
-
-
-def _difference(old: Grid, new: Grid) -> str:
-    """The fields in which two grids differ, as ``name: old -> new``."""
-
-    def values(grid: Grid) -> dict[str, Any]:
-        fixed = {p: grid.experiment.get(p) for p in scalar_fields(grid.experiment)}
-        fixed["task"] = grid.experiment.task.name
-        return {**fixed, **grid.axes}
-
-    def shown(value: Any) -> str:
-        if isinstance(value, tuple) and len(value) > 4:
-            return f"{len(value)} values {value[0]:.6g} .. {value[-1]:.6g}"
-        return str(value)
-
-    a, b = values(old), values(new)
-    lines = [
-        f"{short_name(p)}: {shown(a.get(p))} -> {shown(b.get(p))}"
-        for p in dict.fromkeys((*a, *b))
-        if a.get(p) != b.get(p) and p != "steps"
-    ]
-    return "; ".join(lines) or "it holds cells of another shard"
 
 
 def _same_machinery(old: Results | None, engine: Engine, path: Path | None) -> None:

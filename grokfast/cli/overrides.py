@@ -45,16 +45,11 @@ def build_grid(
         _refuse_huge_range(short_name(path), text)
         values = parse_values(grid.experiment, path, text)
         (axes if isinstance(values, list) else scalars)[path] = values
-    # All scalars at once: one of them may only be possible together with another.
-    base = Grid(
-        name=grid.name,
-        experiment=grid.experiment.replace(**scalars),
-        axes={p: v for p, v in grid.axes.items() if p not in scalars},
-    )
-    size = math.prod(len(v) for v in {**base.axes, **axes}.values())
+    lengths = {p: len(v) for p, v in {**grid.axes, **axes}.items() if p not in scalars}
+    size = math.prod(lengths.values())
     if size > MAX_CELLS:
         raise UsageError(f"the grid has {size:,} cells; give at most {MAX_CELLS:,}")
-    return base.grid(**axes)
+    return grid.grid(**scalars, **axes)
 
 
 def check_cells(grid: Grid) -> None:

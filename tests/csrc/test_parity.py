@@ -110,3 +110,21 @@ def test_subnormal_state_is_zero_in_the_workers_only(native):
     for a, b in zip(job["params"], other["params"], strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.float32(1e-42) * np.float32(1) > 0, "the caller's own arithmetic was changed"
+
+
+@pytest.mark.parametrize("predict", ["argmax", "nearest"])
+def test_the_first_of_equal_scores_is_predicted(native, predict):
+    # All outputs are 0; where the nearest target counts, all targets are as far away.
+    shape = Shape((4, 9, 5), classes=5, loss="mse", predict=predict, dtype="float32")
+    ours = make_job(shape, until=2)
+    for tensor in (*ours["params"], ours["lr"]):
+        tensor[:] = 0
+    ours["targets"][:] = 1
+    theirs = clone(ours)
+    native.train(ours)
+    torch_train(theirs)
+    expected = (ours["y_train"] == 0).mean(1)[ours["data_index"]]
+    assert expected.min() > 0
+    np.testing.assert_allclose(ours["train_acc"][:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(ours["train_acc"], theirs["train_acc"])
+    np.testing.assert_array_equal(ours["val_acc"], theirs["val_acc"])
