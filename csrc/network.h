@@ -229,19 +229,29 @@ struct Network {
           rule.update(layer.w + i, layer.w_avg + i, layer.w_sq + i, V::load(g + r * width + j));
         }
     };
+    // Each is needed once a step, so it comes from L2 or L3.
+    auto ahead = [&](long row, long rows, long p) {
+      const long bytes = columns.count(p) * kWidth * static_cast<long>(sizeof(T));
+      for (long r = 0; r < rows; r++) {
+        const long i = (row + r) * layer.ld + columns.begin(p) * kWidth;
+        prefetch(layer.w + i, bytes);
+        prefetch(layer.w_avg + i, bytes);
+        prefetch(layer.w_sq + i, bytes);
+      }
+    };
     const T* grad = delta[(l + 1) & 1];
     if (l > 0 || job.vocabulary) {
       const Panels<T> inputs = flip_for(l);
       auto source = [&](long p, long, long) { return static_cast<const T*>(inputs.panel(p)); };
-      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr,
-                 done);
+      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr, done,
+                 ahead);
     } else {
       const Gather<T> gather{block.row, batch, layer.in, packed};
       auto source = [&](long p, long, long) {
         return gather.features(columns.begin(p) * kWidth, columns.count(p) * kWidth);
       };
-      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr,
-                 done);
+      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr, done,
+                 ahead);
     }
   }
 

@@ -6,12 +6,13 @@ namespace {
 // C[rows, columns] = A[rows, depth] * B[depth, columns], A(r, k) = a[r * rs + k * ks].
 //
 // source(p, k0, n) gives rows k0 .. k0+n of panel p of B, contiguous.
+// ahead(row, rows, p) may fetch what done will need; the tile is computed meanwhile.
 // done(row, rows, p, c) gets each finished tile c [rows, width of p].
 // Where B comes in several blocks of k, the sums between them are kept in `partial`; storing and
 // loading them changes no bit.
-template <class T, class Source, class Done>
+template <class T, class Source, class Done, class Ahead>
 void product(long rows, Split columns, Split depth, const T* a, long rs, long ks, Source&& source,
-             const Panels<T>* partial, Done&& done) {
+             const Panels<T>* partial, Done&& done, Ahead&& ahead) {
   constexpr long kWidth = Vec<T>::width;
   alignas(64) T c[kMaxTileVecs * kWidth];
   for (long block = 0; block < depth.parts; block++) {
@@ -24,12 +25,19 @@ void product(long rows, Split columns, Split depth, const T* a, long rs, long ks
       for (long t = 0; t < tiles.parts; t++) {
         const long row = tiles.begin(t), count = tiles.count(t);
         T* sums = first && last ? nullptr : partial->panel(p) + row * vecs * kWidth;
+        if (last) ahead(row, count, p);
         choose_tile<T>(count, vecs)(n, a + row * rs + k0 * ks, rs, ks, b, first ? nullptr : sums,
                                     last ? c : sums);
         if (last) done(row, count, p, static_cast<const T*>(c));
       }
     }
   }
+}
+
+template <class T, class Source, class Done>
+void product(long rows, Split columns, Split depth, const T* a, long rs, long ks, Source&& source,
+             const Panels<T>* partial, Done&& done) {
+  product<T>(rows, columns, depth, a, rs, ks, source, partial, done, [](long, long, long) {});
 }
 
 // dst = src^T, for the used rows of src; both in panels.
