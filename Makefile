@@ -35,8 +35,8 @@ check: setup
 
 demo: setup
 	@mkdir -p demo
-	$(BIN)/grokfast run addition-classification --lr=logspace:-5:-2:11 --weight-decay=linspace:0:20:11 \
-	  --steps=20000 --out=demo/addition-classification.h5
+	$(BIN)/grokfast run addition-classification --lr=logspace:-5:-2:11 --weight-decay=linspace:0:16:9 \
+	  --steps=12000 --out=demo/addition-classification.h5
 	$(BIN)/grokfast plot demo/addition-classification.h5 --out=demo/addition-classification.png
 
 bench: setup
