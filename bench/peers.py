@@ -1,7 +1,7 @@
 """The other ways of doing the same work: eager and compiled stacks, a process a core, JAX.
 
-Written as a user of each would write it, with the same validation, T_train and T_val at every
-step. They know the toy model (an embedding of one number, two hidden tanh layers) and no other.
+Written as a user of each would write it, with the same evaluation, T_train and T_val. They train
+models that see the same data in the same order; JAX's is written for the toy model alone.
 """
 
 from __future__ import annotations
@@ -28,54 +28,78 @@ class Stacked:
     def __init__(
         self, program: Program, device: torch.device, wrap: Callable[[StackedStep], StackedStep]
     ) -> None:
-        check_is_toy(program)
+        if len(program.init) > 1 or len(program.x_train) > 1:
+            raise Unavailable("written for models that share data and shuffles")
+        self.program = program
         self.cells = range(program.num_cells)
         self.params = [
-            torch.stack([m[g] for m in program.init])[program.init_index].to(device)
-            for g in range(len(program.names))
+            p.to(device).expand(len(self.cells), *p.shape).clone() for p in program.init[0]
         ]
         self.m = [torch.zeros_like(p) for p in self.params]
         self.v = [torch.zeros_like(p) for p in self.params]
         self.lr, self.decay = (h.float().to(device) for h in (program.lr, program.weight_decay))
         self.x, self.x_val = (
-            torch.nn.functional.one_hot(x[0], program.vocabulary).sum(1).float().to(device)
-            for x in (program.x_train, program.x_val)
-        )  # [N, P], [V, P]
+            self._dense(x[0]).to(device) for x in (program.x_train, program.x_val)
+        )  # [N, P] counts of tokens, or [N, I]
         self.y, self.y_val = program.y_train[0].to(device), program.y_val[0].to(device)
         self.targets = None if program.targets is None else program.targets[0].to(device)
-        self.t_train = torch.full((len(self.cells),), -1, device=device)
-        self.t_val = self.t_train.clone()
-        self.loss = torch.zeros(len(self.cells), device=device)
-        self.step = torch.zeros((), device=device)
-        self.need = program.need_train, program.need_val
+        self.activation = getattr(torch, program.cell.model.activation)
+        count = torch.zeros(len(self.cells), device=device)
+        self.counters = count.clone(), count.long(), count.long() - 1, count.long() - 1
+        # In float64: 1 - 0.999**step would lose four digits in float32.
+        self.step = torch.zeros((), dtype=torch.float64, device=device)
+        self.done = 0
         self.run = wrap(self._step)
+
+    def _dense(self, x: Tensor) -> Tensor:
+        p = self.program
+        if not p.vocabulary:
+            return x
+        return torch.nn.functional.one_hot(x, p.vocabulary).sum(1).to(p.dtype)
 
     @torch.no_grad()
     def advance(self, steps: int) -> None:
-        for _ in range(steps):
-            self.loss, self.t_train, self.t_val = self.run(
-                self.params, self.m, self.v, self.step, self.t_train, self.t_val
+        x, y = self.x, self.y
+        for i in range(self.done, self.done + steps):
+            if self.program.shuffles is not None:
+                epoch, k = divmod(i, self.program.steps_per_epoch)
+                order = self.program.shuffles.order(epoch, epoch + 1)[0, 0]
+                rows = order[k * self.program.batch_size :][: self.program.batch_size]
+                x, y = self.x[rows], self.y[rows]
+            first = i % self.program.steps_per_epoch == 0
+            evaluates = self.program.evaluates(i + 1)
+            self.counters = self.run(
+                x, y, self.params, self.m, self.v, self.step, self.counters, first, evaluates
             )
+        self.done += steps
 
     def _step(
         self,
+        x: Tensor,
+        y: Tensor,
         params: list[Tensor],
         m: list[Tensor],
         v: list[Tensor],
         step: Tensor,
-        t_train: Tensor,
-        t_val: Tensor,
+        counters: tuple[Tensor, ...],
+        first: bool,
+        evaluates: bool,
     ) -> tuple[Tensor, ...]:
-        _, w1, _, w2, _, w3, _ = params
-        s, h1, h2, output = self._forward(params, self.x)
-        loss, d = self._loss(output)
-        train = self._correct(output, self.y)
-        gradients = [d.mT @ h2, d.sum(1)]
-        d = torch.bmm(d, w3) * (1 - h2 * h2)
-        gradients = [torch.bmm(d.mT, h1), d.sum(1), *gradients]
-        d = torch.bmm(d, w2) * (1 - h1 * h1)
-        gradients = [torch.bmm(d.mT, s), d.sum(1), *gradients]
-        gradients = [self.x.T @ torch.bmm(d, w1), *gradients]
+        epoch_loss, epoch_correct, t_train, t_val = counters
+        *inputs, output = self._forward(params, x)
+        loss, d = self._loss(output, y)
+        correct = self._correct(output, y)
+        if not first:
+            loss, correct = epoch_loss + loss, epoch_correct + correct
+        gradients: list[Tensor] = []
+        layers = params[len(params) % 2 :]
+        for w, h in zip(reversed(layers[::2]), reversed(inputs), strict=True):
+            gradients = [torch.bmm(d.mT, h), d.sum(1), *gradients]
+            if len(gradients) < len(layers):
+                slope = 1 - h * h if self.activation is torch.tanh else (h > 0).to(h.dtype)
+                d = torch.bmm(d, w) * slope
+            elif len(params) % 2:
+                gradients = [x.T @ torch.bmm(d, w), *gradients]
         step += 1
         c1, c2 = 1 - 0.9**step, (1 - 0.999**step).sqrt()
         for g, p in enumerate(params):
@@ -83,36 +107,47 @@ class Stacked:
             m[g].lerp_(gradients[g], 0.1)
             v[g].mul_(0.999).addcmul_(gradients[g], gradients[g], value=0.001)
             p.mul_(1 - lr * decay).sub_(lr / c1 * m[g] / (v[g].sqrt() / c2 + 1e-8))
-        val = self._correct(self._forward(params, self.x_val)[-1], self.y_val)
-        number = step.long()
-        t_train = torch.where((t_train < 0) & (train >= self.need[0]), number, t_train)
-        t_val = torch.where((t_val < 0) & (val >= self.need[1]), number, t_val)
-        return loss, t_train, t_val
+        if evaluates:
+            val = self._correct(self._forward(params, self.x_val)[-1], self.y_val)
+            number, need = step.long(), (self.program.need_train, self.program.need_val)
+            t_train = torch.where((t_train < 0) & (correct >= need[0]), number, t_train)
+            t_val = torch.where((t_val < 0) & (val >= need[1]), number, t_val)
+        return loss, correct, t_train, t_val
 
-    def _forward(self, params: list[Tensor], x: Tensor) -> tuple[Tensor, ...]:
-        embedding, w1, b1, w2, b2, w3, b3 = params
-        s = x @ embedding  # [M, N, 1]
-        h1 = torch.tanh(s * w1.mT + b1[:, None])
-        h2 = torch.tanh(torch.baddbmm(b2[:, None], h1, w2.mT))
-        return s, h1, h2, torch.baddbmm(b3[:, None], h2, w3.mT)
+    def _forward(self, params: list[Tensor], x: Tensor) -> list[Tensor]:
+        """Inputs of every layer, then the output: each [M, N, width]."""
+        embedded = len(params) % 2 == 1
+        layers = params[embedded:]
+        h = x @ params[0] if embedded else x.expand(len(layers[0]), *x.shape)
+        found = [h]
+        for k in range(0, len(layers), 2):
+            w, b = layers[k], layers[k + 1][:, None]
+            # A product over one number is an outer product.
+            z = h * w.mT + b if h.shape[2] == 1 else torch.baddbmm(b, h, w.mT)
+            h = self.activation(z) if k + 2 < len(layers) else z
+            found.append(h)
+        return found
 
-    def _loss(self, output: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Loss [M] and its gradient [M, N, O]."""
-        if self.targets is None:
+        if self.program.cell.loss == "cross_entropy":
             log_p = output.log_softmax(2)
-            own = torch.nn.functional.one_hot(self.y, output.shape[2]).to(output.dtype)
-            return -(log_p * own).sum(2).mean(1), (log_p.exp() - own) / len(self.y)
-        error = output - self.targets[self.y]
+            own = torch.nn.functional.one_hot(y, output.shape[2]).to(output.dtype)
+            return -(log_p * own).sum(2).mean(1), (log_p.exp() - own) / len(y)
+        assert self.targets is not None
+        error = output - self.targets[y]
         return error.square().mean((1, 2)), error * (2 / error[0].numel())
 
     def _correct(self, output: Tensor, y: Tensor) -> Tensor:
-        if self.targets is None:
+        if self.program.cell.predict == "argmax":
             return (output.argmax(2) == y).sum(1)
+        assert self.targets is not None
         distance = (output[:, :, None] - self.targets).square().sum(3)
         return (distance.argmin(2) == y).sum(1)
 
     def results(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.loss.cpu(), self.t_train.cpu(), self.t_val.cpu()
+        loss, _, t_train, t_val = self.counters
+        return loss.cpu(), t_train.cpu(), t_val.cpu()
 
     def close(self) -> None:
         pass

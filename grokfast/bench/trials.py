@@ -28,7 +28,7 @@ class Trial(Protocol):
         """Trains every model further; the work is done when this returns, or is queued on CUDA."""
 
     def results(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the last step, T_train, T_val: each [len(cells)]."""
+        """Loss of the epoch so far (full batch: of the last step), T_train, T_val: [len(cells)]."""
 
     def close(self) -> None:
         """Ends processes, frees memory."""
@@ -101,31 +101,48 @@ class EagerLoop:
             eps=o.eps,
         )
         self.t_train = self.t_val = -1
-        self.last = torch.zeros(())
+        self.epoch_loss = torch.zeros((), device=device)
+        self.epoch_correct = 0
 
     def advance(self, steps: int) -> None:
         program = self.program
         for _ in range(steps):
+            x, y = self._batch()
+            if self.step % program.steps_per_epoch == 0:
+                self.epoch_loss, self.epoch_correct = torch.zeros_like(self.epoch_loss), 0
             self.step += 1
-            output = self.model(self.x)
-            loss = self._loss(output)
+            output = self.model(x)
+            loss = self._loss(output, y)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             with torch.no_grad():
-                train = self._correct(output, self.y)
-                val = self._correct(self.model(self.x_val), self.y_val)
-            if self.t_train < 0 and train >= program.need_train:
-                self.t_train = self.step
-            if self.t_val < 0 and val >= program.need_val:
-                self.t_val = self.step
-            self.last = loss.detach()
+                self.epoch_loss += loss
+                self.epoch_correct += self._correct(output, y)
+                if program.evaluates(self.step):
+                    self._evaluate()
 
-    def _loss(self, output: Tensor) -> Tensor:
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        program = self.program
+        if program.shuffles is None:
+            return self.x, self.y
+        epoch, k = divmod(self.step, program.steps_per_epoch)
+        order = program.shuffles.order(epoch, epoch + 1)[int(program.init_index[self.cells[0]]), 0]
+        rows = order[k * program.batch_size :][: program.batch_size]
+        return self.x[rows], self.y[rows]
+
+    def _evaluate(self) -> None:
+        val = self._correct(self.model(self.x_val), self.y_val)
+        if self.t_train < 0 and self.epoch_correct >= self.program.need_train:
+            self.t_train = self.step
+        if self.t_val < 0 and val >= self.program.need_val:
+            self.t_val = self.step
+
+    def _loss(self, output: Tensor, y: Tensor) -> Tensor:
         if self.program.cell.loss == "cross_entropy":
-            return nn.functional.cross_entropy(output, self.y)
+            return nn.functional.cross_entropy(output, y)
         assert self.targets is not None
-        return nn.functional.mse_loss(output, self.targets[self.y])
+        return nn.functional.mse_loss(output, self.targets[y])
 
     def _correct(self, output: Tensor, y: Tensor) -> int:
         if self.program.cell.predict == "argmax":
@@ -135,7 +152,7 @@ class EagerLoop:
         return int((distance.argmin(1) == y).sum())
 
     def results(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.last.cpu()[None], torch.tensor([self.t_train]), torch.tensor([self.t_val])
+        return self.epoch_loss.cpu()[None], torch.tensor([self.t_train]), torch.tensor([self.t_val])
 
     def close(self) -> None:
         pass
