@@ -29,23 +29,29 @@ def main(device: str = "cpu", out: str | None = None) -> None:
     lines = (RESULTS / f"{device}.jsonl").read_text().splitlines()
     rows = latest([json.loads(line) for line in lines])
     tasks = list(dict.fromkeys(task for task, _, _ in rows))
-    figure, axes = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
+    names = list(dict.fromkeys(name for _, name, _ in rows))
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(4 * len(tasks) + 2, 4), squeeze=False, layout="constrained"
+    )
     for axis, task in zip(axes[0], tasks, strict=True):
         own = [r for (t, _, _), r in rows.items() if t == task]
-        for name in dict.fromkeys(r["contender"] for r in own):
+        for k, name in enumerate(names):
             mine = sorted((r for r in own if r["contender"] == name), key=lambda r: r["models"])
             median = [1e6 / r["median_us"] for r in mine]
             spread = [
                 [m - 1e6 / max(r["times_us"]) for m, r in zip(median, mine, strict=True)],
                 [1e6 / min(r["times_us"]) - m for m, r in zip(median, mine, strict=True)],
             ]
-            axis.errorbar([r["models"] for r in mine], median, spread, marker="o", label=name)
+            look = {"color": f"C{k}", "marker": "osv^Dpx*"[k % 8], "label": name}
+            axis.errorbar([r["models"] for r in mine], median, spread, **look)
         axis.axhline(1e6 / own[0]["floor_us"], color="grey", linestyle=":", label="bound")
         axis.set(xscale="log", yscale="log", title=task, xlabel="models")
+        ticks = sorted({r["models"] for r in own})
+        axis.set_xticks(ticks, [str(n) for n in ticks])
+        axis.xaxis.minorticks_off()
     axes[0][0].set_ylabel("model-steps a second")
-    axes[0][-1].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(out or RESULTS / f"{device}.png", dpi=150)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    figure.savefig(out or RESULTS / f"{device}.png", dpi=120)
 
 
 if __name__ == "__main__":

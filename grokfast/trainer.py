@@ -103,14 +103,17 @@ def run(
             stack.enter_context(locked(path))
             clear_leftovers(path)
         old = _existing(path, grid, indices, overwrite)
+        goes_on = False
         if old is not None and engine == "auto":
-            engine = str(old.provenance.get("engine", engine))
+            goes_on, engine = True, str(old.provenance.get("engine", engine))
         programs = make_programs([grid.cells[i] for i in indices], indices)
         chosen, why = choose_engine(engine, programs, device, threads)
         _same_machinery(old, chosen, path)
         trainer = _Trainer(grid, programs, chosen, path, make_progress(progress))
         if path is not None:
             trainer.restore(old)
+        if goes_on:
+            why = f"{chosen.name} on {chosen.device} (as in {path})"
         trainer.progress.note(f"engine: {why}")
         return trainer.run()
 
