@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
+
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from grokfast.errors import UsageError
 from grokfast.figures.numbers import number
 from grokfast.figures.style import plain
 from grokfast.results import Results
 
-#: Inches of a character at the caption's size.
+#: Points.
 CAPTION_SIZE = 6.5
-_CHARACTER = 0.0475
+#: Inches that stay free beside the caption.
+_MARGIN = 0.2
 
 
 def steps_of(results: Results) -> int:
@@ -85,7 +88,16 @@ def caption(results: Results, width: float, *extra: str, budget: int | None = No
     text = " ".join(
         (rules(results), *filter(None, extra), setting(results, budget), origin(results))
     )
-    return "\n".join(textwrap.wrap(text, max(30, int(width / _CHARACTER)), break_on_hyphens=False))
+    font = FontProperties(size=CAPTION_SIZE)
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        points = text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0]
+        if lines and points / 72 <= width - _MARGIN:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def describe(results: Results, cell: int) -> str:
