@@ -137,7 +137,8 @@ class Results:
         relative to the spacing on a log scale where all are positive; text: equal).
 
         Raises:
-            UsageError: no such axis, or values that still leave several cells.
+            UsageError: no such axis, a number beyond its ends by more than a spacing, or values
+                that still leave several cells.
         """
         chosen = np.ones(len(self), bool)
         for name, wanted in values.items():
@@ -151,8 +152,9 @@ class Results:
                 chosen &= column.astype(str) == str(wanted)
         found = np.flatnonzero(chosen)
         if len(found) != 1:
+            given = ", ".join(f"{name} {value}" for name, value in values.items())
             raise UsageError(
-                f"{len(found)} cells match {values}; name one with all of {', '.join(self.axes)}"
+                f"{len(found)} cells match {given}; name one with all of {', '.join(self.axes)}"
             )
         return int(found[0])
 
@@ -265,9 +267,15 @@ def _nearest(column: NDArray[Any], wanted: Any, name: str) -> Any:
     except (TypeError, ValueError):
         raise UsageError(f"{name}={wanted!r} is no number") from None
     values = np.unique(column)
-    log = target > 0 and (values > 0).all()
-    distance = np.abs(np.log(values / target)) if log else np.abs(values - target)
-    return values[int(distance.argmin())]
+    log = target > 0 and bool((values > 0).all())
+    at, goal = (np.log(values), np.log(target)) if log else (values, target)
+    widest = np.diff(at).max(initial=0.0) or (0.05 if log else 0.05 * abs(at[0]))
+    nearest = int(np.abs(at - goal).argmin())
+    if not abs(at[nearest] - goal) <= widest:
+        raise UsageError(
+            f"{short_name(name)} {target:g} is beyond the run's {values[0]:g} to {values[-1]:g}"
+        )
+    return values[nearest]
 
 
 def _write(file: h5py.File, r: Results) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
 from grokfast.collect import collect, merged_provenance, provenance, restore_finished
-from grokfast.engines import Engine, choose_engine
+from grokfast.engines import Engine, choose_engine, resolve_device
 from grokfast.errors import GrokfastError, UsageError
 from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
@@ -94,6 +94,7 @@ def run(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; give 1 or more")
+    resolve_device(device)  # before any data is looked for
     indices = grid.shard(*shard) if shard else list(range(grid.size))
     path = Path(out) if out is not None else None
     if path is not None and not path.parent.is_dir():
@@ -131,6 +132,7 @@ def plan(
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
+    resolve_device(device)
     indices = grid.shard(*shard) if shard else list(range(grid.size))
     programs = make_programs([grid.cells[i] for i in indices], indices)
     chosen, why = choose_engine(engine, programs, device, threads)

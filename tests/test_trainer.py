@@ -11,8 +11,10 @@ import time
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import grokfast as gf
+from grokfast.errors import UsageError
 from grokfast.merge import merge
 
 ENGINES = [e for e in os.environ.get("GROKFAST_TEST_ENGINES", "native,reference").split(",") if e]
@@ -338,3 +340,10 @@ def test_a_run_without_a_file_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(small(steps=10), "reference")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_device_is_named_before_data_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("GROKFAST_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="no CUDA GPU"):
+        gf.run(gf.preset("mnist-original").grid(steps=5), device="cuda")

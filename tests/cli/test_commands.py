@@ -181,6 +181,10 @@ def test_completion(grokfast, shell):
         (["plot", "FILE", "--out=no/x.png"], "no such folder: no"),
         (["plot", "FILE", "--cell=lrr:1"], "unknown axis 'lrr'"),
         (["plot", "FILE", "--cell=lr"], "'lr' is not axis:value"),
+        (
+            ["plot", "FILE", "--kind=curves", "--cell=lr:7,weight_decay:0"],
+            "lr 7 is beyond the run's",
+        ),
         (["plot", "FILE", "--budget=-3"], "--budget='-3' is no whole number"),
         (["export", "FILE", "--out=x.xlsx"], "cannot tell the format of x.xlsx"),
         (["export", "FILE", "--out=x.nc", "--long"], "leave out --long"),
