@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.errors import UsageError
 from grokfast.merge import merge
 
 ENGINES = [e for e in os.environ.get("GROKFAST_TEST_ENGINES", "native,reference").split(",") if e]
@@ -345,5 +344,5 @@ def test_a_run_without_a_file_writes_nothing(tmp_path, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_device_is_named_before_data_is_looked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("GROKFAST_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match="no CUDA GPU"):
+    with pytest.raises(gf.UsageError, match="no CUDA GPU"):
         gf.run(gf.preset("mnist-original").grid(steps=5), device="cuda")
