@@ -1,11 +1,11 @@
-# make demo | test | check | bench | bench-gpu | sanitize | diagrams; each sets up what it needs.
+# make demo | test | check | bench | bench-gpu | sanitize | diagrams | agreement; each sets up what it needs.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' \) 2>/dev/null)
 
-.PHONY: demo test check bench bench-gpu sanitize diagrams setup clean
+.PHONY: demo test check bench bench-gpu sanitize diagrams agreement setup clean
 
 setup: $(VENV)/.package
 
@@ -54,6 +54,20 @@ diagrams: setup
 	@for task in $(DIAGRAMS); do for i in 1 2 3 4; do \
 	  $(BIN)/grokfast run $$task --record=curves:60 --shard=$$i/4 --out=bench/results/$$task.shard-$$i-of-4.h5 || exit; \
 	done; done
+
+# What the README's table of agreement is read from; reference takes an hour a task and core, MNIST
+# needs its files.
+agreement: setup
+	@for engine in compiled reference; do \
+	  $(BIN)/grokfast run addition-classification --engine=$$engine --lr=logspace:-5:-2:5 \
+	    --weight-decay=linspace:0:20:5 --out=bench/results/addition-classification.5x5.$$engine.h5 || exit; \
+	  $(BIN)/grokfast run addition-regression --engine=$$engine --lr=logspace:-5:-2:5 \
+	    --weight-decay=linspace:0:10:5 --out=bench/results/addition-regression.5x5.$$engine.h5 || exit; \
+	done; \
+	for dtype in float32 float64; do \
+	  $(BIN)/grokfast run mnist-original --steps=2500 --dtype=$$dtype \
+	    --out=bench/results/mnist-original.2500-steps.$$dtype.h5 || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) build demo
