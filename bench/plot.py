@@ -14,9 +14,16 @@ import matplotlib.pyplot as plt
 RESULTS = Path(__file__).parent / "results"
 
 
+def work(row: dict) -> str:
+    """What a row's contender did, in words: rows are comparable where it is the same."""
+    precision = "" if row["precision"] == "ieee" else f", {row['precision']}"
+    points = row.get("evaluation_points", 0)  # older rows have none
+    return row["task"] + precision + (f", {points} evaluations" if points else "")
+
+
 def latest(rows: list[dict]) -> dict[tuple[str, str, int], dict]:
-    """The last measurement of every task, contender and number of models."""
-    return {(r["task"], r["contender"], r["models"]): r for r in rows if not r["skipped"]}
+    """The last measurement of all work, contenders and numbers of models."""
+    return {(work(r), r["contender"], r["models"]): r for r in rows if not r["skipped"]}
 
 
 def main(device: str = "cpu", out: str | None = None) -> None:

@@ -14,7 +14,7 @@ import fire
 import torch
 from peers import PEERS
 
-from grokfast.bench import BASIC, engine, side_by_side
+from grokfast.bench import BASIC, Work, engine, side_by_side
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = "addition-classification,addition-regression"
@@ -35,6 +35,7 @@ def main(
     repetitions: int = 5,
     seconds: float = 1.0,
     precision: str = "ieee",
+    evaluation_points: int = 0,
     out: str | None = None,
 ) -> None:
     """Measures and appends.
@@ -47,6 +48,7 @@ def main(
         repetitions: of every contender, in turn.
         seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.
         precision: of our engines' products on a GPU; the peers compute in IEEE float32.
+        evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
         out: where rows go; bench/results/DEVICE.jsonl where not given.
     """
     where = torch.device(device)
@@ -59,12 +61,11 @@ def main(
     rows = []
     measured = side_by_side(
         contenders,
-        names(tasks),
+        [Work(task, precision, evaluation_points) for task in names(tasks)],
         numbers,
         where,
         repetitions=repetitions,
         seconds=seconds,
-        precision=precision,
         say=lambda line: print(line, flush=True),
     )
     with path.open("a") as file:

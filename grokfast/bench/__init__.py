@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from grokfast.bench.machine import ceilings, describe, floor_us
-from grokfast.bench.measure import Row, bench_program, measure
+from grokfast.bench.measure import Row, Work, measure
 from grokfast.bench.trials import BASIC, Contender, Unavailable, engine
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Contender",
     "Row",
     "Unavailable",
-    "bench_program",
+    "Work",
     "ceilings",
     "describe",
     "engine",
@@ -33,13 +33,12 @@ __all__ = [
 
 def side_by_side(
     contenders: dict[str, Contender],
-    tasks: Iterable[str],
+    works: Iterable[Work],
     numbers: Iterable[int],
     device: torch.device,
     *,
     repetitions: int = 5,
     seconds: float = 1.0,
-    precision: str = "ieee",
     say: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
     """Measures and reports; yields raw rows, each with the machine and its ceilings.
@@ -50,19 +49,18 @@ def side_by_side(
     machine, rates = describe(device), ceilings(device)
     say("  ".join(f"{k} {v}" for k, v in machine.items() if v is not None))
     say("measured ceilings: " + ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))
-    for task in tasks:
-        floor = floor_us(bench_program(task, 1), rates)
-        say(f"{task}: floor {floor:.0f} us a model-step (multiply-adds at the measured rate)")
+    for work in works:
+        floor = floor_us(work.program(1), rates)
+        say(f"{work.task}: floor {floor:.0f} us a model-step (multiply-adds at the measured rate)")
         for models in numbers:
-            say(f"{task}, {models} models")
+            say(f"{work.task}, {models} models")
             rows = measure(
-                task,
+                work,
                 models,
                 contenders,
                 device,
                 repetitions=repetitions,
                 seconds=seconds,
-                precision=precision,
                 say=say,
             )
             say(table(rows, floor))
@@ -71,7 +69,7 @@ def side_by_side(
                     **asdict(row),
                     "median_us": None if row.skipped else row.median_us,
                     "device": str(device),
-                    "precision": precision,
+                    "precision": work.precision,
                     "floor_us": floor,
                     "ceilings": rates,
                     "machine": machine,

@@ -1,7 +1,8 @@
 """Contenders do the same work: first whether it is right, then how long it takes.
 
-The work is a preset's training, with the loss, the validation pass, T_train and T_val after every
-epoch (full batch: at every step). Every time is microseconds a model-step: one update of one model.
+The work is a preset's training, with the loss, the validation pass, T_train and T_val on the
+evaluation's schedule (full batch: at every step). Every time is microseconds a model-step: one
+update of one model.
 """
 
 from __future__ import annotations
@@ -27,36 +28,50 @@ CHECK_STEPS = 60
 CHECK_CELLS = 4
 
 
-def bench_program(
-    name: str, models: int, dtype: str = "float32", precision: str = "ieee"
-) -> Program:
-    """``models`` cells spread over a preset's grid, never stopping.
+@dataclass(frozen=True)
+class Work:
+    """What every contender does: a preset's training, never stopping.
 
-    The threshold is lowered, so that T_train and T_val of some are set within the steps that are
-    compared; it costs nothing.
+    Attributes:
+        task: name of the preset.
+        precision: of our engines' products on a GPU.
+        evaluation_points: of the ``log-epochs`` schedule; 0 evaluates after every epoch, which is
+            the same work at every step wherever a repetition begins; 3 next to never.
     """
-    grid = preset(name).grid(
-        steps=10**6,
-        stop="never",
-        dtype=dtype,
-        precision=precision,
-        **{
-            "record.curve_points": 0,
-            "phase.threshold": 0.15,
-            # The same work at every step, wherever a repetition begins.
-            "evaluation.schedule": "every-epoch",
-        },
-    )
-    # The corners are left out where they can be: cells that diverge there would cost nothing.
-    spread = np.linspace(0, grid.size - 1, models + 2)[1:-1].round().astype(int)
-    if models > grid.size:  # the same hyperparameters again are as much work
-        spread = np.arange(models) % grid.size
-    values = list(itertools.product(*grid.axes.values()))
-    cells = [
-        grid.experiment.replace(**dict(zip(grid.axes, values[i], strict=True))) for i in spread
-    ]
-    (program,) = make_programs(cells, list(range(models)))
-    return program
+
+    task: str
+    precision: str = "ieee"
+    evaluation_points: int = 0
+
+    def program(self, models: int, dtype: str = "float32") -> Program:
+        """``models`` cells spread over the preset's grid.
+
+        The threshold is lowered, so that T_train and T_val of some are set within the steps that
+        are compared; it costs nothing.
+        """
+        schedule: dict[str, object] = {"evaluation.schedule": "every-epoch"}
+        if self.evaluation_points:
+            schedule = {
+                "evaluation.schedule": "log-epochs",
+                "evaluation.points": self.evaluation_points,
+            }
+        grid = preset(self.task).grid(
+            steps=10**6,
+            stop="never",
+            dtype=dtype,
+            precision=self.precision,
+            **{"record.curve_points": 0, "phase.threshold": 0.15, **schedule},
+        )
+        # The corners are left out where they can be: cells that diverge there would cost nothing.
+        spread = np.linspace(0, grid.size - 1, models + 2)[1:-1].round().astype(int)
+        if models > grid.size:  # the same hyperparameters again are as much work
+            spread = np.arange(models) % grid.size
+        values = list(itertools.product(*grid.axes.values()))
+        cells = [
+            grid.experiment.replace(**dict(zip(grid.axes, values[i], strict=True))) for i in spread
+        ]
+        (program,) = make_programs(cells, list(range(models)))
+        return program
 
 
 def checked(program: Program) -> list[int]:
@@ -75,10 +90,10 @@ class Truth:
     tolerance: Tensor  # relative, of the losses
 
     @classmethod
-    def of(cls, name: str, models: int, precision: str = "ieee") -> Truth:
+    def of(cls, work: Work, models: int) -> Truth:
         found = []
         for dtype in ("float64", "float32"):
-            program = bench_program(name, models, dtype)
+            program = work.program(models, dtype)
             trial = EngineTrial("reference", program, torch.device("cpu"), checked(program))
             trial.advance(CHECK_STEPS)
             found.append(trial.results())
@@ -86,7 +101,7 @@ class Truth:
         # Sums in another order may be a few times as far off; TF32 keeps 10 bits of 23 (measured:
         # 100 times as far, performance.md section 4).
         allowed = 4 * (rough / loss - 1).abs().max() + 1e-6
-        return cls(loss, t_train, t_val, allowed * (100 if precision == "tf32" else 1))
+        return cls(loss, t_train, t_val, allowed * (100 if work.precision == "tf32" else 1))
 
     def error_of(self, trial: Trial, program: Program) -> float:
         """Largest relative error of the losses.
@@ -112,6 +127,7 @@ class Row:
     """One contender at one number of models; a raw row of bench/results."""
 
     task: str
+    evaluation_points: int
     contender: str
     models: int
     times_us: list[float] = field(default_factory=list)  # a model-step, one entry a repetition
@@ -127,14 +143,13 @@ class Row:
 
 
 def measure(
-    task: str,
+    work: Work,
     models: int,
     contenders: dict[str, Contender],
     device: torch.device,
     *,
     repetitions: int = 5,
     seconds: float = 1.0,
-    precision: str = "ieee",
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Every contender on the same models, in turn, ``repetitions`` times.
@@ -142,11 +157,11 @@ def measure(
     Raises:
         AssertionError: a contender computes something else; nothing is timed then.
     """
-    program = bench_program(task, models, precision=precision)
-    truth = Truth.of(task, models, precision)
+    program = work.program(models)
+    truth = Truth.of(work, models)
     rows, trials = [], {}
     for name, contender in contenders.items():
-        row = Row(task, name, models)
+        row = Row(work.task, work.evaluation_points, name, models)
         rows.append(row)
         before = memory_mb(device)
         start = time.perf_counter()

@@ -26,12 +26,12 @@ def act(models: str, task: str, device: str, as_json: bool) -> int | None:
         raise UsageError(f"--task={task!r} is not measured", hint=f"give {' or '.join(_TASKS)}")
     where = parse_device(device)
 
-    from grokfast.bench import BASIC, side_by_side
+    from grokfast.bench import BASIC, Work, side_by_side
     from grokfast.engines.base import resolve_device
 
     rows = side_by_side(
         BASIC,
-        [task],
+        [Work(task)],
         numbers,
         resolve_device(where),
         repetitions=3,

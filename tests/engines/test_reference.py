@@ -35,7 +35,7 @@ def test_losses_and_accuracies_of_the_authors_trace(name, dtype, shared):
 
 @pytest.mark.parametrize("name", TOY)
 def test_steps_of_the_authors_code_on_the_quickest_cells(name, shared):
-    """T_train and T_val within 2% below 3,000 steps; the whole subgrid: bench/agreement.py."""
+    """T_train and T_val within 2% below 3,000 steps; the whole subgrid: make agreement."""
     cells = json.loads((shared / "reference" / "toy_steps.json").read_text())["cells"]
     quick = [c for c in cells if c["task"] == name and c["t_val"] and c["t_val"] < 1000]
     assert quick

@@ -1,0 +1,108 @@
+"""The benchmark: refuses contenders that compute something else, and measures the others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from grokfast.bench import Unavailable, Work, engine, measure
+from grokfast.bench.trials import EagerLoop, EngineTrial
+
+CPU = torch.device("cpu")
+TOY = Work("addition-regression")
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def reference(program, device):
+    return EngineTrial("reference", program, device)
+
+
+def with_other(**fields):
+    """The reference engine on a program with other data or hyperparameters."""
+
+    def contender(program, device):
+        changed = {name: change(getattr(program, name)) for name, change in fields.items()}
+        return EngineTrial("reference", replace(program, **changed), device)
+
+    return contender
+
+
+def test_a_right_contender_is_timed():
+    (row,) = measure(TOY, 2, {"eager loop": EagerLoop}, CPU, repetitions=2, seconds=0.01)
+    assert row.error is not None and row.error < 1e-5
+    assert len(row.times_us) == 2 and min(row.times_us) > 0
+    assert row.skipped is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": lambda lr: 1.01 * lr},
+        {"weight_decay": lambda d: d + 1},
+        {"targets": lambda t: t * 1.01},
+        {"y_train": lambda y: y.flip(1)},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_contender_that_computes_something_else_is_refused(wrong):
+    with pytest.raises(AssertionError, match="loss off by"):
+        measure(TOY, 2, {"wrong": with_other(**wrong)}, CPU)
+
+
+def test_a_contender_that_measures_something_else_is_refused():
+    wrong = with_other(y_val=lambda y: (y + 1) % 19)  # the loss does not show it
+    with pytest.raises(AssertionError, match="T_val"):
+        measure(TOY, 2, {"wrong": wrong}, CPU)
+
+
+def test_what_cannot_run_is_skipped_with_its_reason():
+    def absent(program, device):
+        raise Unavailable("not here")
+
+    rows = measure(
+        TOY, 1, {"absent": absent, "reference": reference}, CPU, repetitions=1, seconds=0.01
+    )
+    assert [r.skipped for r in rows] == ["not here", None]
+    with pytest.raises(Unavailable, match="CUDA"):
+        engine("triton")(TOY.program(1), CPU)
+
+
+def test_evaluation_points_thin_out_the_evaluations():
+    dense, thin = (Work("mnist-digits", evaluation_points=n).program(1) for n in (0, 3))
+    evaluations = [sum(p.evaluates(i) for i in range(1, 1001)) for p in (dense, thin)]
+    assert evaluations[0] == 1000 // dense.steps_per_epoch
+    assert evaluations[1] <= 3
+    assert thin.flops_per_step() < dense.flops_per_step()
+
+
+def test_peers_and_engines_side_by_side(tmp_path):
+    """bench/run.py as ``make bench`` calls it, small."""
+    rows = tmp_path / "rows.jsonl"
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(REPOSITORY / "bench" / "run.py"),
+            "--models=2",
+            "--tasks=addition-classification",
+            "--only=eager loop,stacked eager,native",
+            "--repetitions=1",
+            "--seconds=0.01",
+            f"--out={rows}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert json.loads(done.stdout.splitlines()[-1])["rows"]
+    kept = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [r["contender"] for r in kept] == ["eager loop", "stacked eager", "native"]
+    assert all(r["skipped"] or r["median_us"] > 0 for r in kept)
+    assert kept[0]["machine"]["torch"] == torch.__version__
+    assert kept[0]["ceilings"]["gflops"] > 0
