@@ -1,4 +1,4 @@
-"""The toy step in JAX: one model's step, vmapped over models, scanned over steps."""
+"""The toy step in JAX: one model's step, vmapped over models, in a loop over steps."""
 
 from __future__ import annotations
 

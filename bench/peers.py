@@ -7,7 +7,6 @@ models that see the same data in the same order; JAX's is written for the toy mo
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokfast import hardware
 from grokfast.bench import Contender, Unavailable
 from grokfast.bench.trials import EagerLoop
 from grokfast.program import Program
@@ -24,6 +24,8 @@ StackedStep = Callable[..., tuple[Tensor, ...]]
 
 class Stacked:
     """All models in stacked tensors, in lockstep: batched products and elementwise AdamW."""
+
+    elsewhere = False
 
     def __init__(
         self, program: Program, device: torch.device, wrap: Callable[[StackedStep], StackedStep]
@@ -171,10 +173,12 @@ def stacked_compiled(program: Program, device: torch.device) -> Stacked:
 class Processes:
     """A single-threaded process a core, each with the plain loop over a model of its own."""
 
+    elsewhere = True
+
     def __init__(self, program: Program, device: torch.device) -> None:
         if device.type != "cpu":
             raise Unavailable("one process a core is for the CPU")
-        cores = len(os.sched_getaffinity(0))
+        cores = hardware.cores()
         if program.num_cells < cores:
             raise Unavailable(f"needs at least {cores} models, one a core")
         self.cells = range(cores)
@@ -218,7 +222,10 @@ def _serve(pipe: Connection, program: Program, cell: int) -> None:
 
 
 class Jax:
-    """``jit(scan(vmap(step)))``: XLA sees all steps of a call and all models."""
+    """``jit(fori_loop(vmap(step)))``: XLA sees all steps of a call (a scan that keeps no outputs)
+    and all models."""
+
+    elsewhere = False
 
     def __init__(self, program: Program, device: torch.device) -> None:
         check_is_toy(program)
@@ -238,6 +245,8 @@ class Jax:
 
     def advance(self, steps: int) -> None:
         self.carry = self.run(self.carry, steps)
+        for result in self.carry[-3:]:
+            result.block_until_ready()
 
     def results(self) -> tuple[Tensor, Tensor, Tensor]:
         import numpy as np

@@ -43,7 +43,7 @@ def main(
     Args:
         device: cpu or cuda.
         models: numbers of models.
-        tasks: presets of the toy family.
+        tasks: presets; MNIST needs its files.
         only: contenders; all where not given.
         repetitions: of every contender, in turn.
         seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.

@@ -65,7 +65,6 @@ class Arena {
     long vecs = ceil_div(cols, width);
     return {take<T>(rows * vecs * width), rows, Split(vecs, kMaxVecs)};
   }
-  bool measures() const { return base_ == 0; }
   size_t used() const { return used_; }
 
  private:

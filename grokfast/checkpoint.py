@@ -53,7 +53,7 @@ def save_checkpoint(
         file.attrs.update(schema="grokfast-checkpoint", schema_version=_VERSION)
         for number, (program, state, keep) in enumerate(zip(programs, states, rows, strict=True)):
             group = file.create_group(str(number))
-            identities = [grid.cells[program.cells[m]].identity() for m in keep.tolist()]
+            identities = [grid.keys[program.cells[m]] for m in keep.tolist()]
             group.attrs["identities"] = json.dumps(identities)
             for name, tensor in state.tensors():
                 values = tensor[keep.to(tensor.device)].cpu().numpy()

@@ -7,7 +7,6 @@ import importlib.metadata
 import platform
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from grokfast.engines import Engine
 from grokfast.grid import Grid
+from grokfast.hardware import processor
 from grokfast.phases import classify
 from grokfast.program import Program
 from grokfast.results import (
@@ -31,48 +31,59 @@ from grokfast.state import CURVES, State
 
 
 def collect(
-    grid: Grid, programs: list[Program], states: list[State], provenance: dict[str, Any]
+    grid: Grid,
+    programs: list[Program],
+    states: list[State],
+    provenance: dict[str, Any],
+    known: Results | None = None,
 ) -> Results:
-    """The results of all buckets, cells in flat order."""
+    """The results of all buckets, cells in flat order.
+
+    Args:
+        known: what a file said when the run was taken up again. A cell that has not yet come as
+            far as it had come there keeps what was found then: nothing is lost where a cell must
+            train again because its state is gone.
+    """
     run = np.array([i for p in programs for i in p.cells], np.int64)
     order = np.argsort(run)
+    cells = run[order].tolist()
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {"run": (("run",), run[order])}
-    for name, column in hyperparameter_columns(grid, run[order].tolist()).items():
+    for name, column in hyperparameter_columns(grid, cells).items():
         variables[name] = (("run",), column)
 
-    def joined(parts: list[Tensor]) -> np.ndarray:
-        return torch.cat([p.cpu() for p in parts]).numpy()[order]
+    def joined(name: str) -> np.ndarray:
+        return torch.cat([getattr(s, name).cpu() for s in states]).numpy()[order]
 
     pairs = list(zip(programs, states, strict=True))
-    t_train, t_val = joined([s.t_train for s in states]), joined([s.t_val for s in states])
-    diverged = joined([s.diverged_at for s in states])
-    done = joined([s.done(p) for p, s in pairs])
-    steps = joined([s.step for s in states])
-    status = np.select([diverged >= 0, done, steps > 0], [DIVERGED, OK, RUNNING], PENDING).astype(
-        np.uint8
-    )
-    phase = classify(t_train, t_val, grid.experiment.phase, finished=done)
-    for name, values in {
-        "status": status,
-        "phase": phase,
-        "t_train": t_train,
-        "t_val": t_val,
-        "diverged_at": diverged,
-        "steps_done": steps,
-        # Needed to go on inside an epoch; of no other interest.
-        "epoch_correct": joined([s.epoch_correct for s in states]),
-        "epoch_loss": joined([s.epoch_loss for s in states]),
-    }.items():
-        variables[name] = (("run",), values)
+    for name in _COUNTERS:
+        variables["steps_done" if name == "step" else name] = (("run",), joined(name))
     _add_curves(variables, pairs, order)
     _add_embeddings(variables, pairs, order)
+    weights = [_weights(p, s) for p, s in pairs if p.cell.record.weights]
+    if known is not None:
+        _keep_known(variables, weights, known, [grid.keys[i] for i in cells])
+
+    done = torch.cat([s.done(p).cpu() for p, s in pairs]).numpy()[order]
+    diverged, steps = variables["diverged_at"][1] >= 0, variables["steps_done"][1]
+    status = np.select([diverged, done, steps > 0], [DIVERGED, OK, RUNNING], PENDING)
+    phase = classify(
+        variables["t_train"][1],
+        variables["t_val"][1],
+        [grid.cells[i].phase for i in cells],
+        finished=done,
+    )
+    variables |= {"status": (("run",), status.astype(np.uint8)), "phase": (("run",), phase)}
     return Results(
         grid=grid,
         variables=variables,
-        weights=[_weights(p, s) for p, s in pairs if p.cell.record.weights],
+        weights=weights,
         provenance=provenance,
         complete=bool(done.all()),
     )
+
+
+#: Tensors of a State that are one number a cell; the epoch's are needed to go on inside it.
+_COUNTERS = ("t_train", "t_val", "diverged_at", "step", "epoch_correct", "epoch_loss")
 
 
 def _add_curves(
@@ -96,26 +107,80 @@ def _add_curves(
 def _add_embeddings(
     variables: dict[str, Any], pairs: list[tuple[Program, State]], order: np.ndarray
 ) -> None:
-    """Embedding snapshots ``[run, snapshot, token, component]``, NaN where not measured."""
-    shapes = [state.embeddings.shape[1:] for _, state in pairs]
-    if not any(s[0] for s in shapes):
+    """Embedding snapshots ``[run, snapshot, token, component]`` on the union of the buckets'
+    steps, NaN where not measured."""
+    snapshot = np.unique(np.concatenate([p.snapshot_steps for p, _ in pairs]))
+    if not len(snapshot):
         return
-    size = tuple(max(s[k] for s in shapes) for k in range(3))
-    every = next(p.cell.record.embeddings for p, s in pairs if s.embeddings.shape[1])
-    full = np.full((sum(p.num_cells for p, _ in pairs), *size), np.nan, np.float32)
-    row = 0
+    tokens, dims = (max(s.embeddings.shape[k] for _, s in pairs) for k in (2, 3))
+    blocks = []
     for program, state in pairs:
-        s, tokens, dims = state.embeddings.shape[1:]
-        full[row : row + program.num_cells, :s, :tokens, :dims] = state.embeddings.cpu().numpy()
-        row += program.num_cells
-    variables["snapshot"] = (("snapshot",), np.arange(size[0], dtype=np.int64) * every)
-    variables["embeddings"] = (("run", "snapshot", "token", "component"), full[order])
+        values = state.embeddings.cpu().numpy()
+        block = np.full((program.num_cells, len(snapshot), tokens, dims), np.nan, np.float32)
+        at = np.searchsorted(snapshot, program.snapshot_steps)
+        block[:, at, : values.shape[2], : values.shape[3]] = values
+        blocks.append(block)
+    variables["snapshot"] = (("snapshot",), snapshot)
+    variables["embeddings"] = (
+        ("run", "snapshot", "token", "component"),
+        np.concatenate(blocks)[order],
+    )
 
 
 def _weights(program: Program, state: State) -> dict[str, np.ndarray]:
     return {
         "run": np.array(program.cells, np.int64),
         **{n: p.cpu().numpy() for n, p in zip(program.names, state.params, strict=True)},
+    }
+
+
+def _keep_known(
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]],
+    weights: list[dict[str, np.ndarray]],
+    known: Results,
+    keys: list[str],
+) -> None:
+    """Puts back, in place, the rows of cells that are behind what is known of them."""
+    at = {known.grid.keys[run]: k for k, run in enumerate(known["run"].tolist())}
+    before = np.array([at.get(key, -1) for key in keys])
+    behind = np.flatnonzero(
+        (before >= 0) & (variables["steps_done"][1] < known["steps_done"][before])
+    )
+    if not len(behind):
+        return
+    outcome = ("t_train", "t_val", "diverged_at", "steps_done", "epoch_correct", "epoch_loss")
+    for name in (*outcome, *CURVES, "embeddings"):
+        if name not in variables or name not in known:
+            continue
+        dims, values = variables[name]
+        values = values.copy()  # it may be the memory of the state itself
+        old = known[name][before[behind]]
+        if len(dims) == 1:
+            values[behind] = old
+        else:
+            axis = variables[dims[1]][1], known[dims[1]]
+            _, here, there = np.intersect1d(*axis, return_indices=True)
+            block = np.full((len(behind), *values.shape[1:]), np.nan, values.dtype)
+            rest: list[Any] = [slice(n) for n in old.shape[2:]]
+            block[:, here, *rest] = old[:, there]
+            values[behind] = block
+        variables[name] = dims, values
+    rows = _weight_rows(known)
+    runs = {int(variables["run"][1][k]): int(known["run"][before[k]]) for k in behind}
+    for bucket in weights:
+        mine = [(m, *rows[runs[r]]) for m, r in enumerate(bucket["run"].tolist()) if r in runs]
+        for name in set(bucket) - {"run"} if mine else ():
+            bucket[name] = bucket[name].copy()
+            for m, its_bucket, k in mine:
+                bucket[name][m] = its_bucket[name][k]
+
+
+def _weight_rows(results: Results) -> dict[int, tuple[dict[str, np.ndarray], int]]:
+    """Flat cell index -> its bucket of weights and its row there."""
+    return {
+        int(run): (bucket, k)
+        for bucket in results.weights
+        for k, run in enumerate(bucket["run"].tolist())
     }
 
 
@@ -134,16 +199,14 @@ def restore_finished(
         For each bucket the cells whose outcome is known but whose parameters are not, bool
         ``[M]``: nothing can be trained on from them.
     """
-    position = {old.grid.cells[i].identity(): k for k, i in enumerate(old["run"].tolist())}
-    weights = {
-        int(run): (bucket, k) for bucket in old.weights for k, run in enumerate(bucket["run"])
-    }
+    position = {old.grid.keys[i]: k for k, i in enumerate(old["run"].tolist())}
+    weights = _weight_rows(old)
     outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in programs]
     for program, state, hollow in zip(programs, states, outcome_only, strict=True):
         for m, index in enumerate(program.cells):
-            identity = grid.cells[index].identity()
-            k = position.get(identity)
-            if k is None or identity in in_checkpoint:
+            key = grid.keys[index]
+            k = position.get(key)
+            if k is None or key in in_checkpoint:
                 continue
             stopped = (old["t_train"][k] >= 0) and (old["t_val"][k] >= 0) and program.stop_at_both
             spent = old["steps_done"][k] >= program.cell.steps
@@ -160,10 +223,9 @@ def restore_finished(
 
 def _take_over(old: Results, k: int, program: Program, state: State, m: int) -> None:
     """Counters and records of position k of the file become those of cell m."""
-    state.step[m] = int(old["steps_done"][k])
-    for name in ("t_train", "t_val", "diverged_at", "epoch_correct"):
-        getattr(state, name)[m] = int(old[name][k])
-    state.epoch_loss[m] = float(old["epoch_loss"][k])
+    for name in _COUNTERS:
+        values = old["steps_done" if name == "step" else name]
+        getattr(state, name)[m] = values[k].item()
     if "step" in old:
         _, here, there = np.intersect1d(
             program.curve_steps.numpy(), old["step"], return_indices=True
@@ -171,24 +233,28 @@ def _take_over(old: Results, k: int, program: Program, state: State, m: int) -> 
         for name in CURVES:
             getattr(state, name)[m, here] = torch.from_numpy(old[name][k, there])
     if "embeddings" in old and program.num_snapshots:
+        _, here, there = np.intersect1d(
+            program.snapshot_steps, old["snapshot"], return_indices=True
+        )
         tokens, dims = program.shapes[0]
-        saved = old["embeddings"][k, : program.num_snapshots, :tokens, :dims]
-        state.embeddings[m, : len(saved)] = torch.from_numpy(saved)
+        state.embeddings[m, here] = torch.from_numpy(old["embeddings"][k, there, :tokens, :dims])
 
 
-def provenance(engine: Engine, programs: list[Program]) -> dict[str, Any]:
+def provenance(engine: Engine, grid: Grid, programs: list[Program]) -> dict[str, Any]:
     """Where and with what a run is made; no paths, no host name, no environment."""
-    cell = programs[0].cell
+    cells = [p.cell for p in programs]
+    digests = data_digests(grid, programs)
     return {
         "package_version": importlib.metadata.version("grokfast"),
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "engine": engine.name,
-        "engine_detail": getattr(engine, "detail", ""),
+        "engine_detail": engine.detail,
         "device": str(engine.device),
         "device_name": _device_name(engine.device),
-        "dtype": cell.dtype,
-        "precision": cell.precision,
-        "data_sha256": [_digest(p) for p in programs],
+        "dtype": ", ".join(dict.fromkeys(c.dtype for c in cells)),
+        "precision": ", ".join(dict.fromkeys(c.precision for c in cells)),
+        # One each data set, in the order of its identity; an HDF5 attribute holds 64 kB.
+        "data_sha256": list(digests.values()) if len(digests) < 900 else [],
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda or ""),
@@ -202,32 +268,42 @@ def provenance(engine: Engine, programs: list[Program]) -> dict[str, Any]:
 
 
 def merged_provenance(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """Of a run taken up again: created then, with the time of all its parts."""
-    return {
-        **new,
+    """Of a run taken up again: created then, with the time of all its parts, and everything that
+    had a hand in it (``torch``: ``2.12.0, 2.13.0``)."""
+    merged = dict(new)
+    for name in _TOOLS:
+        was = [part for part in str(old.get(name, "")).split(", ") if part]
+        merged[name] = ", ".join(dict.fromkeys((*was, str(new[name]))))
+    return merged | {
         "created_utc": old.get("created_utc", new["created_utc"]),
         "wall_seconds": float(old.get("wall_seconds", 0.0)),
         "resumed": int(old.get("resumed", 0)) + 1,
     }
 
 
+_TOOLS = ("package_version", "device_name", "python", "torch", "cuda", "numpy", "h5py", "hdf5")
+
+
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        with Path("/proc/cpuinfo").open() as info:
-            names = [
-                line.split(":", 1)[1].strip() for line in info if line.startswith("model name")
-            ]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    return processor()
 
 
-def _digest(program: Program) -> str:
-    """SHA-256 of a bucket's data as it enters training."""
+def data_digests(grid: Grid, programs: list[Program]) -> dict[str, str]:
+    """Identity of each data set -> SHA-256 of it as it enters training; in sorted order."""
+    found: dict[str, str] = {}
+    for program in programs:
+        for m, index in enumerate(program.cells):
+            identity = grid.cells[index].data_identity()
+            if identity not in found:
+                found[identity] = _digest(program, int(program.data_index[m]))
+    return dict(sorted(found.items()))
+
+
+def _digest(program: Program, d: int) -> str:
     digest = hashlib.sha256()
     for tensor in (program.x_train, program.y_train, program.x_val, program.y_val, program.targets):
         if tensor is not None:
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(tensor[d].contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grokfast.errors import GrokfastError
+from grokfast.hardware import cores, memory_bytes, processor
 
 _REQUIRED = ("torch", "numpy", "h5py", "matplotlib", "fire", "tqdm")
 #: Package -> the extra that brings it.
@@ -67,10 +68,10 @@ def _version(name: str) -> str:
 def _machine() -> dict[str, Any]:
     found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores for this process": _cores(),
+        "processor": processor(),
+        "cores for this process": cores(),
     }
-    memory = _memory_bytes()
+    memory = memory_bytes()
     if memory:
         found["memory"] = f"{memory / 2**30:.1f} GiB"
     try:
@@ -86,29 +87,6 @@ def _machine() -> dict[str, Any]:
 
 def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _gpus() -> dict[str, Any]:
@@ -156,8 +134,9 @@ def _engines() -> dict[str, str]:
         except GrokfastError as error:
             found[name] = f"no: {error}"
         else:
-            detail = getattr(engine, "detail", "")
-            found[name] = f"yes, on {engine.device}" + (f" ({detail})" if detail else "")
+            found[name] = f"yes, on {engine.device}" + (
+                f" ({engine.detail})" if engine.detail else ""
+            )
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from grokfast.errors import UsageError
 from grokfast.phases import PhaseRule
-from grokfast.tasks.base import TASKS, Task
+from grokfast.tasks.base import TASKS, Task, stand_in
 
 ACTIVATIONS = ("tanh", "relu", "leaky_relu", "square")
 MAX_DEPTH = 4
@@ -165,19 +165,15 @@ class Experiment:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Experiment:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`. A task that is not registered is a stand-in, which can
+        be read but not trained.
 
         Raises:
-            UsageError: unknown task or field.
+            UsageError: unknown field.
         """
         data = dict(data)
         task_data = dict(data.pop("task", {}))
         name = task_data.pop("name", None)
-        if name not in TASKS:
-            raise UsageError(
-                f"unknown task {name!r}; known are {', '.join(TASKS)}",
-                hint="register a task of your own with @grokfast.task first",
-            )
         nested = {
             "model": Model,
             "optimizer": Optimizer,
@@ -187,7 +183,8 @@ class Experiment:
         }
         try:
             parts = {key: kind(**data.pop(key, {})) for key, kind in nested.items()}
-            return cls(task=TASKS[name](**task_data), **parts, **data)
+            task = TASKS[name](**task_data) if name in TASKS else stand_in(str(name), task_data)
+            return cls(task=task, **parts, **data)
         except TypeError as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
@@ -203,6 +200,11 @@ class Experiment:
         data = self.to_dict()
         del data["steps"]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def data_identity(self) -> str:
+        """What the data set follows from, as JSON: the task with its fields, and the data type."""
+        data = self.to_dict()
+        return json.dumps({name: data[name] for name in ("task", "dtype")}, sort_keys=True)
 
 
 #: Short names of the fields that are most often an axis.
@@ -357,7 +359,6 @@ def _check_ranges(e: Experiment) -> None:
         "optimizer.lr": 0.0,
         "optimizer.weight_decay": 0.0,
         "optimizer.encoder_lr": 0.0,
-        "optimizer.eps": 0.0,
     }
     for path, low in at_least.items():
         value = e.get(path)
@@ -383,6 +384,12 @@ def _check_ranges(e: Experiment) -> None:
     for path in ("optimizer.beta1", "optimizer.beta2"):
         if not 0 <= e.get(path) < 1:
             raise UsageError(f"{path} is {e.get(path)!r}; give 0 <= beta < 1")
+    if e.dtype == "float64" and e.precision != "ieee":
+        raise UsageError(f"precision is {e.precision!r}; float64 is computed in ieee only")
+    if not 0 <= e.optimizer.eps < 1:
+        raise UsageError(f"optimizer.eps is {e.optimizer.eps!r}; give 0 <= eps < 1")
+    if not 0 <= e.phase.tolerance < 1:
+        raise UsageError(f"phase.tolerance is {e.phase.tolerance!r}; give 0 <= tolerance < 1")
     if not 0 < e.phase.threshold <= 1:
         raise UsageError(f"phase.threshold is {e.phase.threshold!r}; give 0 < threshold <= 1")
     if e.optimizer.encoder == "embedding" and not e.model.embedding_dim:

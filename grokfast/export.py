@@ -19,9 +19,6 @@ from grokfast.results import STATUS, Results
 
 FORMATS = ("csv", "parquet", "nc", "json")
 
-#: Kept in the file so that a run can go on; no measurement.
-_INTERNAL = ("epoch_correct", "epoch_loss")
-
 
 def check_target(out: str | Path, *, long: bool = False, overwrite: bool = False) -> str:
     """The format of a file name, checked before anything is read.
@@ -71,7 +68,7 @@ def export(
     if kind == "nc":
         _write_netcdf(results, out)
         return out
-    columns = long_columns(results) if long else columns_per_cell(results)
+    columns = long_columns(results) if long else results.columns()
     if kind == "parquet":
         _write_parquet(columns, out)
     elif kind == "csv":
@@ -79,20 +76,6 @@ def export(
     else:
         _write_json(results, columns, out)
     return out
-
-
-def columns_per_cell(results: Results) -> dict[str, NDArray[Any]]:
-    """Column name -> one value a cell; phase and status by name."""
-    columns = {
-        name: values
-        for name, (dims, values) in results.variables.items()
-        if dims == ("run",) and name not in _INTERNAL
-    }
-    # "" for a cell whose phase is not known yet
-    columns["phase"] = np.array([*PHASES, ""], object)[results.phases()]
-    columns["status"] = np.array(STATUS, object)[results["status"]]
-    first = ["run", *results.hyperparameters]
-    return {n: columns[n] for n in (*first, *sorted(set(columns) - set(first)))}
 
 
 def long_columns(results: Results) -> dict[str, NDArray[Any]]:
@@ -177,7 +160,10 @@ def _write_netcdf(results: Results, out: Path) -> None:
         "flag_values": np.arange(-1, 4),
         "flag_meanings": "unknown " + " ".join(PHASES),
     }
-    dataset["status"].attrs = {"flag_values": np.arange(5), "flag_meanings": " ".join(STATUS)}
+    dataset["status"].attrs = {
+        "flag_values": np.arange(len(STATUS)),
+        "flag_meanings": " ".join(STATUS),
+    }
     with replacing(out) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf")
 

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import h5py
 
@@ -77,19 +78,21 @@ def locked(path: Path) -> Iterator[None]:
     import fcntl
 
     lock = path.with_name(path.name + ".lock")
-    try:
-        file = lock.open("a+")
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot write beside {path}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UsageError(
-                f"{path} is being written by another run ({file.read().strip() or 'unknown'})",
-                hint="wait for it, or choose another --out",
-            ) from None
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                file = stack.enter_context(lock.open("a+"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UsageError(
+                    f"{path} is being written by another run ({file.read().strip() or 'unknown'})",
+                    hint="wait for it, or choose another --out",
+                ) from None
+            except OSError as error:
+                raise EnvironmentProblem(f"cannot lock {path}: {error.strerror}") from error
+            if _is_at(file, lock):
+                break  # else its last holder has removed it since: this lock is of no file
         file.truncate(0)
         file.write(f"pid {os.getpid()}\n")
         file.flush()
@@ -97,6 +100,13 @@ def locked(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def open_hdf5(path: Path) -> h5py.File:

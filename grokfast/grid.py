@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,6 +114,14 @@ class Grid:
             for values in itertools.product(*self.axes.values())
         )
 
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Of every cell, what finds its results and its state in the files of another grid: a
+        cell with another budget is the same cell, except where budgets are an axis."""
+        if "steps" not in self.axes:
+            return tuple(cell.identity() for cell in self.cells)
+        return tuple(f"{cell.identity()} {cell.steps}" for cell in self.cells)
+
     def shard(self, index: int, count: int) -> list[int]:
         """Flat indices of shard ``index`` of ``count``: every count-th cell.
 
@@ -210,7 +219,10 @@ def _parse_range(name: str, text: str, word: str, parts: list[str]) -> list[floa
             low, high, number = float(parts[0]), float(parts[1]), int(parts[2])
             if number < 1:
                 raise bad
-            values = make(low, high, number).tolist()
+            with np.errstate(over="ignore"):
+                values = make(low, high, number).tolist()
+            if math.isfinite(low) and math.isfinite(high) and not all(map(math.isfinite, values)):
+                raise UsageError(f"{name}={text!r} goes beyond {sys.float_info.max:.1e}")
     except (ValueError, OverflowError):
         raise bad from None
     if not values or not all(math.isfinite(v) for v in values):

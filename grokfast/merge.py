@@ -126,7 +126,10 @@ def _joined(shards: list[Results]) -> Results:
         grid=grid,
         variables=variables,
         weights=_joined_weights(grid, shards),
-        provenance=_joined_provenance([s.provenance for s in shards]),
+        provenance=_joined_provenance(
+            [s.provenance for s in shards],
+            {k: d for s in shards for k, d in s.data_digests().items()},
+        ),
         complete=True,
     )
 
@@ -184,7 +187,7 @@ def _joined_weights(grid: Grid, shards: list[Results]) -> list[dict[str, NDArray
     return joined
 
 
-def _joined_provenance(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined_provenance(parts: list[dict[str, Any]], digests: dict[str, str]) -> dict[str, Any]:
     """What all shards share, once; what differs, joined by a comma; times added up. Each shard's
     own is kept whole under ``shard_<n>``, one attribute each: HDF5 takes 64 kB an attribute."""
     joined: dict[str, Any] = {}
@@ -200,18 +203,7 @@ def _joined_provenance(parts: list[dict[str, Any]]) -> dict[str, Any]:
         dates = [str(p[name]) for p in parts if name in p]
         if dates:
             joined[name] = pick(dates)
-    if all(isinstance(p.get("data_sha256"), str) for p in parts):
-        digests = list(dict.fromkeys(d for p in parts for d in _listed(p["data_sha256"])))
-        if len(json.dumps(digests)) <= _LONGEST:
-            joined["data_sha256"] = digests
+    joined["data_sha256"] = [d for _, d in sorted(digests.items())]
     joined.pop("model_steps_per_second", None)  # of no one machine
     joined["merged_from"] = len(parts)
     return joined | {f"shard_{n}": json.dumps(p) for n, p in enumerate(parts, start=1)}
-
-
-def _listed(text: str) -> list[str]:
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return [text]
-    return [str(v) for v in values] if isinstance(values, list) else [text]

@@ -7,6 +7,7 @@ Shabalin, Sadrtdinov and Shabalin 2023 used for their figures.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ class PhaseRule:
 def classify(
     t_train: ArrayLike,
     t_val: ArrayLike,
-    rule: PhaseRule,
+    rule: PhaseRule | Sequence[PhaseRule],
     *,
     finished: ArrayLike = True,
     budget: int | None = None,
@@ -59,7 +60,7 @@ def classify(
     Args:
         t_train: first step over the threshold in training, -1 for never. Any shape.
         t_val: the same in validation; same shape.
-        rule: thresholds and gap.
+        rule: thresholds and gap; of all cells, or one for each.
         finished: False where a cell may still change; its phase is -1 unless both steps exist.
         budget: read the phases as of this many steps: later events have not happened.
 
@@ -71,8 +72,12 @@ def classify(
         t_train = np.where(t_train > budget, -1, t_train)
         t_val = np.where(t_val > budget, -1, t_val)
     memorised, generalised = t_train >= 0, t_val >= 0
+    if isinstance(rule, PhaseRule):
+        gap, inclusive = np.array(rule.gap), np.array(rule.gap_inclusive)
+    else:
+        gap, inclusive = np.array([(r.gap, r.gap_inclusive) for r in rule]).reshape(-1, 2).T
     delay = t_val - t_train
-    close = delay <= rule.gap if rule.gap_inclusive else delay < rule.gap
+    close = np.where(inclusive, delay <= gap, delay < gap)
     both = memorised & generalised
     phase = np.full(t_train.shape, CONFUSION, np.int8)
     phase[memorised] = MEMORIZATION

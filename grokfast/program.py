@@ -104,9 +104,15 @@ class Program:
         return {step: j for j, step in enumerate(self.curve_steps.tolist())}
 
     @property
-    def num_snapshots(self) -> int:
+    def snapshot_steps(self) -> np.ndarray:
+        """Steps after which the embedding is kept, the initial one included: int64 ``[S]``."""
         every = self.cell.record.embeddings
-        return self.cell.steps // every + 1 if every else 0
+        count = self.cell.steps // every + 1 if every else 0
+        return np.arange(count, dtype=np.int64) * every
+
+    @property
+    def num_snapshots(self) -> int:
+        return len(self.snapshot_steps)
 
     def flops_per_step(self) -> float:
         """Floating-point operations of the products of one step: forward, dX, dW and validation.

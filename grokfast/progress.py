@@ -104,7 +104,8 @@ class Lines(Silent):
             if rate
             else ""
         )
+        found = _counts_text(self._counts)
         self.note(
             f"{self._done / self._total:6.1%} of {tqdm.format_sizeof(self._total)} cell-steps, "
-            f"{tqdm.format_sizeof(rate)}/s{eta}; {_counts_text(self._counts)}"
+            f"{tqdm.format_sizeof(rate)}/s{eta}{'; ' * bool(found)}{found}"
         )

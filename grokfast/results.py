@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     import xarray
 
 SCHEMA, SCHEMA_VERSION = "grokfast-results", 1
-STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged", "failed")
-PENDING, RUNNING, OK, DIVERGED, FAILED = range(5)
+STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
+PENDING, RUNNING, OK, DIVERGED = range(4)
 
 #: Hyperparameters that every file has, whether or not they are an axis.
 ALWAYS = ("optimizer.lr", "optimizer.weight_decay", "task.seed", "model.seed")
+
+#: Kept in the file so that a run can go on; no measurement.
+_INTERNAL = ("epoch_correct", "epoch_loss")
 
 _UNITS = {"step": "optimizer steps", "t_train": "optimizer steps", "t_val": "optimizer steps"}
 _LONG_NAMES = {
@@ -96,6 +99,7 @@ class Results:
 
     @property
     def rule(self) -> PhaseRule:
+        """Of the phases, as far as no part of it is an axis."""
         return self.grid.experiment.phase
 
     @property
@@ -112,7 +116,17 @@ class Results:
         finished = np.isin(self["status"], (OK, DIVERGED))
         if budget is not None:
             finished = finished | (self["steps_done"] >= budget)
-        return classify(self["t_train"], self["t_val"], self.rule, finished=finished, budget=budget)
+        rules = [self.grid.cells[run].phase for run in self["run"].tolist()]
+        return classify(self["t_train"], self["t_val"], rules, finished=finished, budget=budget)
+
+    def data_digests(self) -> dict[str, str]:
+        """Identity of each data set of the run's cells -> its SHA-256; empty where not known."""
+        known = self.provenance.get("data_sha256", [])
+        digests = json.loads(known) if isinstance(known, str) else known
+        cells = (self.grid.cells[run] for run in self["run"].tolist())
+        identities = sorted({cell.data_identity() for cell in cells})
+        same = isinstance(digests, list) and len(digests) == len(identities)
+        return dict(zip(identities, digests, strict=True)) if same else {}
 
     def counts(self) -> dict[str, int]:
         """Cells per phase, all four always present."""
@@ -154,7 +168,8 @@ class Results:
         if len(found) != 1:
             given = ", ".join(f"{name} {value}" for name, value in values.items())
             raise UsageError(
-                f"{len(found)} cells match {given}; name one with all of {', '.join(self.axes)}"
+                f"{len(found)} cells match {given or 'no values'}; "
+                f"name one with all of {', '.join(self.axes)}"
             )
         return int(found[0])
 
@@ -199,16 +214,25 @@ class Results:
         coords = {k: v for k, v in self.variables.items() if k in coordinates}
         return xarray.Dataset(data, coords, attrs={"title": self.grid.name})
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Column name -> one value a cell: hyperparameters and outcomes, phase and status by
+        name."""
+        columns = {
+            name: values
+            for name, (dims, values) in self.variables.items()
+            if dims == ("run",) and name not in _INTERNAL
+        }
+        # "" for a cell whose phase is not known yet
+        columns["phase"] = np.array([*PHASES, ""], object)[self.phases()]
+        columns["status"] = np.array(STATUS, object)[self["status"]]
+        first = ["run", *self.hyperparameters]
+        return {n: columns[n] for n in (*first, *sorted(set(columns) - set(first)))}
+
     def to_pandas(self) -> pandas.DataFrame:
-        """One row a cell: hyperparameters and outcomes, phase and status by name."""
+        """A ``pandas.DataFrame`` of :meth:`columns`. Needs the extra ``grokfast[parquet]``."""
         import pandas
 
-        columns: dict[str, Any] = {
-            name: values for name, (dims, values) in self.variables.items() if dims == ("run",)
-        }
-        columns["phase"] = [PHASES[p] if p >= 0 else "" for p in self.phases()]
-        columns["status"] = [STATUS[s] for s in self["status"]]
-        return pandas.DataFrame(columns)
+        return pandas.DataFrame(self.columns())
 
     @property
     def hyperparameters(self) -> list[str]:

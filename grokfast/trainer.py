@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -15,11 +16,20 @@ import numpy as np
 import torch
 
 from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
-from grokfast.collect import collect, merged_provenance, provenance, restore_finished
+from grokfast.collect import (
+    collect,
+    data_digests,
+    merged_provenance,
+    provenance,
+    restore_finished,
+)
 from grokfast.engines import Engine, choose_engine, resolve_device
-from grokfast.errors import GrokfastError, UsageError
+from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
+from grokfast.experiment import short_name
 from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
+from grokfast.hardware import MAX_THREADS, memory_bytes
+from grokfast.phases import PHASES, classify, counts
 from grokfast.program import Program, make_programs
 from grokfast.progress import Progress, make_progress
 from grokfast.results import Results
@@ -92,8 +102,8 @@ def run(
         EnvironmentProblem: missing data, compiled parts or disk space.
         Interrupted: SIGINT or SIGTERM, after everything was saved.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; give 1 or more")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads}; give 1 to {MAX_THREADS}")
     resolve_device(device)  # before any data is looked for
     indices = grid.shard(*shard) if shard else list(range(grid.size))
     path = Path(out) if out is not None else None
@@ -107,10 +117,17 @@ def run(
         goes_on = False
         if old is not None and engine == "auto":
             goes_on, engine = True, str(old.provenance.get("engine", engine))
-        programs = make_programs([grid.cells[i] for i in indices], indices)
+        programs = _programs(grid, indices)
         chosen, why = choose_engine(engine, programs, device, threads)
-        _same_machinery(old, chosen, path)
         trainer = _Trainer(grid, programs, chosen, path, make_progress(progress))
+        if old is not None:
+            same_cells = old.grid.to_json() == grid.to_json() and len(old) == len(indices)
+            nothing_left = old.complete and same_cells
+            _same_machinery(old, chosen, path, to_the_bit=not nothing_left)
+            if nothing_left:
+                trainer.progress.note(f"{path} is complete")
+                return old
+            _same_data(old, grid, programs, path)
         if path is not None:
             trainer.restore(old)
         if goes_on:
@@ -134,7 +151,7 @@ def plan(
     """
     resolve_device(device)
     indices = grid.shard(*shard) if shard else list(range(grid.size))
-    programs = make_programs([grid.cells[i] for i in indices], indices)
+    programs = _programs(grid, indices)
     chosen, why = choose_engine(engine, programs, device, threads)
     memory = sum(_state_bytes(p) for p in programs)
     records = sum(
@@ -152,6 +169,29 @@ def plan(
         rate=total / seconds,
         seconds=seconds,
     )
+
+
+def _programs(grid: Grid, indices: list[int]) -> list[Program]:
+    """What the listed cells need, made ready.
+
+    Raises:
+        UsageError: an experiment that cannot be.
+        EnvironmentProblem: missing data, or a state that this machine cannot hold.
+    """
+    cells = [grid.cells[i] for i in indices]
+    # Of the hidden layers alone: data, which say what the others are, are not there yet.
+    least = sum(
+        (24 if c.dtype == "float64" else 12) * max(c.model.depth - 2, 0) * c.model.width**2
+        for c in cells
+    )
+    memory = memory_bytes()
+    if memory and least > memory:
+        raise EnvironmentProblem(
+            f"the state of {len(cells):,} cells takes {least / 2**30:,.0f} GiB at least; this "
+            f"machine has {memory / 2**30:,.0f}",
+            hint="--shard=i/n trains every n-th cell" if len(cells) > 1 else None,
+        )
+    return make_programs(cells, indices)
 
 
 def _state_bytes(program: Program) -> int:
@@ -194,16 +234,18 @@ def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool
     if path is None or overwrite or not path.exists():
         return None
     old = Results.load(path)
-    new_cells = {grid.cells[i].identity() for i in indices}
-    lost = [i for i in old["run"].tolist() if old.grid.cells[i].identity() not in new_cells]
-    if lost:
-        changes = [f"{k}: {v}" for k, v in old.grid.difference(grid).items() if k != "steps"]
+    new_cells = {grid.keys[i] for i in indices}
+    budgets = "steps" in old.grid.axes or "steps" in grid.axes
+    if any(old.grid.keys[i] not in new_cells for i in old["run"].tolist()):
+        allowed = {short_name(p) for p, values in old.grid.axes.items() if _holds(grid, p, values)}
+        allowed |= set() if budgets else {"steps"}
+        changes = [f"{k}: {v}" for k, v in old.grid.difference(grid).items() if k not in allowed]
         raise UsageError(
             f"{path} belongs to another run: "
             f"{'; '.join(changes) or 'it holds cells of another shard'}",
             hint="choose another --out, or --overwrite to start anew",
         )
-    if old.grid.experiment.steps > grid.experiment.steps and "steps" not in grid.axes:
+    if not budgets and old.grid.experiment.steps > grid.experiment.steps:
         raise UsageError(
             f"{path} was run with steps={old.grid.experiment.steps}, more than "
             f"{grid.experiment.steps}",
@@ -212,18 +254,36 @@ def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool
     return old
 
 
-def _same_machinery(old: Results | None, engine: Engine, path: Path | None) -> None:
+def _holds(grid: Grid, path: str, values: tuple[Any, ...]) -> bool:
+    """Whether a grid's axis has all of these values."""
+    return set(values) <= set(grid.axes.get(path, ()))
+
+
+def _same_machinery(old: Results, engine: Engine, path: Path | None, *, to_the_bit: bool) -> None:
     """Refuses to go on with an engine that would not give the same bits."""
-    if old is None:
-        return
-    was = (old.provenance.get("engine"), old.provenance.get("device"))
-    now = (engine.name, str(engine.device))
+    was = [str(old.provenance.get(k, "")) for k in ("engine", "device", "engine_detail")]
+    now = [engine.name, str(engine.device), engine.detail]
+    if not to_the_bit or not was[2]:  # files of engines that did not tell it yet have ""
+        was[2] = now[2]
     if was != now:
+        old_one, new_one = (f"{a} on {b}" + (f" ({c})" if c else "") for a, b, c in (was, now))
         raise UsageError(
-            f"{path} was trained by {was[0]} on {was[1]}, not {now[0]} on {now[1]}: "
-            "the bits would differ",
-            hint="give the same --engine and --device, or another --out",
+            f"{path} was trained by {old_one}, not {new_one}: the bits would differ",
+            hint="give the same --engine, --device and, of compiled, --threads "
+            "(of native, GROKFAST_NATIVE_LEVEL), or another --out",
         )
+
+
+def _same_data(old: Results, grid: Grid, programs: list[Program], path: Path | None) -> None:
+    """Refuses to go on with other data than the run began with."""
+    was, now = old.data_digests(), data_digests(grid, programs)
+    for identity, digest in was.items():
+        if now.get(identity, digest) != digest:
+            raise UsageError(
+                f"{path} was trained on other data than task "
+                f"{json.loads(identity)['task']['name']!r} gives now",
+                hint="choose another --out, or --overwrite to start anew",
+            )
 
 
 class _Trainer:
@@ -241,7 +301,8 @@ class _Trainer:
         self.progress = progress
         self.states = [State.initial(p) for p in programs]
         self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in programs]
-        self.provenance = provenance(engine, programs)
+        self.provenance = provenance(engine, grid, programs)
+        self.known: Results | None = None  # what the file said when the run was taken up again
         self.signum: int | None = None
         self._begun = time.monotonic()
         self._steps_before = 0
@@ -257,11 +318,12 @@ class _Trainer:
         if old is None:  # a new run, or --overwrite: a checkpoint without results is an orphan
             ckpt.unlink(missing_ok=True)
             return
+        self.known = old
         self.provenance = merged_provenance(self.provenance, old.provenance)
         rows = load_checkpoint(ckpt)
         for program, state in zip(self.programs, self.states, strict=True):
             for m, index in enumerate(program.cells):
-                row = rows.get(self.grid.cells[index].identity())
+                row = rows.get(self.grid.keys[index])
                 if row is not None:
                     restore_row(state, m, row)
         self.outcome_only = restore_finished(old, self.grid, self.programs, self.states, set(rows))
@@ -296,13 +358,17 @@ class _Trainer:
             self._base = self._accounted()
             self.engine.advance(program, state, left, until, self._tick)
             self.progress.update(self._accounted(), self._counts())
-            pause = max(SAVE_EVERY, self._save_took / SAVE_SHARE)
-            if self.out is not None and time.monotonic() - self._saved > pause:
+            if self._save_is_due():
                 self.save()
 
+    def _save_is_due(self) -> bool:
+        pause = max(SAVE_EVERY, self._save_took / SAVE_SHARE)
+        return self.out is not None and time.monotonic() - self._saved > pause
+
     def _tick(self, done: int) -> bool:
+        """Whether the engine shall return early."""
         self.progress.update(self._base + done, None)
-        return self.signum is not None
+        return self.signum is not None or (self.engine.keeps_partial and self._save_is_due())
 
     def _total(self) -> int:
         return sum(p.num_cells * p.cell.steps for p in self.programs)
@@ -318,13 +384,24 @@ class _Trainer:
         )
 
     def _counts(self) -> dict[str, int]:
-        return self.results().counts() | {
-            "diverged": sum(int((s.diverged_at >= 0).sum()) for s in self.states)
-        }
+        """Cells per phase, and diverged, of the states."""
+        found = dict.fromkeys((*PHASES, "diverged"), 0)
+        for program, state in zip(self.programs, self.states, strict=True):
+            phase = classify(
+                state.t_train.cpu().numpy(),
+                state.t_val.cpu().numpy(),
+                program.cell.phase,
+                finished=state.done(program).cpu().numpy(),
+            )
+            for name, number in counts(phase).items():
+                found[name] += number
+            found["diverged"] += int((state.diverged_at >= 0).sum())
+        return found
 
     def results(self) -> Results:
         """What is known now."""
-        return collect(self.grid, self.programs, self.states, self._provenance_now())
+        now = self._provenance_now()
+        return collect(self.grid, self.programs, self.states, now, self.known)
 
     def _provenance_now(self) -> dict[str, Any]:
         took = time.monotonic() - self._begun

@@ -2,6 +2,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 import grokfast as gf
 from grokfast.experiment import scalar_fields
@@ -164,3 +165,42 @@ def test_a_users_task_round_trips_and_trains():
     assert gf.Experiment.from_json(e.to_json()) == e
     r = gf.run(gf.Grid(experiment=e.replace(lr=0.01)), engine="reference", progress=False)
     assert r.counts()["comprehension"] == 1
+
+
+def test_a_file_of_an_unknown_task_can_be_read_but_not_trained(tmp_path, monkeypatch):
+    from grokfast.tasks.base import TASKS
+
+    @gf.task("parity-of-two")
+    @dataclass(frozen=True, kw_only=True)
+    class Two(gf.Task):
+        copies: int = 2
+
+        def build(self):
+            x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+            y = x.sum(1).long() % 2
+            return gf.TaskData(
+                x_train=x.repeat(self.copies, 1), y_train=y.repeat(self.copies), x_val=x, y_val=y,
+                num_classes=2,
+            )  # fmt: skip
+
+    grid = gf.Grid(experiment=gf.Experiment(task=Two(), steps=3)).grid(**{"task.copies": [1, 3]})
+    gf.run(grid, out=tmp_path / "a.h5", engine="reference", device="cpu", progress=False)
+    monkeypatch.delitem(TASKS, "parity-of-two")
+    there = gf.Results.load(tmp_path / "a.h5")
+    assert there["task.copies"].tolist() == [1, 3]
+    assert there.grid.to_json() == grid.to_json()
+    gf.figures.phase_diagram(there)
+    with pytest.raises(gf.UsageError, match="unknown task 'parity-of-two'.*@grokfast.task"):
+        gf.run(there.grid.grid(steps=4), engine="reference", device="cpu", progress=False)
+
+
+def test_results_as_pandas_are_what_is_exported():
+    pandas = pytest.importorskip("pandas")
+    grid = gf.preset("addition-classification").grid(lr=[1e-3, 1e-2], weight_decay=0.0, steps=5)
+    r = gf.run(grid, engine="reference", device="cpu", progress=False)
+    table = r.to_pandas()
+    assert isinstance(table, pandas.DataFrame) and len(table) == 2
+    assert table["lr"].tolist() == [1e-3, 1e-2]
+    assert table["phase"].tolist() == ["confusion"] * 2
+    assert table["status"].tolist() == ["ok"] * 2
+    assert "epoch_loss" not in table

@@ -12,7 +12,7 @@ PACKAGE = Path(grokfast.__file__).parent
 
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
-    {"errors", "phases", "files"},
+    {"errors", "phases", "files", "hardware"},
     {"tasks", "data"},
     {"experiment"},
     {"grid", "presets", "model"},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -15,8 +16,15 @@ import torch
 
 import grokfast as gf
 from grokfast.merge import merge
+from grokfast.trainer import Interrupted
 
-ENGINES = [e for e in os.environ.get("GROKFAST_TEST_ENGINES", "native,reference").split(",") if e]
+ENGINES = os.environ.get("GROKFAST_TEST_ENGINES", "native,reference,compiled").split(",")
+
+
+@pytest.fixture(autouse=True)
+def _uncompiled(monkeypatch):
+    """What compiling changes is tests/engines' business."""
+    monkeypatch.setattr("grokfast.engines.compiled.CompiledEngine.eager", True)
 
 
 def small(**changes):
@@ -85,12 +93,57 @@ def test_a_run_again_repeats_nothing(tmp_path, whole):
     out = tmp_path / "a.h5"
     run(small(), out=out)
     (tmp_path / "a.h5.ckpt").unlink()  # outcomes are known without it
-    begun = time.monotonic()
-    again = run(small(), out=out)
-    assert_same_arrays(again, gf.Results.load(out))
-    for name in ("t_train", "t_val", "phase", "train_loss"):
-        assert again[name].tobytes() == whole[name].tobytes()
-    assert time.monotonic() - begun < 2
+    before = out.read_bytes()
+    assert_same_arrays(run(small(), out=out), whole)
+    assert out.read_bytes() == before  # provenance too: nothing has been computed
+
+
+def test_one_shard_is_not_the_whole(tmp_path, whole):
+    out = tmp_path / "a.h5"
+    run(small(), out=out, shard=(1, 2))
+    assert_same_arrays(run(small(), out=out), whole)
+
+
+@pytest.mark.parametrize("more", [0, 90])
+def test_what_was_known_is_kept_until_a_cell_is_there_again(more, tmp_path, whole):
+    """The budget is raised without a checkpoint: those cells begin anew, interrupted or not."""
+    out = tmp_path / "a.h5"
+    first = run(small(steps=200), out=out)
+    (tmp_path / "a.h5.ckpt").unlink()
+    stop_after(more, small(), out)
+    partial = gf.Results.load(out)
+    assert not partial.complete
+    for name in ("t_train", "t_val", "diverged_at", "steps_done", "phase"):
+        known = first["t_train"] >= 0 if name == "phase" else slice(None)
+        assert (partial[name][known] == first[name][known]).all(), name
+    at = np.searchsorted(partial["step"], np.intersect1d(partial["step"], first["step"]))
+    assert len(at) > 20
+    there = np.searchsorted(first["step"], partial["step"][at])
+    assert partial["val_acc"][:, at].tobytes() == first["val_acc"][:, there].tobytes()
+    assert partial["embeddings"][:, :5].tobytes() == first["embeddings"].tobytes()
+    assert all(
+        partial.weights[0][n].tobytes() == first.weights[0][n].tobytes() for n in first.weights[0]
+    )
+    assert partial.phases(budget=200).tolist() == first.phases().tolist()
+    assert_same_arrays(run(small(), out=out), whole)
+
+
+def stop_after(steps, grid, out):
+    """Interrupts a run into ``out`` when each of its cells has done so many steps."""
+    from grokfast.engines import native
+
+    class Brief(native.NativeEngine):
+        chunk = steps or 1
+
+        def advance(self, program, state, cells, until, tick=None):
+            if steps:
+                super().advance(program, state, cells, until, tick)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "NativeEngine", Brief)
+        with pytest.raises(Interrupted):
+            run(grid, out=out)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -135,6 +188,87 @@ def test_another_engine_is_refused(tmp_path):
         run(small(steps=20), "reference", out=out)
 
 
+def test_another_instruction_set_is_refused(tmp_path, monkeypatch):
+    out = tmp_path / "a.h5"
+    monkeypatch.setenv("GROKFAST_NATIVE_LEVEL", "baseline")
+    run(small(steps=20), out=out)
+    monkeypatch.delenv("GROKFAST_NATIVE_LEVEL")
+    from grokfast import _native
+
+    if _native.levels()["active"] == "baseline":
+        pytest.skip("this machine has no other level")
+    run(small(steps=20), out=out)  # nothing to train: nothing to refuse
+    with pytest.raises(gf.UsageError, match=r"native on cpu \(level baseline\), not"):
+        run(small(steps=40), out=out)
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
+    from grokfast.tasks.addition import Addition
+
+    out = tmp_path / "a.h5"
+    run(small(steps=20), out=out)
+    build = Addition.build
+    monkeypatch.setattr(
+        Addition, "build", lambda task: replace(d := build(task), y_train=d.y_train.flip(0))
+    )
+    with pytest.raises(gf.UsageError, match="other data than task 'addition'"):
+        run(small(steps=40), out=out)
+
+
+def test_tools_of_all_parts_are_told(tmp_path):
+    out = tmp_path / "a.h5"
+    run(small(steps=20), out=out)
+    with h5py.File(out, "r+") as file:
+        file["provenance"].attrs["torch"] = "2.11.0"
+    assert run(small(steps=40), out=out).provenance["torch"] == f"2.11.0, {torch.__version__}"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_budgets_can_be_an_axis(engine, tmp_path):
+    out = tmp_path / "a.h5"
+    grid = small(lr=1e-2, weight_decay=0.0, steps=[100, 600, 300])
+    r = run(grid, engine, out=out)
+    assert r["steps_done"].tolist() == [100, r["steps_done"][1], 300]
+    assert_same_arrays(run(grid, engine, out=out), r)
+    more = run(small(lr=1e-2, weight_decay=0.0, steps=[50, 100, 600, 300]), engine, out=out)
+    assert more["steps_done"].tolist() == [50, *r["steps_done"]]
+    for k, steps in enumerate((100, 600, 300)):
+        alone = run(small(lr=1e-2, weight_decay=0.0, steps=steps), engine)
+        assert r["t_train"][k] == alone["t_train"][0]
+        assert r["phase"][k] == alone["phase"][0]
+    with pytest.raises(gf.UsageError, match="steps: "):
+        run(small(lr=1e-2, weight_decay=0.0, steps=700), engine, out=out)
+
+
+def test_each_cell_has_its_own_phase_rule(tmp_path):
+    one = {"lr": 3e-3, "weight_decay": 0.0, "data_seed": 0}
+    delays = run(small(**one))
+    delay = int(delays["t_val"][0] - delays["t_train"][0])
+    assert delay > 1
+    run(small(**one, **{"phase.gap": [delay + 1, delay, 0]}), out=tmp_path / "a.h5")
+    r = gf.Results.load(tmp_path / "a.h5")
+    assert r["phase"].tolist() == [0, 1, 1]
+    assert r.phases().tolist() == [0, 1, 1]
+
+
+def test_each_cell_has_its_own_snapshots(tmp_path):
+    grid = small(lr=1e-2, weight_decay=0.0, steps=40, **{"record.embeddings": [10, 20, 15]})
+    r = run(grid, out=tmp_path / "a.h5")
+    assert r["snapshot"].tolist() == [0, 10, 15, 20, 30, 40]
+    for k, every in enumerate((10, 20, 15)):
+        there = np.isfinite(r["embeddings"][k]).all((1, 2))
+        assert (r["snapshot"][there] % every == 0).all()
+        assert there.sum() == 40 // every + 1
+        alone = run(small(lr=1e-2, weight_decay=0.0, steps=40, **{"record.embeddings": every}))
+        assert r["embeddings"][k][there].tobytes() == alone["embeddings"].tobytes()
+    files = [tmp_path / f"s{i}.h5" for i in (1, 2, 3)]
+    for i, file in enumerate(files, start=1):
+        run(grid, out=file, shard=(i, 3))
+    assert_same_arrays(merge(files, tmp_path / "m.h5"), r)
+    raised = run(grid.grid(steps=60), out=tmp_path / "a.h5")
+    assert_same_arrays(raised, run(grid.grid(steps=60)))
+
+
 def test_shards_merge_to_the_whole(tmp_path, whole):
     files = [tmp_path / f"s{i}.h5" for i in (1, 2, 3)]
     for i, file in enumerate(files, start=1):
@@ -163,18 +297,20 @@ def test_a_module_has_the_trained_weights(whole):
 
     from grokfast.program import make_programs
 
-    k = int(np.flatnonzero(whole["t_train"] < 0)[0])  # ran to the budget: curves end there too
+    k = int(np.flatnonzero(whole["t_train"] < 0)[0])  # not stopped: it ran to the budget
     values = {n: whole[n][k] for n in ("lr", "weight_decay")}
-    module = whole.module(**values)
     (program,) = make_programs(whole.grid.cells, range(6))
-    output = module(program.x_val[0])
-    correct = (output.argmax(1) == program.y_val[0]).float().mean()
-    loss = torch.nn.functional.cross_entropy(output, program.y_val[0])
-    longer = run(small(steps=600, **{"record.curve_points": 2000, **values}))
-    j = np.flatnonzero(longer["step"] == 600)
-    if len(j):
-        assert float(correct) == pytest.approx(longer["val_acc"][0, j[0]])
-        assert float(loss) == pytest.approx(longer["val_loss"][0, j[0]], rel=1e-4)
+    last = int(program.curve_steps[-1])  # a step whose accuracy and loss are kept
+    trained = run(small(steps=last, **values))
+    with torch.no_grad():
+        output = trained.module()(program.x_val[0])
+        correct = (output.argmax(1) == program.y_val[0]).float().mean()
+        loss = torch.nn.functional.cross_entropy(output, program.y_val[0])
+    assert trained["step"][-1] == last
+    assert float(correct) == pytest.approx(trained["val_acc"][0, -1])
+    assert float(loss) == pytest.approx(trained["val_loss"][0, -1], rel=1e-4)
+    for name, value in whole.module(**values).state_dict().items():
+        assert (value != trained.module().state_dict()[name]).any(), name  # 600 steps, not `last`
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -299,6 +435,43 @@ def test_two_trainers_do_not_share_a_file(tmp_path):
         run(small(steps=10), "reference", out=out)
 
 
+def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """Between opening the lock file and locking it, its holder may leave and remove it."""
+    import fcntl
+
+    from grokfast.files import locked
+
+    out, flock, calls = tmp_path / "a.h5", fcntl.flock, []
+
+    def late(file, how):
+        if not calls:
+            (tmp_path / "a.h5.lock").unlink()
+        calls.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(out):
+        assert len(calls) == 2  # the first was of a file that is gone
+        with pytest.raises(gf.UsageError, match="being written by another run"), locked(out):
+            pass
+
+
+def test_a_long_call_is_saved_before_its_end(tmp_path, monkeypatch):
+    """An engine that can stop anywhere comes back when it is time to save."""
+    monkeypatch.setattr("grokfast.trainer.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("grokfast.trainer.SAVE_SHARE", 1e9)
+    saved = []
+    save = gf.Results.save
+    monkeypatch.setattr(
+        gf.Results,
+        "save",
+        lambda r, path: (saved.append(int(r["steps_done"].sum())), save(r, path)),
+    )
+    run(small(lr=1e-3, weight_decay=[0.0, 10.0], steps=60), "reference", out=tmp_path / "a.h5")
+    assert len(saved) > 50  # one chunk, one call, without it: twice
+    assert saved == sorted(saved)
+
+
 @pytest.mark.parametrize("what", ["text", "other-hdf5", "newer", "link"])
 def test_foreign_files_are_refused(what, tmp_path):
     path = tmp_path / "a.h5"
@@ -312,6 +485,13 @@ def test_foreign_files_are_refused(what, tmp_path):
                 file["x"] = h5py.ExternalLink("/etc/other.h5", "/")
     with pytest.raises(gf.UsageError, match="a.h5"):
         gf.Results.load(path)
+
+
+def test_a_state_beyond_the_memory_is_refused_before_any_work(tmp_path):
+    grid = small(lr=1e-3, weight_decay=0.0, width=500_000)
+    with pytest.raises(gf.EnvironmentProblem, match="the state of 1 cells takes 2,794 GiB at"):
+        run(grid, out=tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
 
 
 def test_an_unwritable_place_is_found_before_any_work(tmp_path):

@@ -83,8 +83,9 @@ def table(rows: list[Row], floor: float) -> str:
         if row.skipped:
             lines.append(f"  {row.contender:24}skipped: {row.skipped}")
             continue
+        memory = "" if row.memory_mb is None else f"{row.memory_mb:.0f}"
         lines.append(
             f"  {row.contender:24}{row.median_us:14.1f}{min(row.times_us):8.1f}"
-            f"{max(row.times_us):8.1f}{floor / row.median_us:10.1%}{row.memory_mb or 0:8.0f}"
+            f"{max(row.times_us):8.1f}{floor / row.median_us:10.1%}{memory:>8}"
         )
     return "\n".join(lines)

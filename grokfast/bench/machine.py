@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from grokfast.bench.measure import synchronize
+from grokfast.hardware import cores, processor
 from grokfast.program import Program
 
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Machine, versions and commit: what belongs to every raw row."""
     found: dict[str, Any] = {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": processor(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "commit": _commit(),
@@ -47,13 +46,13 @@ def ceilings(device: torch.device) -> dict[str, float]:
     """Measured rates: ``gflops`` of float32 multiply-adds of the whole device (a matrix product
     in IEEE float32, or the native engine's register loop on the CPU) and ``copy_gbs``.
     """
-    cores = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
+    at_once = 1 if device.type == "cuda" else cores()
     found = {"gflops": _matmul_gflops(device), "copy_gbs": _copy_gbs(device)}
     if device.type == "cpu":
         try:
             from grokfast import _native
 
-            found["gflops"] = max(found["gflops"], cores * _native.peak())
+            found["gflops"] = max(found["gflops"], at_once * _native.peak())
         except ImportError:
             pass
     else:
@@ -97,14 +96,6 @@ def _fastest(f: Callable[[], object], device: torch.device) -> float:
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -7,12 +7,15 @@ update of one model.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import itertools
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -133,7 +136,7 @@ class Row:
     times_us: list[float] = field(default_factory=list)  # a model-step, one entry a repetition
     steps: int = 0  # a repetition
     error: float | None = None
-    memory_mb: float | None = None
+    memory_mb: float | None = None  # of this process at its peak, or of the GPU
     compile_s: float | None = None
     skipped: str | None = None
 
@@ -163,7 +166,7 @@ def measure(
     for name, contender in contenders.items():
         row = Row(work.task, work.evaluation_points, name, models)
         rows.append(row)
-        before = memory_mb(device)
+        memory = Memory(device)
         start = time.perf_counter()
         try:
             trial = contender(program, device)
@@ -174,7 +177,7 @@ def measure(
         trial.advance(CHECK_STEPS)
         row.error = truth.error_of(trial, program)
         row.compile_s = time.perf_counter() - start
-        row.memory_mb = memory_mb(device) - before
+        row.memory_mb = None if trial.elsewhere else memory.grown_mb()
         row.steps = _steps_for(trial, seconds, device)
         trials[name] = trial
         say(f"  {name}: right to {row.error:.1e}; {row.steps} steps a repetition")
@@ -210,8 +213,36 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def memory_mb(device: torch.device) -> float:
-    """Peak so far: allocated on the GPU, resident on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+class Memory:
+    """How far memory grows from here at its peak: allocated on the GPU, resident on the CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device) / 2**20
+        else:
+            # What earlier contenders have freed goes back to the system, and the kernel's record
+            # of the peak starts anew (Linux; elsewhere nothing is told).
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+            self.before = _resident("VmRSS")
+
+    def grown_mb(self) -> float | None:
+        """MiB since the beginning; None where the system does not tell."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self.before
+        peak = _resident("VmHWM")
+        return peak - self.before if peak else None
+
+
+def _resident(name: str) -> float:
+    """MiB, or 0 where there is no such record."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith(name))
+    except (OSError, StopIteration):
+        return 0.0

@@ -23,6 +23,7 @@ class Trial(Protocol):
     """Models of a program on their way."""
 
     cells: Sequence[int]  # positions in the program of the models that are trained
+    elsewhere: bool  # in other processes, whose memory is not seen
 
     def advance(self, steps: int) -> None:
         """Trains every model further; the work is done when this returns, or is queued on CUDA."""
@@ -40,6 +41,8 @@ Contender = Callable[[Program, torch.device], Trial]
 
 class EngineTrial:
     """One of our engines, in calls of as many steps as asked for."""
+
+    elsewhere = False
 
     def __init__(
         self,
@@ -74,6 +77,8 @@ class EngineTrial:
 
 class EagerLoop:
     """The publications' own way: an ``nn.Module``, ``torch.optim.AdamW``, one model at a time."""
+
+    elsewhere = False
 
     def __init__(self, program: Program, device: torch.device, cell: int = 0) -> None:
         self.program, self.step = program, 0

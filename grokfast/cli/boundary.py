@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from grokfast.errors import EnvironmentProblem, GrokfastError
 
-OK, INTERNAL, USAGE, ENVIRONMENT, FAILED_CELLS = range(5)
+OK, INTERNAL, USAGE, ENVIRONMENT = range(4)
 #: As a shell reports it: 128 + SIGPIPE.
 BROKEN_PIPE = 128 + 13
 
@@ -82,7 +82,8 @@ def _report(message: str, code: int) -> int:
 
 def _environment_problem(error: Exception) -> EnvironmentProblem | None:
     """What the machine lacks, where that is what an unforeseen exception says."""
-    if isinstance(error, MemoryError):
+    # torch raises a plain RuntimeError where its CPU allocator finds no memory.
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
         return EnvironmentProblem("not enough memory", hint="--dry-run shows what a run needs")
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("grokfast"):
         return EnvironmentProblem(f"the Python package {error.name!r} is not installed")

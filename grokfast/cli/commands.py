@@ -104,7 +104,8 @@ def run(
     if dry_run:
         running.dry_run(job)
         return None
-    return running.run(job)
+    running.run(job)
+    return None
 
 
 def presets(*, json: bool = False) -> None:

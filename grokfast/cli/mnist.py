@@ -26,6 +26,8 @@ def act(action: str, folder: Path | None) -> int | None:
         )
     from grokfast import data
 
+    if action != "fetch" and folder is not None and not folder.expanduser().is_dir():
+        raise UsageError(f"no such folder: {folder}")
     if action == "fetch":
         print(data.fetch_mnist(folder))
         return None
@@ -38,8 +40,6 @@ def act(action: str, folder: Path | None) -> int | None:
             return None
         folder = found
     assert folder is not None
-    if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}")
     statuses = data.verify_mnist(folder)
     for name, status in statuses.items():
         print(f"{name}: {status}")

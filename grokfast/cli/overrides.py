@@ -13,7 +13,7 @@ from grokfast.grid import Grid, parse_values
 from grokfast.presets import preset
 
 #: Sizes that no machine trains: refused before the list of values is made.
-MAX_VALUES, MAX_CELLS = 100_000, 1_000_000
+MAX_VALUES = MAX_CELLS = 100_000
 
 ENGINES = ("auto", "native", "triton", "compiled", "reference")
 
@@ -108,7 +108,8 @@ def parse_record(text: str) -> list[tuple[str, str]]:
         if what not in fields:
             close = closest(what, fields)
             raise UsageError(
-                f"--record={text!r}: {what!r} is not one of {', '.join(fields)}, none",
+                f"--record={text!r}: {what!r} is not one of {', '.join(fields)}"
+                + (", or none alone" if what != "none" else "; it stands alone"),
                 hint=f"did you mean {close}?"
                 if close
                 else "an example: --record=embeddings:50,weights",
@@ -138,8 +139,8 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def parse_count(option: str, text: str | None, example: int) -> int | None:
-    """A whole number of 1 or more.
+def parse_count(option: str, text: str | None, example: int, most: int = 2**31 - 1) -> int | None:
+    """A whole number from 1 to ``most``.
 
     Raises:
         UsageError: anything else.
@@ -148,12 +149,12 @@ def parse_count(option: str, text: str | None, example: int) -> int | None:
         return None
     try:
         number = float(text)
-        if number >= 1 and number == int(number):
+        if 1 <= number <= most and number == int(number):
             return int(number)
     except (ValueError, OverflowError):
         pass
     raise UsageError(
-        f"--{option}={text!r} is no whole number of 1 or more",
+        f"--{option}={text!r} is no whole number from 1 to {most}",
         hint=f"an example: --{option}={example}",
     )
 

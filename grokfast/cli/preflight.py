@@ -65,6 +65,8 @@ def preflight(argv: list[str], commands: dict[str, Command]) -> Call | Help | Ve
         return Version()
     if not words:
         return Help(None)
+    if words[0] == "help":
+        return Help(_command(words[1], commands).name if len(words) > 1 else None)
     command = _command(words[0], commands)
     if wants_help:
         return Help(command.name)

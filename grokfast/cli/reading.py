@@ -21,6 +21,7 @@ def plot(file: str, kind: str, cell: str | None, budget: str | None, out: str | 
             f"--kind={kind!r} is not one of {', '.join(KINDS)}",
             hint=f"did you mean {close}?" if close else None,
         )
+    _check(file)
     path = Path(out) if out is not None else beside(Path(file), f".{kind}.png")
     if path.suffix.removeprefix(".").lower() not in FORMATS:
         raise UsageError(
@@ -89,11 +90,17 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def _load(file: str) -> Results:
-    """The results, with a suggestion where there is no such file."""
+    _check(file)
+    return Results.load(file)
+
+
+def _check(file: str) -> None:
+    """Raises UsageError, with a suggestion, where there is no such file."""
     path = Path(file)
+    if path.is_dir():
+        raise UsageError(f"{file} is a folder; name a results file")
     if not path.exists():
         here = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
         close = closest(path.name, here)
         hint = f"did you mean {path.parent / close}?" if close else None
         raise UsageError(f"no such file: {file}", hint=hint)
-    return Results.load(path)

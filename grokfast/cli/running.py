@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from grokfast.cli import overrides
-from grokfast.cli.boundary import FAILED_CELLS
 from grokfast.errors import UsageError
 from grokfast.experiment import scalar_fields, short_name
 from grokfast.grid import Grid
+from grokfast.hardware import MAX_THREADS
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def parse(
     if data_dir is not None:
         if grid.experiment.task.name != "mnist":
             raise UsageError(f"--data-dir: preset {preset!r} reads no files")
+        if not Path(data_dir).expanduser().is_dir():
+            raise UsageError(f"--data-dir={data_dir}: no such folder")
         # The environment, not the experiment: where files lie does not change a result.
         os.environ["GROKFAST_DATA"] = data_dir
     job = Job(
@@ -79,7 +81,7 @@ def parse(
         out=path,
         engine=overrides.parse_engine(engine),
         device=overrides.parse_device(device),
-        threads=overrides.parse_count("threads", threads, example=2),
+        threads=overrides.parse_count("threads", threads, example=2, most=MAX_THREADS),
         shard=part,
         overwrite=overwrite,
     )
@@ -87,18 +89,16 @@ def parse(
     return job
 
 
-def run(job: Job) -> int | None:
+def run(job: Job) -> None:
     """Trains, and says what came out and what to type next."""
     from grokfast.cli.reading import beside
-    from grokfast.results import FAILED
     from grokfast.trainer import run as train
 
     begun = time.monotonic()
     results = train(job.grid, out=job.out, overwrite=job.overwrite, **job.machinery)
-    failed = int((results["status"] == FAILED).sum())
     diverged = int((results["diverged_at"] >= 0).sum())
     counts = [f"{name} {n}" for name, n in results.counts().items()]
-    counts += [f"{name} {n}" for name, n in (("diverged", diverged), ("failed", failed)) if n]
+    counts += [f"diverged {diverged}"] if diverged else []
     print(f"{len(results)} cells: {', '.join(counts)}")
     print(f"{_duration(time.monotonic() - begun)}, in {job.out}")
     file = shlex.quote(str(job.out))
@@ -106,10 +106,19 @@ def run(job: Job) -> int | None:
         table = shlex.quote(str(beside(job.out, ".csv")))
         commands = [f"plot {file}", f"info {file}", f"export {file} --out={table}"]
     else:
-        n, name = job.shard[1], job.grid.name
-        commands = [f"info {file}", f"merge {name}.shard-*-of-{n}.h5 --out={name}.h5"]
+        commands = [f"info {file}", f"merge {_all_shards(job)}"]
     print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
-    return FAILED_CELLS if failed else None
+
+
+def _all_shards(job: Job) -> str:
+    """Arguments of ``merge``: of the default names, or of those like this one."""
+    assert job.shard is not None
+    mark = "shard-{}-of-{}".format(*job.shard)
+    if mark not in job.out.name:
+        return f"SHARD-1 ... SHARD-{job.shard[1]} --out=FILE"
+    whole = job.out.with_name(job.out.name.replace(f".{mark}", "").replace(mark, "whole"))
+    shards = str(job.out).replace(mark, f"shard-*-of-{job.shard[1]}")
+    return f"{shards} --out={shlex.quote(str(whole))}"
 
 
 def dry_run(job: Job) -> None:
@@ -126,6 +135,11 @@ def dry_run(job: Job) -> None:
     for path in fields:
         value = "(axis)" if path in grid.axes else grid.experiment.get(path)
         print(f"  {path} = {value}")
+
+    if grid.experiment.task.name == "mnist":
+        from grokfast.data import load_mnist
+
+        load_mnist(download=False)
 
     from grokfast.trainer import plan
 

@@ -101,24 +101,3 @@ def parse_idx(content: bytes) -> NDArray[Any]:
     dtype, shape, offset = idx_header(content)
     values = np.frombuffer(content, dtype, offset=offset).reshape(shape)
     return values.astype(dtype.newbyteorder("="))
-
-
-def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 1 << 28) -> NDArray[Any]:
-    """Reads an IDX file, gzip or plain.
-
-    Args:
-        path: the file.
-        max_bytes: most unpacked bytes accepted, header included.
-
-    Returns:
-        Array of the shape and type that the header names; for MNIST images uint8
-        [N, 28, 28], for its labels uint8 [N].
-
-    Raises:
-        BadFile: naming the file and the reason.
-    """
-    content = read_bytes(path, max_bytes=max_bytes)
-    try:
-        return parse_idx(content)
-    except ValueError as error:
-        raise BadFile(Path(path), str(error)) from None

@@ -182,7 +182,7 @@ def load_mnist(
     else:
         target = _target(data_dir)
         if not download:
-            raise _missing(target, files, looked, "download is switched off")
+            raise _missing(target, files, looked, "nothing was downloaded")
         folder = _fill(target, files, None, looked)
         contents = [_checked(_present(folder, spec) or folder / spec.name, spec) for spec in files]
     return MnistArrays(*(parse_idx(content) for content in contents))

@@ -33,8 +33,12 @@ class Engine(Protocol):
 
     name: str
     device: torch.device
-    #: Steps between checkpoints. Lockstep engines drop finished cells at multiples of it only.
+    #: What decides the bits besides engine and device, such as the instruction set; may be "".
+    detail: str
+    #: Steps after which finished cells make room for others; lockstep engines regroup the rest.
     chunk: int
+    #: Whether a call that ``tick`` ends keeps what it has done; else it is as if never made.
+    keeps_partial: bool
 
     def unsupported(self, program: Program) -> str | None:
         """Why this engine cannot run the program, or None."""

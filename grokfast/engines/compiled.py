@@ -43,6 +43,7 @@ class CompiledEngine:
 
     name = "compiled"
     chunk = 500
+    keeps_partial = False
     #: Cells a block on the CPU, where there are enough of them for every thread (bench/LOG.md).
     cpu_block = 4
     #: Passes between two looks at whether to stop and whether any cell of a block still trains.
@@ -52,7 +53,11 @@ class CompiledEngine:
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
-        self.threads = threads
+        self.workers = 1
+        self.detail = ""
+        if device.type == "cpu":
+            self.workers = threads or torch.get_num_threads()
+            self.detail = f"threads {self.workers}"
 
     def unsupported(self, program: Program) -> str | None:
         precision, kind = program.cell.precision, self.device.type
@@ -64,34 +69,29 @@ class CompiledEngine:
     def advance(
         self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        workers = 1
-        if self.device.type == "cpu":
-            workers = self.threads or torch.get_num_threads()
-        plan = self._plan(program, state, cells.cpu(), until, workers)
+        plan = self._plan(program, state, cells.cpu(), until)
         call = _Call(program, state, until, self.glance, self.eager)
         with _arithmetic(program, self.device):
-            trained = call.run(plan, workers, tick)
+            trained = call.run(plan, self.workers, tick)
         for block in trained:
             block.scatter(state)
 
-    def _plan(
-        self, program: Program, state: State, cells: Tensor, until: int, workers: int
-    ) -> list[Tensor]:
+    def _plan(self, program: Program, state: State, cells: Tensor, until: int) -> list[Tensor]:
         """The listed cells that have steps to do, by block; those of a block are at one step."""
         step = state.step.cpu()
         cells = cells[~state.frozen(program).cpu()[cells] & (step[cells] < until)]
-        size = self._block_size(len(cells), workers)
+        size = self._block_size(len(cells))
         return [
             block
             for start in step[cells].unique().tolist()
             for block in split(program, cells[step[cells] == start], size)
         ]
 
-    def _block_size(self, cells: int, workers: int) -> int | None:
+    def _block_size(self, cells: int) -> int | None:
         """Cells a block; None for as many as there are."""
         if self.device.type != "cpu":
             return None
-        return self.cpu_block if cells >= self.cpu_block * workers else 1
+        return self.cpu_block if cells >= self.cpu_block * self.workers else 1
 
 
 class _Call:

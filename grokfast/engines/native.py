@@ -6,7 +6,6 @@ threads, in chunks of any length, and after any interruption.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem
+from grokfast.hardware import cores
 from grokfast.program import Program
 from grokfast.state import CURVES, State
 
@@ -27,6 +27,7 @@ class NativeEngine:
 
     name = "native"
     chunk = 1000
+    keeps_partial = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         if device.type != "cpu":
@@ -40,7 +41,7 @@ class NativeEngine:
             ) from error
         self._native = _native
         self.device = device
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or cores()
         self.detail = f"level {_native.levels()['active']}"
 
     def unsupported(self, program: Program) -> str | None:

@@ -19,7 +19,9 @@ class ReferenceEngine:
     """Plain PyTorch; see :class:`grokfast.engines.base.Engine` for the meaning of a step."""
 
     name = "reference"
+    detail = ""
     chunk = 1000
+    keeps_partial = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
@@ -33,8 +35,16 @@ class ReferenceEngine:
     def advance(
         self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            self._advance(program, state, cells, until, tick)
+        finally:
+            torch.set_num_threads(before)
+
+    def _advance(
+        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None
+    ) -> None:
         frozen = state.frozen(program)
         done = 0
         for m in cells.tolist():

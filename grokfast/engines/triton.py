@@ -25,7 +25,9 @@ class TritonEngine:
     """The CUDA default; see :class:`grokfast.engines.base.Engine` for the meaning of a step."""
 
     name = "triton"
+    detail = ""
     chunk = 10_000
+    keeps_partial = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         try:

@@ -88,12 +88,17 @@ def caption(results: Results, width: float, *extra: str, budget: int | None = No
     text = " ".join(
         (rules(results), *filter(None, extra), setting(results, budget), origin(results))
     )
-    font = FontProperties(size=CAPTION_SIZE)
+    return wrap(text, width - _MARGIN, CAPTION_SIZE)
+
+
+def wrap(text: str, width: float, size: float) -> str:
+    """Text in lines of at most ``width`` inches, measured in the font at ``size`` points."""
+    font = FontProperties(size=size)
     lines: list[str] = []
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         points = text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0]
-        if lines and points / 72 <= width - _MARGIN:
+        if lines and points / 72 <= width:
             lines[-1] = longer
         else:
             lines.append(word)

@@ -11,6 +11,8 @@ from matplotlib.patches import Patch
 from grokfast.figures.caption import caption, check_budget
 from grokfast.figures.facets import arrange
 from grokfast.figures.panels import (
+    DIVERGED_HATCH,
+    GREY,
     NEVER_HATCH,
     Mark,
     Size,
@@ -25,7 +27,7 @@ from grokfast.figures.panels import (
     title_of,
 )
 from grokfast.figures.style import style
-from grokfast.results import Results
+from grokfast.results import DIVERGED, Results
 
 _NEVER_INK = "#B5B5B5"
 
@@ -62,12 +64,14 @@ def convergence_diagram(
     rows, columns = (1, 2) if side_by_side else (2 * facets.rows, facets.columns)
     blank = [""] * (facets.rows * facets.columns - facets.panels)
     titles = [
-        f"{name}{', ' if t else ''}{t}"
+        f"{name}{chr(10) if t else ''}{t}"
         for name in ("T(train)", "T(val)")
         for t in [*(facets.titles or ("",)), *blank]
     ]
     with style():
-        size = Size.of(facets, rows, columns, right=1.0, tallest_label=0.8)
+        size = Size.of(
+            facets, rows, columns, right=1.0, tallest_label=0.8, title_lines=1 + bool(facets.titles)
+        )
         paper, axes = frame(facets, size, rows, columns, titles)
         norm, cmap = LogNorm(lowest, highest), matplotlib.colormaps["cividis"]
         used = []
@@ -79,14 +83,16 @@ def convergence_diagram(
             there = reached[which, panel]
             mesh = paint(ax, np.where(there, both[which, panel], np.nan), cmap, norm)
             never = ~there & ~unknown[which, panel]
-            hatch(ax, never, NEVER_HATCH, _NEVER_INK)
+            diverged = never & (status[panel] == DIVERGED)
+            hatch(ax, never & ~diverged, NEVER_HATCH, _NEVER_INK)
+            hatch(ax, diverged, DIVERGED_HATCH, "#FFFFFF", GREY)
             hatch_status(ax, np.where(there, status[panel], 0), unknown[which, panel])
             draw_mark(ax, box)
             used.append(ax)
         bar = paper.colorbar(mesh, ax=used, pad=0.02, aspect=25)
         bar.set_label("steps")
-        handles = status_handles(np.where(reached, status, 0), unknown)
-        if (~reached & ~unknown).any():
+        handles = status_handles(status, unknown)
+        if (~reached & ~unknown & (status != DIVERGED)).any():
             handles.insert(0, _never_handle())
         finish(
             paper,

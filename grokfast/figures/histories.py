@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from grokfast.errors import UsageError
-from grokfast.figures.caption import caption, describe, steps_of
+from grokfast.figures.caption import caption, describe, steps_of, wrap
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import FAINT, INK, PALETTE, TRAIN, VALIDATION, Paper, plain, style
@@ -21,6 +22,8 @@ from grokfast.phases import PHASES
 from grokfast.results import DIVERGED, Results
 
 _COLUMNS = 4
+#: Inches of a panel.
+_PANEL = 1.95
 _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("train", TRAIN, "-"),
     ("val", VALIDATION, "--"),
@@ -50,15 +53,16 @@ def curves(
     chosen = choose(results, cells)
     columns = min(_COLUMNS, len(chosen))
     blocks = math.ceil(len(chosen) / columns)
-    width = max(0.75 + 2.05 * columns, 3.9)
+    width = max(0.75 + (_PANEL + 0.1) * columns, 3.9)
     with style():
         figure = Paper((width, 1.1 + 3.2 * blocks), layout="constrained")
         grid = figure.subplots(2 * blocks, columns, squeeze=False)
         limits = _loss_limits(results, chosen)
+        titles = _titles(results, chosen)
         for k, cell in enumerate(chosen):
             block, column = divmod(k, columns)
             above, below = grid[2 * block, column], grid[2 * block + 1, column]
-            _accuracy(above, results, cell)
+            _accuracy(above, results, cell, titles[k])
             _loss(below, results, cell, limits)
             above.tick_params(labelbottom=False)
             below.set_xlabel("steps")
@@ -73,7 +77,7 @@ def curves(
             grid[2 * block, column].remove()
             grid[2 * block + 1, column].remove()
         figure.align_ylabels()
-        finish(figure, title_of(results, title), caption(results, width), _legend_handles())
+        finish(figure, title_of(results, title), caption(results, width), _legend(results, chosen))
     return figure
 
 
@@ -102,16 +106,31 @@ def _lines(ax: Axes, results: Results, cell: int, what: str) -> None:
         ax.plot(step[there], values[there], color=colour, linestyle=line)
 
 
-def _accuracy(ax: Axes, results: Results, cell: int) -> None:
+def _titles(results: Results, chosen: Sequence[int]) -> list[str]:
+    """Phase, axis values and moments of each cell, as many lines each."""
+    described = [
+        wrap(describe(results, cell), _PANEL, matplotlib.rcParams["axes.titlesize"])
+        for cell in chosen
+    ]
+    most = max(text.count("\n") for text in described)
+    titles = []
+    for cell, text in zip(chosen, described, strict=True):
+        phase = int(results.phases()[cell])
+        name = PHASES[phase] if phase >= 0 else "not finished"
+        if results["status"][cell] == DIVERGED:
+            name += f", diverged at {int(results['diverged_at'][cell]):,}"
+        blank = "\n" * (most - text.count("\n"))
+        titles.append(f"{blank}{name}\n{text}\n{_moments(results, cell)}")
+    return titles
+
+
+def _accuracy(ax: Axes, results: Results, cell: int, title: str) -> None:
     _lines(ax, results, cell, "acc")
     _steps_axis(ax, results, cell)
     ax.axhline(results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
     ax.set_ylim(-0.03, 1.03)
     phase = int(results.phases()[cell])
-    name = PHASES[phase] if phase >= 0 else "not finished"
-    if results["status"][cell] == DIVERGED:
-        name += f", diverged at {int(results['diverged_at'][cell]):,}"
-    ax.set_title(f"{name}\n{describe(results, cell)}\n{_moments(results, cell)}", linespacing=1.3)
+    ax.set_title(title, linespacing=1.3)
     if phase >= 0:
         ax.spines["top"].set(color=PALETTE[phase], linewidth=3, capstyle="butt")
 
@@ -143,17 +162,22 @@ def _loss_limits(results: Results, chosen: Sequence[int]) -> tuple[float, float]
     return low / 1.5, high * 1.5
 
 
-def _legend_handles() -> list[Line2D]:
+def _legend(results: Results, chosen: Sequence[int]) -> list[Line2D]:
+    """Of the lines that occur."""
     handles = []
     for (_, colour, line), label in zip(_LINES, ("training", "validation"), strict=True):
         handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
-    for (_, colour, _), label in zip(_LINES, ("T(train)", "T(val)"), strict=True):
+    marks = [(f"t_{name}", colour, f"T({name})") for name, colour, _ in _LINES]
+    marks.append(("diverged_at", INK, "diverged"))
+    for name, colour, label in marks:
+        if (results[name][list(chosen)] < 0).all():
+            continue
         handles.append(
             Line2D(
                 [],
                 [],
                 color=colour,
-                alpha=0.45,
+                alpha=1 if name == "diverged_at" else 0.45,
                 linestyle="none",
                 marker="|",
                 markersize=9,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -26,6 +27,9 @@ from grokfast.results import DIVERGED, Results
 #: More cells than this are drawn as an image, also in PDF and SVG.
 RASTER_CELLS = 10_000
 
+#: Under the hatching of diverged cells that have no colour of their own.
+GREY = "#8C8C8C"
+
 DIVERGED_HATCH, PENDING_HATCH, NEVER_HATCH = "//////", "......", "xxxx"
 
 #: Parts of a grid that a publication used, drawn as a rectangle without being asked.
@@ -45,7 +49,13 @@ class Size:
 
     @classmethod
     def of(
-        cls, facets: Facets, rows: int, columns: int, right: float, tallest_label: float = 0.3
+        cls,
+        facets: Facets,
+        rows: int,
+        columns: int,
+        right: float,
+        tallest_label: float = 0.3,
+        title_lines: int = 1,
     ) -> Size:
         """Panels with nearly square cells; ``right``: inches for a legend or colour bars, whose
         labels need a height."""
@@ -57,6 +67,7 @@ class Size:
         height = min(along_y * min(0.42, width / along_x), 1.25 * width)
         height = max(height, tallest_label / rows)
         gap = 0.3 if rows > 1 or columns > 1 else 0.0
+        gap += 0.13 * (title_lines - 1)
         total = (
             0.75 + columns * (width + 0.12) + right,
             0.95 + rows * (height + gap) + 4 * CAPTION_SIZE * 1.25 / 72,
@@ -80,9 +91,12 @@ def frame(
         if k + columns < len(axes):  # a panel follows below
             ax.set_xlabel("")
             ax.tick_params(labelbottom=False)
-        if k % columns:
+        if k % columns or rows > 1:
             ax.set_ylabel("")
+        if k % columns:
             ax.tick_params(labelleft=False)
+    if rows > 1 and facets.y is not None:  # one for all: they would run into each other
+        figure.supylabel(facets.y.label, fontsize=matplotlib.rcParams["axes.labelsize"])
     return figure, axes
 
 
@@ -149,7 +163,7 @@ def paint(
     )
 
 
-def hatch(ax: Axes, mask: NDArray[Any], pattern: str, ink: str) -> None:
+def hatch(ax: Axes, mask: NDArray[Any], pattern: str, ink: str, ground: str = "none") -> None:
     """A pattern over the cells of a mask ``[y, x]``, each run of a row in one piece."""
     if not mask.any():
         return
@@ -159,7 +173,7 @@ def hatch(ax: Axes, mask: NDArray[Any], pattern: str, ink: str) -> None:
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             pieces.append(Rectangle((start - 0.5, row - 0.5), stop - start, 1))
     ax.add_collection(
-        PatchCollection(pieces, facecolor="none", edgecolor=ink, linewidth=0, hatch=pattern)
+        PatchCollection(pieces, facecolor=ground, edgecolor=ink, linewidth=0, hatch=pattern)
     )
 
 
@@ -169,9 +183,7 @@ def hatch_status(ax: Axes, status: NDArray[Any], unknown: NDArray[Any]) -> None:
     hatch(ax, unknown, PENDING_HATCH, FAINT)
 
 
-def status_handles(
-    status: NDArray[Any], unknown: NDArray[Any], ground: str = "#8C8C8C"
-) -> list[Patch]:
+def status_handles(status: NDArray[Any], unknown: NDArray[Any], ground: str = GREY) -> list[Patch]:
     """Legend entries of the hatchings that occur."""
     handles = []
     if (status == DIVERGED).any():

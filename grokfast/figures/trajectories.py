@@ -33,7 +33,7 @@ def embedding_trajectories(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:
     """The value of each token's embedding against steps, as Shabalin et al. 2023: on the left the
-    first 2000 steps, on the right the whole run; one row a cell.
+    first 2000 steps, on the right the whole run (one column where that is shorter); one row a cell.
 
     Embeddings of several components are projected on the first principal axis of the last
     snapshot, with the sign that makes the last token larger than the first.
@@ -56,15 +56,19 @@ def embedding_trajectories(
     with style():
         width = 6.9
         figure = Paper((width, 1.0 + 1.45 * len(chosen)), layout="constrained")
-        grid = figure.subplots(len(chosen), 2, squeeze=False, width_ratios=(1, 1.25))
+        ends = [EARLY, last] if (last := int(results["snapshot"][-1])) > EARLY else [last]
+        widths = (1, 1.25)[: len(ends)]
+        grid = figure.subplots(len(chosen), len(ends), squeeze=False, width_ratios=widths)
         tokens = results["embeddings"].shape[2]
         cmap = matplotlib.colormaps["viridis"].resampled(tokens)
         several = results["embeddings"].shape[3] > 1
         for row, cell in zip(grid, chosen, strict=True):
-            _row(row.tolist(), results, cell, cmap)
+            _row(row.tolist(), ends, results, cell, cmap)
             row[0].set_ylabel("first principal axis" if several else "embedding")
-        for ax in grid[-1]:
-            ax.set_xlabel("steps")
+        for ax, name in zip(
+            grid[-1], ("steps" if len(ends) == 1 else "first steps", "steps"), strict=False
+        ):
+            ax.set_xlabel(name)
         norm = BoundaryNorm(np.arange(tokens + 1) - 0.5, tokens)
         figure.align_ylabels(grid[:, 0])
         bar = figure.colorbar(ScalarMappable(norm, cmap), ax=grid, pad=0.02, aspect=30)
@@ -80,7 +84,9 @@ def embedding_trajectories(
     return figure
 
 
-def _row(axes: Sequence[Axes], results: Results, cell: int, cmap: Colormap) -> None:
+def _row(
+    axes: Sequence[Axes], ends: Sequence[int], results: Results, cell: int, cmap: Colormap
+) -> None:
     values = one_component(results["embeddings"][cell])
     measured = np.flatnonzero(np.isfinite(values).all(axis=1))
     if not len(measured):
@@ -88,7 +94,7 @@ def _row(axes: Sequence[Axes], results: Results, cell: int, cmap: Colormap) -> N
             f"cell {describe(results, cell)} has no embeddings yet", hint="choose another cell"
         )
     step, values = results["snapshot"][measured], values[measured]
-    for ax, last in zip(axes, (EARLY, int(step[-1])), strict=True):
+    for ax, last in zip(axes, ends, strict=True):
         end = max(min(last, int(step[-1])), 1)
         inside = np.flatnonzero(step <= end)
         inside = inside[:: max(1, len(inside) // _MAX_POINTS)]

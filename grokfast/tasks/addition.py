@@ -30,8 +30,8 @@ class Addition(Task):
 
     def __post_init__(self) -> None:
         pairs = self.p * (self.p + 1) // 2
-        if self.p < 2:
-            raise ValueError(f"task.p is {self.p}; give at least 2")
+        if not 2 <= self.p <= 1000:
+            raise ValueError(f"task.p is {self.p}; give 2 to 1000")
         if not 1 <= self.val_size < pairs:
             raise ValueError(
                 f"task.val_size is {self.val_size}; give 1 to {pairs - 1} of the {pairs} pairs"

@@ -12,8 +12,10 @@ A user's own task is a small frozen dataclass::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, make_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from grokfast.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,27 @@ class Task:
 
 
 TASKS: dict[str, type[Task]] = {}
+
+
+def stand_in(name: str, values: dict[str, Any]) -> Task:
+    """A task that is not registered here, as a file tells of it: what has been found can be read
+    and drawn, but there is no data set to train on.
+    """
+    fields = [(key, type(value)) for key, value in values.items() if key != "seed"]
+
+    def build(self: Task) -> TaskData:
+        raise UsageError(
+            f"unknown task {name!r}; known are {', '.join(TASKS)}",
+            hint="register a task of your own with @grokfast.task first",
+        )
+
+    namespace = {"build": build, "name": name}
+    cls: type[Task] = make_dataclass(
+        name, fields, bases=(Task,), namespace=namespace, frozen=True, kw_only=True
+    )
+    return cls(**values)
+
+
 T = TypeVar("T", bound=type[Task])
 
 

@@ -214,26 +214,6 @@ def test_a_file_that_is_no_results_file(grokfast, tmp_path):
     assert "did you mean runs.h5?" in grokfast("info", "rums.h5").error
 
 
-def test_failed_cells_exit_4(monkeypatch, capsys, here):
-    """No engine marks a cell as failed yet; the code is there for those that can."""
-    import numpy as np
-
-    from grokfast import trainer
-    from grokfast.cli import running
-    from grokfast.results import FAILED
-
-    train = trainer.run
-
-    def failing(*args, **kwargs):
-        results = train(*args, **kwargs)
-        results["status"][0] = np.uint8(FAILED)
-        return results
-
-    monkeypatch.setattr(trainer, "run", failing)
-    assert main([*RUN, "--out=x.h5"]) == running.FAILED_CELLS == 4
-    assert "failed 1" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("name", "expected"), [("a/r.h5", "a/r.png"), ("lr0.5", "lr0.5.png"), ("r.hdf5", "r.png")]
 )

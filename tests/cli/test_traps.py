@@ -32,6 +32,29 @@ PRESET = "addition-regression"
         (["run", PRESET, "--lr=inf"], "lr is inf; give a finite value"),
         (["run", PRESET, "--weight-decay=-1"], "weight_decay is -1.0; give a finite value of 0"),
         (["run", PRESET, "--weight-decay", "-1e-3"], "weight_decay is -0.001"),
+        # values that an engine would refuse in mid-run
+        (["run", PRESET, "--set=optimizer.eps=2"], "optimizer.eps is 2.0; give 0 <= eps < 1"),
+        (["run", PRESET, "--set=phase.tolerance=nan"], "phase.tolerance is nan; give 0 <= "),
+        (["run", PRESET, "--threads=5000"], "--threads='5000' is no whole number from 1 to 4096"),
+        (["run", PRESET, "--set=task.p=1e9"], "task.p is 1000000000; give 2 to 1000"),
+        (
+            ["run", PRESET, "--dtype=float64", "--precision=tf32x3"],
+            "precision is 'tf32x3'; float64 is computed in ieee only",
+        ),
+        (["run", PRESET, "--lr=logspace:0:400:3"], "lr='logspace:0:400:3' goes beyond 1.8e+308"),
+        (
+            ["run", PRESET, "--lr=logspace:-5:-2:1000", "--weight-decay=linspace:0:20:1000"],
+            "the grid has 1,000,000 cells; give at most 100,000",
+        ),
+        (
+            ["run", PRESET, "--record=none,embeddings"],
+            "embeddings, weights, curves; it stands alone",
+        ),
+        (["run", "mnist-original", "--data-dir=nowhere"], "--data-dir=nowhere: no such folder"),
+        (["data", "verify", "--data-dir=nowhere"], "no such folder: nowhere"),
+        (["data", "path", "--data-dir=nowhere"], "no such folder: nowhere"),
+        (["plot", "."], ". is a folder; name a results file"),
+        (["info", "."], ". is a folder; name a results file"),
         # names that fire would cut or evaluate
         (["info", "run#2.h5"], "no such file: run#2.h5"),
         (["info", "a,b"], "no such file: a,b"),

@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grokfast.data.idx import BadFile, parse_idx, read_bytes, read_idx
+from grokfast.data.idx import BadFile, parse_idx, read_bytes
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """As the reader of MNIST does it: what is wrong with the bytes is told of the file."""
+    content = read_bytes(path, max_bytes=1 << 28)
+    try:
+        return parse_idx(content)
+    except ValueError as error:
+        raise BadFile(path, str(error)) from None
 
 
 def idx(values: np.ndarray) -> bytes:

@@ -331,7 +331,7 @@ def test_offline_is_one_message_with_all_that_is_needed(
             assert f"{place} (" in text
         assert all(name in text for name in NAMES)
         assert f"into {tmp_path / 'named'}" in text and "GROKFAST_DATA" in text
-        assert ("download is switched off" if not download else "Connection refused") in text
+        assert ("nothing was downloaded" if not download else "Connection refused") in text
         assert capsys.readouterr() == ("", ""), "one message: the exception's"
 
 

@@ -78,7 +78,7 @@ def test_panels_of_a_third_axis(make):
     assert len(smooth_diagram(results).axes) == 5 + 2
     figure = convergence_diagram(results)
     assert len(figure.axes) == 10 + 1
-    assert figure.axes[9].get_title(loc="left") == "T(val), data seed 5"
+    assert figure.axes[9].get_title(loc="left") == "T(val)\ndata seed 5"
 
 
 @pytest.mark.parametrize("figure", [smooth_diagram, convergence_diagram])
