@@ -43,7 +43,7 @@ bench: setup
 	$(BIN)/python bench/run.py
 
 bench-gpu: setup
-	$(BIN)/python bench/run.py --device=cuda
+	$(BIN)/python bench/gpu.py
 
 sanitize:
 	csrc/sanitize.sh build/sanitize

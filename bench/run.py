@@ -15,6 +15,7 @@ import torch
 from peers import PEERS
 
 from grokfast.bench import BASIC, Work, engine, side_by_side
+from grokfast.bench.trials import triton_of
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = "addition-classification,addition-regression"
@@ -53,7 +54,10 @@ def main(
     """
     where = torch.device(device)
     contenders = PEERS | {n: engine(n) for n in ("compiled", "native", "triton")} | BASIC
-    if only is not None:
+    contenders |= {f"triton x{n}": triton_of(n) for n in (66, 72, 132, 264)}
+    if only is None:
+        contenders = {k: c for k, c in contenders.items() if not k.startswith("triton x")}
+    else:
         contenders = {n: contenders[n] for n in names(only)}
     numbers = [int(n) for n in names(models or MODELS[where.type])]
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"

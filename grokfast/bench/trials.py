@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grokfast.engines import make_engine
+from grokfast.engines.triton import TritonEngine
 from grokfast.errors import GrokfastError
 from grokfast.model import MLP
 from grokfast.program import Program
@@ -165,6 +166,18 @@ class EagerLoop:
 
 def engine(name: str) -> Contender:
     return lambda program, device: EngineTrial(name, program, device)
+
+
+def triton_of(programs: int) -> Contender:
+    """The triton engine with so many programs instead of one a multiprocessor."""
+
+    def contender(program: Program, device: torch.device) -> Trial:
+        trial = EngineTrial("triton", program, device)
+        assert isinstance(trial.engine, TritonEngine)
+        trial.engine.launch["programs"] = programs
+        return trial
+
+    return contender
 
 
 #: What `grokfast bench` compares; bench/peers.py has more.

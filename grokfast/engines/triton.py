@@ -45,6 +45,9 @@ class TritonEngine:
             )
         self._kernels = kernels
         self.device = device
+        #: Of ``kernels.train``: ``programs`` and ``tiles``, where they are to be tried. No bit of
+        #: a result depends on the first.
+        self.launch: dict[str, Any] = {}
 
     def unsupported(self, program: Program) -> str | None:
         spec = self._kernels.Spec(
@@ -86,6 +89,7 @@ class TritonEngine:
                 need_val=program.need_val,
                 stop=program.stop_at_both,
                 snapshot_every=program.cell.record.embeddings,
+                **self.launch,
             )
             if tick is not None and tick(int(state.step[cells].sum()) - begun):
                 return

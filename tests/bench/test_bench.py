@@ -106,3 +106,35 @@ def test_peers_and_engines_side_by_side(tmp_path):
     assert all(r["skipped"] or r["median_us"] > 0 for r in kept)
     assert kept[0]["machine"]["torch"] == torch.__version__
     assert kept[0]["ceilings"]["gflops"] > 0
+
+
+def test_a_failing_part_stops_no_other(tmp_path):
+    """bench/gpu.py in a rehearsal on the CPU."""
+    command = [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "--device=cpu"]
+    options = ["--engine=native", "--steps=3", "--models=1", f"--folder={tmp_path}"]
+    done = subprocess.run(
+        [*command, *options, "--only=cells,machine,sanitizer", "--limit=0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status = {p["part"]: p["status"] for p in json.loads(done.stdout.splitlines()[-1])}
+    assert status["cells"].startswith("124 from ")  # no time at all
+    assert status["machine"].startswith("124 from ")
+    assert status["sanitizer"] == "nothing to run here" or status["sanitizer"].startswith("124")
+    assert "exit status 124" in (tmp_path / "machine.txt").read_text()
+    bad = subprocess.run([*command, "--only=cell"], capture_output=True, text=True)
+    assert "no part cell; there are machine, tests, cells" in bad.stderr
+
+
+def test_cells_are_compared_with_the_reference(tmp_path):
+    truth = REPOSITORY / "bench" / "results" / "addition-regression.5x5.reference.h5"
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "compare", str(truth), str(truth)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert "same phase on 25 of 25 cells" in done.stdout
+    assert "within 2% on 4 of the 4 below 3,000 steps" in done.stdout

@@ -1,0 +1,186 @@
+"""Everything that is to be known on a GPU, in the order of its worth: ``make bench-gpu``.
+
+    python bench/gpu.py [--only=tests,cells,bench] [--device=cuda] [--engine=triton] ...
+
+Checks first, measures then. Each part runs in a process of its own with a time limit, and a part
+that fails stops none of the others; what each prints is kept in FOLDER/PART.txt, rows of the
+benchmark in FOLDER/cuda.jsonl, results files beside them. The last line is JSON: part, seconds,
+exit status. With ``--device=cpu --engine=native --steps=200 --models=2`` it is a rehearsal.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fire
+
+import grokfast as gf
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
+TASKS = ("addition-classification", "addition-regression")
+#: What the reference found on the 5 x 5 subgrids (make agreement).
+SUBGRID = {
+    "addition-classification": "linspace:0:20:5",
+    "addition-regression": "linspace:0:10:5",
+}
+
+
+def main(
+    device: str = "cuda",
+    engine: str = "triton",
+    only: str | None = None,
+    folder: str | None = None,
+    steps: int = 100_000,
+    models: str = "1,66,132,441,2000",
+    published: str | None = None,
+    limit: int = 540,
+) -> None:
+    """Runs the parts one after the other.
+
+    Args:
+        device: cuda, or cpu for a rehearsal.
+        engine: triton, or another for a rehearsal.
+        only: parts; all where not given.
+        folder: where everything goes; bench/results/gpu where not given.
+        steps: of the whole cells and diagrams.
+        models: numbers of models of the benchmark.
+        published: a table that the diagrams are compared with (grokfast agree).
+        limit: seconds a part may take.
+    """
+    out = Path(folder) if folder else HERE / "results" / "gpu"
+    out.mkdir(parents=True, exist_ok=True)
+    plan = parts(device, engine, out, steps, numbers(models), published)
+    wanted = numbers(only) if only else list(plan)
+    if unknown := set(wanted) - set(plan):
+        raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
+    found = []
+    for name in wanted:
+        begun = time.monotonic()
+        status = run_part(plan[name], out / f"{name}.txt", limit)
+        found.append({"part": name, "s": round(time.monotonic() - begun, 1), "status": status})
+        print(json.dumps(found[-1]), flush=True)
+    print(json.dumps(found))
+
+
+def numbers(value: object) -> list[str]:
+    """fire makes tuples of lists and numbers of digits."""
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    return [str(p).strip() for p in parts]
+
+
+def parts(
+    device: str, engine: str, out: Path, steps: int, models: list[str], published: str | None
+) -> dict[str, list[list[str]]]:
+    """Part -> its command lines."""
+    python, where = sys.executable, [f"--engine={engine}", f"--device={device}"]
+
+    def run(task: str, name: str, *options: str) -> list[str]:
+        file = f"--out={out / name}.h5"
+        return [python, "-m", "grokfast", "run", task, *where, file, "--overwrite", *options]
+
+    def bench(precision: str, numbers_of_models: list[str], contenders: str) -> list[str]:
+        return [
+            *(python, str(HERE / "run.py"), f"--device={device}", f"--precision={precision}"),
+            *(f"--models={','.join(numbers_of_models)}", f"--only={contenders}"),
+            *("--repetitions=3", "--seconds=0.3", f"--out={out / f'{device}.jsonl'}"),
+        ]
+
+    peers = "eager loop,stacked eager,stacked torch.compile,jax vmap + scan"
+    largest = [models[-2] if len(models) > 1 else models[-1]]
+    cells, diagrams = [], []
+    for task in TASKS:
+        grid = ["--lr=logspace:-5:-2:5", f"--weight-decay={SUBGRID[task]}", f"--steps={steps}"]
+        for precision in ("ieee", "tf32x3") if device == "cuda" else ("ieee",):
+            name = f"{task}.5x5.{precision}"
+            cells.append(run(task, name, *grid, f"--precision={precision}"))
+            truth = HERE / "results" / f"{task}.5x5.reference.h5"
+            cells.append([python, __file__, "compare", str(out / f"{name}.h5"), str(truth)])
+        diagrams.append(run(task, task, f"--steps={steps}"))
+        diagrams.append([python, "-m", "grokfast", "plot", str(out / f"{task}.h5")])
+        if published:
+            agree = [python, "-m", "grokfast", "agree", str(out / f"{task}.h5"), published]
+            diagrams.append(agree)
+    sanitizer = shutil.which("compute-sanitizer")
+    short = ["--lr=1e-3", "--weight-decay=5", "--steps=3"]
+    sanitized = [
+        [str(sanitizer), f"--tool={tool}", *run(TASKS[0], "sanitized", *short)]
+        for tool in ("memcheck", "racecheck")
+    ]
+    precisions = ("tf32x3", "ieee", "tf32") if device == "cuda" else ("ieee",)
+    return {
+        "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + (device == "cuda")],
+        "tests": [
+            [python, "-m", "pytest", "-q", str(REPOSITORY / "tests" / "kernels" / "test_gpu.py")]
+        ],
+        "cells": cells,
+        "bench": [
+            *(bench(p, largest, f"{engine},compiled") for p in precisions),
+            bench(precisions[0], largest, peers),
+            bench(precisions[0], models, f"{engine},compiled"),
+        ],
+        "programs": [
+            bench(p, largest, ",".join(f"{engine} x{n}" for n in (66, 72, 132, 264)))
+            for p in precisions
+            if engine == "triton"
+        ],
+        "diagrams": diagrams,
+        "sanitizer": sanitized if sanitizer else [],
+    }
+
+
+def run_part(commands: list[list[str]], log: Path, limit: int) -> str:
+    """Runs the commands until one fails; what they print goes to the terminal and the log."""
+    deadline = time.monotonic() + limit
+    if not commands:
+        return "nothing to run here"
+    with log.open("w") as kept:
+        for command in commands:
+            line = f"$ {' '.join(command)}\n"
+            print(line, end="", flush=True)
+            kept.write(line)
+            begun = time.monotonic()
+            try:
+                # From outside the tree: kernels/ is grokfast.kernels, and nothing else.
+                done = subprocess.run(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    cwd=log.parent,
+                    timeout=max(1.0, deadline - begun),
+                )
+                text, status = done.stdout, done.returncode
+            except subprocess.TimeoutExpired as late:
+                text, status = (late.stdout or b"").decode(), 124
+            text += f"# {time.monotonic() - begun:.1f} s, exit status {status}\n"
+            print(text, end="", flush=True)
+            kept.write(text)
+            kept.flush()
+            if status:
+                return f"{status} from {' '.join(command[:5])}"
+    return "ok"
+
+
+def compare(file: str, truth: str) -> None:
+    """Phases, T_train and T_val of one results file against another's of the same cells."""
+    ours, theirs = gf.Results.load(file), gf.Results.load(truth)
+    budget = int(ours["steps_done"].max())
+    same = (ours.phases() == theirs.phases(budget)).sum()
+    t = [(r["t_train"], r["t_val"]) for r in (ours, theirs)]
+    early = ((t[1][0] >= 0) & (t[1][0] < 3000) & (t[1][1] >= 0) & (t[1][1] < 3000)).nonzero()[0]
+    close = [all(abs(t[0][j][k] / t[1][j][k] - 1) <= 0.02 for j in (0, 1)) for k in early]
+    print(f"{Path(file).name}: same phase on {same} of {len(ours)} cells of {Path(truth).name}; ")
+    print(f"T_train and T_val within 2% on {sum(close)} of the {len(close)} below 3,000 steps")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["compare"]:
+        compare(*sys.argv[2:])
+    else:
+        fire.Fire(main)
