@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import fire
+from run import names
 
 import grokfast as gf
 
@@ -55,8 +56,8 @@ def main(
     """
     out = Path(folder) if folder else HERE / "results" / "gpu"
     out.mkdir(parents=True, exist_ok=True)
-    plan = parts(device, engine, out, steps, numbers(models), published)
-    wanted = numbers(only) if only else list(plan)
+    plan = parts(device, engine, out, steps, names(models), published)
+    wanted = names(only) if only else list(plan)
     if unknown := set(wanted) - set(plan):
         raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
     found = []
@@ -66,12 +67,6 @@ def main(
         found.append({"part": name, "s": round(time.monotonic() - begun, 1), "status": status})
         print(json.dumps(found[-1]), flush=True)
     print(json.dumps(found))
-
-
-def numbers(value: object) -> list[str]:
-    """fire makes tuples of lists and numbers of digits."""
-    parts = value if isinstance(value, list | tuple) else str(value).split(",")
-    return [str(p).strip() for p in parts]
 
 
 def parts(
