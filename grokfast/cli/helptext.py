@@ -44,9 +44,8 @@ def overview(commands: dict[str, Command]) -> str:
             "--weight-decay=0,5,10",
             "  grokfast plot addition-classification.h5",
             "",
-            "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data, "
-            "4 finished with failed",
-            "cells, 130 / 143 interrupted (what was done is saved; the same command goes on)",
+            "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data,",
+            "130 / 143 interrupted (what was done is saved; the same command goes on)",
         ]
     )
 
