@@ -30,6 +30,10 @@ from grokfast.results import (
 from grokfast.state import CURVES, State
 
 
+#: Tensors of a State that are one number a cell; the epoch's are needed to go on inside it.
+_COUNTERS = ("t_train", "t_val", "diverged_at", "step", "epoch_correct", "epoch_loss")
+
+
 def collect(
     grid: Grid,
     programs: list[Program],
@@ -80,10 +84,6 @@ def collect(
         provenance=provenance,
         complete=bool(done.all()),
     )
-
-
-#: Tensors of a State that are one number a cell; the epoch's are needed to go on inside it.
-_COUNTERS = ("t_train", "t_val", "diverged_at", "step", "epoch_correct", "epoch_loss")
 
 
 def _add_curves(
