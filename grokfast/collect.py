@@ -29,7 +29,6 @@ from grokfast.results import (
 )
 from grokfast.state import CURVES, State
 
-
 #: Tensors of a State that are one number a cell; the epoch's are needed to go on inside it.
 _COUNTERS = ("t_train", "t_val", "diverged_at", "step", "epoch_correct", "epoch_loss")
 
