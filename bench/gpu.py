@@ -55,11 +55,11 @@ def main(
         limit: seconds a part may take.
     """
     out = Path(folder) if folder else HERE / "results" / "gpu"
-    out.mkdir(parents=True, exist_ok=True)
     plan = parts(device, engine, out, steps, names(models), published)
     wanted = names(only) if only else list(plan)
     if unknown := set(wanted) - set(plan):
         raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
+    out.mkdir(parents=True, exist_ok=True)
     found = []
     for name in wanted:
         begun = time.monotonic()
