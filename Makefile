@@ -48,7 +48,7 @@ bench-gpu: setup
 sanitize:
 	csrc/sanitize.sh build/sanitize
 
-# The published diagrams, in shards: resumable, about 40 minutes a task on two 2.4 GHz cores.
+# The published diagrams, in shards: resumable, about an hour a task on two 2.4 GHz cores.
 DIAGRAMS := addition-classification addition-regression
 diagrams: setup
 	@for task in $(DIAGRAMS); do \
