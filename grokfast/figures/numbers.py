@@ -118,6 +118,8 @@ def _round_values(values: Sequence[Any]) -> list[tuple[list[float], list[str]]]:
             found.append(([0.0] * first + at, ["0"] * first + [power(e) for e in exponents]))
         return [f for f in found if len(f[0]) <= 8]
     span = numbers[-1] - numbers[0]
+    if span < np.finfo(float).tiny:  # too small to divide by
+        return []
     base = 10.0 ** math.floor(math.log10(span))
     for step in (base * f for f in (0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10)):
         first_mark = math.ceil(numbers[0] / step - 1e-9)

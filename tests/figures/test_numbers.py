@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grokfast.figures.numbers import is_log, number, ticks
@@ -70,6 +70,7 @@ def test_names_are_never_left_out():
     st.floats(0.3, 5),
     st.booleans(),
 )
+@example([-2.225073858507203e-309, 0, 5e-324], 0.375, False)
 def test_ticks_are_few_inside_and_ascending(values, room, horizontal):
     marks = ticks(values, room, horizontal=horizontal)
     assert 1 <= len(marks.positions) == len(marks.labels) <= max(8, room / 0.14)
