@@ -26,6 +26,7 @@ from grokfast.results import (
     RUNNING,
     Results,
     hyperparameter_columns,
+    listed_digests,
 )
 from grokfast.state import CURVES, State
 
@@ -242,7 +243,6 @@ def _take_over(old: Results, k: int, program: Program, state: State, m: int) -> 
 def provenance(engine: Engine, grid: Grid, programs: list[Program]) -> dict[str, Any]:
     """Where and with what a run is made; no paths, no host name, no environment."""
     cells = [p.cell for p in programs]
-    digests = data_digests(grid, programs)
     return {
         "package_version": importlib.metadata.version("grokfast"),
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -252,8 +252,7 @@ def provenance(engine: Engine, grid: Grid, programs: list[Program]) -> dict[str,
         "device_name": _device_name(engine.device),
         "dtype": ", ".join(dict.fromkeys(c.dtype for c in cells)),
         "precision": ", ".join(dict.fromkeys(c.precision for c in cells)),
-        # One each data set, in the order of its identity; an HDF5 attribute holds 64 kB.
-        "data_sha256": list(digests.values()) if len(digests) < 900 else [],
+        "data_sha256": listed_digests(data_digests(grid, programs)),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda or ""),
@@ -290,14 +289,14 @@ def _device_name(device: torch.device) -> str:
 
 
 def data_digests(grid: Grid, programs: list[Program]) -> dict[str, str]:
-    """Identity of each data set -> SHA-256 of it as it enters training; in sorted order."""
+    """Identity of each data set -> SHA-256 of it as it enters training."""
     found: dict[str, str] = {}
     for program in programs:
         for m, index in enumerate(program.cells):
             identity = grid.cells[index].data_identity()
             if identity not in found:
                 found[identity] = _digest(program, int(program.data_index[m]))
-    return dict(sorted(found.items()))
+    return found
 
 
 def _digest(program: Program, d: int) -> str:

@@ -14,7 +14,7 @@ from grokfast.errors import UsageError
 from grokfast.experiment import short_name
 from grokfast.files import locked
 from grokfast.grid import Grid, static_key
-from grokfast.results import DIVERGED, OK, Results
+from grokfast.results import DIVERGED, OK, Results, listed_digests
 
 #: Cells named in a message, at most.
 _SHOWN = 5
@@ -203,7 +203,7 @@ def _joined_provenance(parts: list[dict[str, Any]], digests: dict[str, str]) -> 
         dates = [str(p[name]) for p in parts if name in p]
         if dates:
             joined[name] = pick(dates)
-    joined["data_sha256"] = [d for _, d in sorted(digests.items())]
+    joined["data_sha256"] = listed_digests(digests)
     joined.pop("model_steps_per_second", None)  # of no one machine
     joined["merged_from"] = len(parts)
     return joined | {f"shard_{n}": json.dumps(p) for n, p in enumerate(parts, start=1)}

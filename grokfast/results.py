@@ -272,6 +272,13 @@ class Results:
                 raise UsageError(f"{path} is damaged: {error}") from error
 
 
+def listed_digests(digests: dict[str, str]) -> list[str]:
+    """What ``data_sha256`` of a file holds, to be read by :meth:`Results.data_digests`: one digest
+    a data set in the order of their identities; none of so many that they exceed the 64 kB of an
+    HDF5 attribute."""
+    return [digests[identity] for identity in sorted(digests)] if len(digests) < 900 else []
+
+
 def hyperparameter_columns(grid: Grid, indices: Iterable[int]) -> dict[str, NDArray[Any]]:
     """Short name -> value of each listed cell ``[run]``, for every axis and the usual four."""
     cells = [grid.cells[i] for i in indices]

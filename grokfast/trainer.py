@@ -119,20 +119,21 @@ def run(
             goes_on, engine = True, str(old.provenance.get("engine", engine))
         programs = _programs(grid, indices)
         chosen, why = choose_engine(engine, programs, device, threads)
-        trainer = _Trainer(grid, programs, chosen, path, make_progress(progress))
+        reporter = make_progress(progress)
         if old is not None:
             same_cells = old.grid.to_json() == grid.to_json() and len(old) == len(indices)
             nothing_left = old.complete and same_cells
             _same_machinery(old, chosen, path, to_the_bit=not nothing_left)
             if nothing_left:
-                trainer.progress.note(f"{path} is complete")
+                reporter.note(f"{path} is complete")
                 return old
             _same_data(old, grid, programs, path)
+        trainer = _Trainer(grid, programs, chosen, path, reporter)
         if path is not None:
             trainer.restore(old)
         if goes_on:
             why = f"{chosen.name} on {chosen.device} (as in {path})"
-        trainer.progress.note(f"engine: {why}")
+        reporter.note(f"engine: {why}")
         return trainer.run()
 
 

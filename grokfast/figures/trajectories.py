@@ -65,10 +65,10 @@ def embedding_trajectories(
         for row, cell in zip(grid, chosen, strict=True):
             _row(row.tolist(), ends, results, cell, cmap)
             row[0].set_ylabel("first principal axis" if several else "embedding")
-        for ax, name in zip(
-            grid[-1], ("steps" if len(ends) == 1 else "first steps", "steps"), strict=False
-        ):
-            ax.set_xlabel(name)
+        for ax in grid[-1]:
+            ax.set_xlabel("steps")
+        if len(ends) > 1:
+            grid[-1][0].set_xlabel(f"the first {EARLY:,} steps")
         norm = BoundaryNorm(np.arange(tokens + 1) - 0.5, tokens)
         figure.align_ylabels(grid[:, 0])
         bar = figure.colorbar(ScalarMappable(norm, cmap), ax=grid, pad=0.02, aspect=30)
