@@ -20,12 +20,10 @@ from pathlib import Path
 import fire
 from run import names
 
-import grokfast as gf
-
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 TASKS = ("addition-classification", "addition-regression")
-#: What the reference found on the 5 x 5 subgrids (make agreement).
+#: The 5 x 5 subgrids whose exact steps are known (grokfast agree).
 SUBGRID = {
     "addition-classification": "linspace:0:20:5",
     "addition-regression": "linspace:0:10:5",
@@ -39,7 +37,6 @@ def main(
     folder: str | None = None,
     steps: int = 100_000,
     models: str = "1,66,132,441,2000",
-    published: str | None = None,
     limit: int = 540,
 ) -> None:
     """Runs the parts one after the other.
@@ -51,11 +48,10 @@ def main(
         folder: where everything goes; bench/results/gpu where not given.
         steps: of the whole cells and diagrams.
         models: numbers of models of the benchmark.
-        published: a table that the diagrams are compared with (grokfast agree).
         limit: seconds a part may take.
     """
     out = Path(folder) if folder else HERE / "results" / "gpu"
-    plan = parts(device, engine, out, steps, names(models), published)
+    plan = parts(device, engine, out, steps, names(models))
     wanted = names(only) if only else list(plan)
     if unknown := set(wanted) - set(plan):
         raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
@@ -70,7 +66,7 @@ def main(
 
 
 def parts(
-    device: str, engine: str, out: Path, steps: int, models: list[str], published: str | None
+    device: str, engine: str, out: Path, steps: int, models: list[str]
 ) -> dict[str, list[list[str]]]:
     """Part -> its command lines."""
     python, where = sys.executable, [f"--engine={engine}", f"--device={device}"]
@@ -78,6 +74,9 @@ def parts(
     def run(task: str, name: str, *options: str) -> list[str]:
         file = f"--out={out / name}.h5"
         return [python, "-m", "grokfast", "run", task, *where, file, "--overwrite", *options]
+
+    def agree(name: str) -> list[str]:
+        return [python, "-m", "grokfast", "agree", str(out / f"{name}.h5")]
 
     def bench(precision: str, numbers_of_models: list[str], contenders: str) -> list[str]:
         return [
@@ -94,13 +93,10 @@ def parts(
         for precision in ("ieee", "tf32x3") if device == "cuda" else ("ieee",):
             name = f"{task}.5x5.{precision}"
             cells.append(run(task, name, *grid, f"--precision={precision}"))
-            truth = HERE / "results" / f"{task}.5x5.reference.h5"
-            cells.append([python, __file__, "compare", str(out / f"{name}.h5"), str(truth)])
+            cells.append(agree(name))
         diagrams.append(run(task, task, f"--steps={steps}"))
         diagrams.append([python, "-m", "grokfast", "plot", str(out / f"{task}.h5")])
-        if published:
-            agree = [python, "-m", "grokfast", "agree", str(out / f"{task}.h5"), published]
-            diagrams.append(agree)
+        diagrams.append(agree(task))
     sanitizer = shutil.which("compute-sanitizer")
     short = ["--lr=1e-3", "--weight-decay=5", "--steps=3"]
     sanitized = [
@@ -162,20 +158,5 @@ def run_part(commands: list[list[str]], log: Path, limit: int) -> str:
     return "ok"
 
 
-def compare(file: str, truth: str) -> None:
-    """Phases, T_train and T_val of one results file against another's of the same cells."""
-    ours, theirs = gf.Results.load(file), gf.Results.load(truth)
-    budget = int(ours["steps_done"].max())
-    same = (ours.phases() == theirs.phases(budget)).sum()
-    t = [(r["t_train"], r["t_val"]) for r in (ours, theirs)]
-    early = ((t[1][0] >= 0) & (t[1][0] < 3000) & (t[1][1] >= 0) & (t[1][1] < 3000)).nonzero()[0]
-    close = [all(abs(t[0][j][k] / t[1][j][k] - 1) <= 0.02 for j in (0, 1)) for k in early]
-    print(f"{Path(file).name}: same phase on {same} of {len(ours)} cells of {Path(truth).name}; ")
-    print(f"T_train and T_val within 2% on {sum(close)} of the {len(close)} below 3,000 steps")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["compare"]:
-        compare(*sys.argv[2:])
-    else:
-        fire.Fire(main)
+    fire.Fire(main)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,8 +18,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")
+def trace() -> dict[str, Any]:
+    """Data, initial values and the first losses of the authors' own code, by preset."""
+    trace: dict[str, Any] = json.loads(Path(__file__).with_name("toy_trace.json").read_text())
+    return trace
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data beside a developer's checkout; skips where there is none."""
+    """The folder with the MNIST files beside a developer's checkout; skips where there is none."""
     named = os.environ.get("GROKFAST_SHARED")
     if named is not None:
         if Path(named).is_dir():

@@ -1,13 +1,14 @@
 """Agreement with published tables: on synthetic results whose agreement is known."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import grokfast as gf
 from grokfast.agree import agree, load_reference
-from grokfast.agree.tables import interior
+from grokfast.agree.tables import PUBLISHED, interior
 from grokfast.phases import PHASES, classify
 from grokfast.results import OK, RUNNING, Results, hyperparameter_columns
 
@@ -219,14 +220,14 @@ def test_a_full_table_of_steps_uses_the_rule_of_its_preset(reference):
     assert found.confusion["grokking"]["grokking"] == 1
     assert found.steps["both equal, all cells"].agree == 3
     assert found.steps["both within 10%, all cells"].agree == 4
-    assert found.steps["both equal, where both published up to 2500"].of == 2
+    assert found.steps["both equal, where both published up to 150000"].of == 2
 
 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "neither JSON"),
+        ("[" * 100_000, "neither JSON"),
         ([1], "none of diagrams, cells and t_train_t_val"),
         ({"diagrams": []}, "diagrams is no list, or empty"),
         ({"diagrams": [3]}, r"diagrams\[0\] is no object"),
@@ -254,23 +255,96 @@ def test_a_missing_reference(tmp_path):
         load_reference(tmp_path / "nowhere.json")
 
 
+def test_a_shorter_run_and_a_table_of_steps_are_read_as_of_the_shorter_budget(reference):
+    cells = [
+        {"task": "addition-regression", "lr": lr, "wd": 0, "t_train": 400, "t_val": t_val,
+         "phase": "grokking"}
+        for lr, t_val in [(1e-4, 1600), (1e-3, 2400)]
+    ]  # fmt: skip
+    g = gf.preset("addition-regression").grid(lr=[1e-4, 1e-3], weight_decay=0, steps=2000)
+    (found,) = agree(made(g, 400, [1600, -1]), reference({"cells": cells}))
+    assert found.phases["overall"].agree == 2
+    assert found.confusion["memorization"]["memorization"] == 1
+    assert found.steps["both equal, all cells"].agree == 2
+    assert found.steps["both equal, where both published up to 2000"].of == 1
+    assert "both read as of the shorter" in found.notes[-1]
+
+
+def test_another_run_is_a_reference(tmp_path):
+    ours, theirs = tmp_path / "ours.h5", tmp_path / "theirs.h5"
+    axes = {"model_seed": [1, 2], "width": 20}
+    lettered(grid(**axes | {"model_seed": 1}), ROWS).save(ours)
+    t_val = np.where(np.arange(18) % 2, 500, 700)  # the seed is the fastest axis
+    made(grid(**axes), 300, t_val, status=np.where(np.arange(18) == 4, RUNNING, OK)).save(theirs)
+    (found,) = agree(Results.load(ours), theirs)
+    assert (found.table, found.source) == ("addition-classification, model_seed 1", "theirs.h5")
+    assert found.cells == found.published == 9  # T_train and T_val of the running one are known
+    assert found.phases["overall"].agree == sum(row.count("C") for row in ROWS)
+    assert found.phases["interior"].of == 9
+    assert found.steps["both equal, all cells"].agree == sum(row.count("C") for row in ROWS)
+    assert found.notes == ()
+    first, second = agree(Results.load(theirs), theirs)
+    assert first.phases["overall"].agree == second.phases["overall"].agree == 9
+    unlike = made(grid(width=20, lr=0.5), 1, 1)
+    with pytest.raises(gf.UsageError, match="no cell in common with the published tables"):
+        agree(unlike)
+    with pytest.raises(gf.UsageError, match="it has no finished cell"):
+        unfinished = made(grid(), -1, -1, status=RUNNING, steps_done=1)
+        unfinished.save(theirs)
+        agree(lettered(grid(), ROWS), theirs)
+
+
 @pytest.mark.parametrize("number", [1, 5])
-def test_the_published_diagrams_agree_with_themselves(number, shared):
-    path = shared / "reference" / "toy_phase_diagrams.json"
-    table = load_reference(path)[number]
+def test_the_published_diagrams_agree_with_themselves(number):
+    table = load_reference(PUBLISHED / "toy_phase_diagrams.json")[number]
     assert len(table.lr) == 441
-    g = gf.preset(table.task).grid(**table.fixed)
+    axes = gf.preset(table.title.split(",")[0]).axes
+    g = gf.Grid(name=table.title, experiment=table.experiment, axes=axes)
     phase = table.phase.reshape(21, 21).T.ravel()  # the grid's lr is the slow axis
     steps = np.array([STEPS[letter] for letter in "CGMF"])[phase]
-    (found,) = agree(made(g, *steps.T), path)
+    (found,) = (a for a in agree(made(g, *steps.T)) if not a.steps)
     assert found.table == table.title
     assert found.phases["overall"].fraction == 1
     assert found.phases["interior"].of + found.phases["border"].of == 441
 
 
-def test_the_published_mnist_table(shared):
-    (table,) = load_reference(shared / "reference" / "mnist_original_grid.json")
-    early = (table.t_train >= 0) & (table.t_val >= 0) & (table.t_val <= table.limit)
-    assert (early & (table.t_train <= table.limit)).sum() == 39  # as issue 5 counts them
+def test_the_published_mnist_table():
+    (table,) = load_reference(PUBLISHED / "mnist_steps.json")
+    early = (table.t_train >= 0) & (table.t_val >= 0) & (table.t_val <= 2500)
+    assert (early & (table.t_train <= 2500)).sum() == 39
     assert {PHASES[p] for p in np.unique(table.phase)} == set(PHASES) - {"memorization"}
-    assert len(load_reference(shared / "reference" / "toy_steps.json")) == 2
+
+
+def test_every_published_table_is_read_and_has_a_source():
+    tables = load_reference()
+    assert len(tables) == 9
+    assert all(t.source for t in tables)
+
+
+DIAGRAMS, STEPS_5X5, MNIST = "toy_phase_diagrams.json", "toy_steps.json", "mnist_steps.json"
+EARLY = "where both published up to"
+#: What the README states of the files in bench/results: file, published table, shares.
+MEASURED = [
+    ("addition-classification", DIAGRAMS, {"overall": (429, 441), "interior": (277, 278)}),
+    ("addition-regression", DIAGRAMS, {"overall": (429, 441), "interior": (289, 289)}),
+    ("addition-classification.5x5.reference", STEPS_5X5, {"both equal, all cells": (25, 25)}),
+    ("addition-regression.5x5.reference", STEPS_5X5, {"both equal, all cells": (25, 25)}),
+    ("addition-classification.5x5.compiled", STEPS_5X5, {"overall": (24, 25)}),
+    ("addition-classification.5x5.compiled", STEPS_5X5, {f"both within 2%, {EARLY} 2999": (4, 4)}),
+    ("addition-regression.5x5.compiled", STEPS_5X5, {"overall": (25, 25)}),
+    ("addition-regression.5x5.compiled", STEPS_5X5, {f"both within 2%, {EARLY} 2999": (3, 4)}),
+    ("mnist-original.2500-steps.float32", MNIST, {f"same phase, {EARLY} 2500": (39, 39)}),
+    ("mnist-original.2500-steps.float32", MNIST, {f"both within 10%, {EARLY} 2500": (37, 39)}),
+    ("mnist-original.2500-steps.float32", MNIST, {f"both equal, {EARLY} 2500": (34, 39)}),
+    ("mnist-original.2500-steps.float64", MNIST, {f"both equal, {EARLY} 2500": (39, 39)}),
+    ("mnist-original.10000-steps.float32", MNIST, {"overall": (100, 100)}),
+    ("mnist-original.10000-steps.float32", MNIST, {f"both within 10%, {EARLY} 10000": (46, 48)}),
+]
+
+
+@pytest.mark.parametrize(("file", "table", "stated"), MEASURED)
+def test_committed_results_agree_as_the_readme_says(file, table, stated):
+    results = Results.load(Path(__file__).parents[1] / "bench" / "results" / f"{file}.h5")
+    (found,) = agree(results, PUBLISHED / table)
+    shares = found.phases | found.steps
+    assert {name: (shares[name].agree, shares[name].of) for name in stated} == stated

@@ -1,7 +1,5 @@
 """Data, initial values and shuffles against the authors' own, to the bit."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -16,11 +14,6 @@ TOY = ("addition-classification", "addition-regression")
 def program_of(grid):
     (program,) = make_programs(grid.cells, range(grid.size))
     return program
-
-
-@pytest.fixture
-def trace(shared):
-    return json.loads((shared / "reference" / "toy_trace.json").read_text())
 
 
 @pytest.mark.parametrize("name", TOY)

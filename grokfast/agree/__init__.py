@@ -1,7 +1,8 @@
-"""How well a run agrees with a published table: phases overall, interior and border; steps.
+"""How well a run agrees with a published table, or with another run: phases overall, interior and
+border; steps.
 
 Cells are matched by learning rate and weight decay to a relative 1e-6. Where the run has further
-axes, those cells are compared whose values are the reference's (see :mod:`grokfast.agree.tables`).
+axes, those cells are compared whose values are the table's (see :mod:`grokfast.agree.tables`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grokfast.agree.tables import Table, load_reference
+from grokfast.agree.tables import MATCHED, Table, load_reference
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment, scalar_fields, short_name
 from grokfast.phases import PHASES, UNKNOWN
-from grokfast.presets import PRESETS
 from grokfast.results import Results
 
 __all__ = ["Agreement", "Share", "Table", "agree", "compare", "load_reference"]
@@ -26,11 +26,10 @@ __all__ = ["Agreement", "Share", "Table", "agree", "compare", "load_reference"]
 #: Two cells are the same where learning rate and weight decay are this close.
 MATCH = 1e-6
 
-#: Fields that must be those of the reference, or there is nothing to compare.
+#: Fields that must be those of the table, or there is nothing to compare.
 _DECISIVE = ("loss", "task.seed", "model.seed", "model.activation")
 #: Fields that say how, not what, was trained; differing in them is not worth a note.
 _MACHINERY = ("steps", "stop", "dtype", "precision", "record.")
-_MATCHED = ("optimizer.lr", "optimizer.weight_decay")
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,23 @@ class Share:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What :func:`agree` found for one published table.
+    """What :func:`agree` found for one table.
 
     Attributes:
+        table, source: title of the table, and where it comes from.
         cells: cells in common and finished, the basis of every share.
-        published: cells of the published table.
+        published: cells of the table.
         unfinished: cells in common that are not finished, left out.
         phases: ``overall``; for a full grid also ``interior`` (cells whose up to four neighbours
-            in the published grid, of those that exist, share their published phase) and
-            ``border`` (the others).
+            in the table, of those that exist, share their phase there) and ``border`` (the
+            others).
         confusion: published phase -> our phase -> cells.
         steps: named shares of T_train and T_val; empty where the table has none.
-        notes: what differs from the published experiment.
+        notes: what differs from the experiment of the table.
     """
 
     table: str
+    source: str
     cells: int
     published: int
     unfinished: int
@@ -82,49 +83,54 @@ class Agreement:
         return data | {"notes": list(self.notes)}
 
 
-def agree(results: Results, reference: str | Path) -> list[Agreement]:
-    """Compares a run with every published table of a file that it has cells of.
+def agree(results: Results, reference: str | Path | None = None) -> list[Agreement]:
+    """Compares a run with every table of a file that it has cells of.
+
+    Args:
+        reference: JSON or another results file (see :mod:`grokfast.agree.tables`); the published
+            tables that come with grokfast where not given.
 
     Raises:
-        UsageError: no such file, no reference of a known shape, or no cell in common.
+        UsageError: no such file, no table in it, or no cell in common.
     """
-    tables = load_reference(reference)
     found, reasons = [], []
-    for table in tables:
+    for table in load_reference(reference):
         compared = compare(results, table)
         if isinstance(compared, str):
             reasons.append(f"{table.title}: {compared}")
         else:
             found.append(compared)
     if not found:
-        some = "; ".join(dict.fromkeys(reasons[:3]))
-        raise UsageError(f"no cell in common with {reference} ({some})")
+        some = "; ".join(list(dict.fromkeys(reasons))[:3]) or "it has no finished cell"
+        where = reference or "the published tables"
+        raise UsageError(f"no cell in common with {where} ({some})")
     return found
 
 
 def compare(results: Results, table: Table) -> Agreement | str:
     """The agreement with one table, or why there is nothing to compare."""
-    published = PRESETS[table.task].build().experiment
-    chosen = _chosen_cells(results, published.replace(**table.fixed))
+    chosen = _chosen_cells(results, table.experiment)
     if isinstance(chosen, str):
         return chosen
     mine, theirs = _matched(results, chosen, table)
     if not len(mine):
         return "no learning rate and weight decay in common"
-    own, budget = results.grid.experiment, published.steps
-    notes = _notes(results, published.replace(**table.fixed))
+    own, published = results.grid.experiment.steps, table.experiment.steps
+    budget = published if "steps" in results.grid.axes else min(own, published)
     trained = int(results["steps_done"].max(initial=0))
-    cut = budget if max(own.steps, trained) > budget else None
-    phase = results.phases(cut)[mine]
+    notes = _notes(results, table)
+    table = table.as_of(budget)
+    phase = results.phases(budget if max(own, trained) > budget else None)[mine]
     known = phase != UNKNOWN
     mine, theirs, phase = mine[known], theirs[known], phase[known]
     same = phase == table.phase[theirs]
     shares = {"overall": _share(same)}
-    if table.interior is not None:
-        inside = table.interior[theirs]
+    if (interior := table.interior) is not None:
+        inside = interior[theirs]
         shares |= {"interior": _share(same[inside]), "border": _share(same[~inside])}
     return Agreement(
         table=table.title,
+        source=table.source,
         cells=len(mine),
         published=len(table.lr),
         unfinished=int((~known).sum()),
@@ -145,7 +151,7 @@ def _share(agrees: NDArray[np.bool_]) -> Share:
 
 
 def _chosen_cells(results: Results, wanted: Experiment) -> NDArray[np.bool_] | str:
-    """Cells ``[run]`` with the reference's value on every axis but the two that are matched."""
+    """Cells ``[run]`` with the wanted value on every axis but the two that are matched."""
     own = results.grid.experiment
     if own.task.name != wanted.task.name:
         return f"the run's task is {own.task.name}"
@@ -154,7 +160,7 @@ def _chosen_cells(results: Results, wanted: Experiment) -> NDArray[np.bool_] | s
             return f"its {short_name(path)} is {wanted.get(path)}, the run's {own.get(path)}"
     chosen = np.ones(len(results), bool)
     for path in results.grid.axes:
-        if path in _MATCHED:
+        if path in MATCHED:
             continue
         column, value = results[short_name(path)], wanted.get(path)
         chosen &= (column == value) if value is not None else np.array([v != v for v in column])
@@ -179,17 +185,18 @@ def _matched(
     return position[ours[first]], theirs[first]
 
 
-def _notes(results: Results, published: Experiment) -> tuple[str, ...]:
-    own = results.grid.experiment
+def _notes(results: Results, table: Table) -> tuple[str, ...]:
+    own, published = results.grid.experiment, table.experiment
     notes = [
         f"{short_name(path)} is {own.get(path)}, published {published.get(path)}"
         for path in scalar_fields(published)
-        if path not in (*results.grid.axes, *_MATCHED)
+        if path not in (*results.grid.axes, *MATCHED)
         and not path.startswith(_MACHINERY)
         and own.get(path) != published.get(path)
     ]
     if own.steps < published.steps and "steps" not in results.grid.axes:
-        notes.append(f"trained for {own.steps} steps, published for {published.steps}")
+        both = "" if table.t_train is None else "; both read as of the shorter"
+        notes.append(f"trained for {own.steps} steps, published for {published.steps}{both}")
     elif own.steps > published.steps:
         notes.append(f"read as of {published.steps} steps, the published budget")
     return tuple(notes)
@@ -206,7 +213,7 @@ def _steps_agreement(
     """Shares of equal and of nearly equal steps; never agrees with never only."""
     if table.t_train is None or table.t_val is None:
         return {}
-    percent, limit = f"{table.tolerance:.0%}", table.limit
+    percent, limit = f"{table.tolerance:.0%}", min(budget, table.limit or budget)
     near, equal, short = {}, {}, {}
     for name, published in (("T_train", table.t_train[theirs]), ("T_val", table.t_val[theirs])):
         ours = results[name.lower()][mine]

@@ -1,6 +1,7 @@
-"""Published tables: reading and checking a reference file.
+"""Tables to compare with: published ones, as JSON, and those of another results file.
 
-A reference is JSON of one of three shapes:
+``published/`` holds the published ones that come with grokfast: facts, each file with its source.
+The JSON has one of three shapes:
 
 - ``{"diagrams": [{"task", "activation", "data_seed", "model_seed", "weight_decay", "learning_rate",
   "letters", "phases": [one string a weight decay]}]}``: a letter for every cell;
@@ -8,8 +9,8 @@ A reference is JSON of one of three shapes:
 - ``{"learning_rate", "weight_decay", "t_train_t_val": [[[T_train, T_val], ...], ...]}``: a full
   table of steps of the task ``mnist-original``, T_train 0 and T_val 150000 for never.
 
-``task`` is a preset's name. What a reference does not say (seeds, activation, budget), the preset
-does.
+``task`` is a preset's name. What a table does not say (seeds, activation, budget), the preset does;
+``source`` says where it comes from.
 """
 
 from __future__ import annotations
@@ -17,16 +18,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
-from grokfast.phases import PHASES, classify
+from grokfast.experiment import Experiment, short_name
+from grokfast.phases import PHASES, UNKNOWN, classify
 from grokfast.presets import PRESETS
+from grokfast.results import Results
+
+#: Where the tables that come with grokfast are.
+PUBLISHED = Path(__file__).with_name("published")
+
+#: The axes of a table; every other field is one of its experiment.
+MATCHED = ("optimizer.lr", "optimizer.weight_decay")
 
 _LETTERS = {"C": "comprehension", "G": "grokking", "M": "memorization", "F": "confusion"}
 _LETTERS |= {"X": "confusion"}  # as in our own figures
@@ -34,48 +44,99 @@ _LETTERS |= {"X": "confusion"}  # as in our own figures
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One published table of C cells."""
+    """Phases, and steps where they are known, of C cells of one experiment."""
 
-    task: str  # preset name
-    fixed: dict[str, Any]  # short name -> value that the reference names
+    title: str
+    source: str
+    experiment: Experiment  # of all cells, but for learning rate and weight decay
     lr: NDArray[np.float64]  # [C]
     weight_decay: NDArray[np.float64]  # [C]
     phase: NDArray[np.int8]  # [C]
-    interior: NDArray[np.bool_] | None = None  # [C]; None where the cells form no full grid
+    full_grid: bool  # whether the cells are all those of some learning rates and weight decays
     t_train: NDArray[np.int64] | None = None  # [C], -1 for never
     t_val: NDArray[np.int64] | None = None  # [C]
     tolerance: float = 0.02  # of steps, relative
-    limit: int = 2999  # steps up to it are compared apart: later ones are chaotic in float32
+    limit: int | None = 2999  # steps up to it are compared apart; later ones are chaotic in float32
 
     @property
-    def title(self) -> str:
-        return ", ".join([self.task, *(f"{k} {v}" for k, v in self.fixed.items())])
+    def interior(self) -> NDArray[np.bool_] | None:
+        """``[C]``: cells whose neighbours share their phase; None where there are none to see."""
+        if not self.full_grid:
+            return None
+        columns, lr = np.unique(self.lr, return_inverse=True)
+        rows, decay = np.unique(self.weight_decay, return_inverse=True)
+        phase = np.empty((len(rows), len(columns)), np.int8)
+        phase[decay, lr] = self.phase
+        return interior(phase)[decay, lr]
+
+    def as_of(self, budget: int) -> Table:
+        """The table as it was after that many steps; itself where it has phases alone."""
+        if self.t_train is None or self.t_val is None:
+            return self
+        t_train, t_val = (np.where(t > budget, -1, t) for t in (self.t_train, self.t_val))
+        phase = classify(t_train, t_val, self.experiment.phase)
+        return replace(self, t_train=t_train, t_val=t_val, phase=phase)
 
 
-def load_reference(path: str | Path) -> list[Table]:
-    """The published tables of a file.
+def load_reference(path: str | Path | None = None) -> list[Table]:
+    """The tables of a file: JSON, or another results file; by default the published ones.
 
     Raises:
-        UsageError: no such file, no JSON, or not of a known shape; the message names the place.
+        UsageError: no such file, or neither; the message names the place.
     """
+    if path is None:
+        return [t for file in sorted(PUBLISHED.glob("*.json")) for t in load_reference(file)]
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
+    if h5py.is_hdf5(path):
+        return _tables_of(Results.load(path), path.name)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON: {error}") from error
+        raise UsageError(f"{path} is neither JSON nor a results file: {error}") from error
     try:
         if isinstance(data, dict):
             if "diagrams" in data:
-                return [_diagram(d, f"diagrams[{k}]") for k, d in _items(data, "diagrams")]
+                return [_diagram(d, f"diagrams[{k}]", data) for k, d in _items(data, "diagrams")]
             if "cells" in data:
                 return _cell_tables(data)
             if "t_train_t_val" in data:
                 return [_step_table(data)]
         raise _Malformed("there is none of diagrams, cells and t_train_t_val")
     except _Malformed as error:
-        raise UsageError(f"{path} is no published table: {error}") from None
+        raise UsageError(f"{path} is no table of phases or steps: {error}") from None
+
+
+def _tables_of(results: Results, name: str) -> list[Table]:
+    """One table for each combination of values of the axes besides those of a table.
+
+    Cells whose phase is not known yet are left out.
+    """
+    others = [path for path in results.grid.axes if path not in MATCHED]
+    phase, groups = results.phases(), dict[tuple[Any, ...], list[int]]()
+    for k, run in enumerate(results["run"].tolist()):
+        if phase[k] != UNKNOWN:
+            cell = results.grid.cells[run]
+            groups.setdefault(tuple(cell.get(path) for path in others), []).append(k)
+    tables = []
+    for values, cells in groups.items():
+        fixed = dict(zip(others, values, strict=True))
+        lr, decay = results["lr"][cells], results["weight_decay"][cells]
+        tables.append(
+            Table(
+                title=_title(results.grid.name, {short_name(k): v for k, v in fixed.items()}),
+                source=name,
+                experiment=results.grid.experiment.replace(**fixed),
+                lr=lr,
+                weight_decay=decay,
+                phase=phase[cells],
+                full_grid=len(np.unique(lr)) * len(np.unique(decay)) == len(cells),
+                t_train=results["t_train"][cells],
+                t_val=results["t_val"][cells],
+            )
+        )
+    return tables
 
 
 class _Malformed(Exception):
@@ -92,7 +153,7 @@ def _items(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]
         yield k, entry
 
 
-def _diagram(data: dict[str, Any], where: str) -> Table:
+def _diagram(data: dict[str, Any], where: str, file: dict[str, Any]) -> Table:
     lr, decay = _numbers(data, "learning_rate", where), _numbers(data, "weight_decay", where)
     letters = data.get("letters", _LETTERS)
     if not isinstance(letters, dict) or any(v not in PHASES for v in letters.values()):
@@ -105,13 +166,15 @@ def _diagram(data: dict[str, Any], where: str) -> Table:
     for letter in sorted(set("".join(rows)) - set(letters)):
         raise _Malformed(f"{where}.phases has the letter {letter!r}, which letters does not")
     phase = np.array([[PHASES.index(letters[c]) for c in row] for row in rows], np.int8)
+    title, experiment = _published(_task(data, where), data, where)
     return Table(
-        task=_task(data, where),
-        fixed=_fixed(data, where),
+        title=title,
+        source=str(file.get("source", "")),
+        experiment=experiment,
         lr=np.tile(lr, len(decay)),
         weight_decay=np.repeat(decay, len(lr)),
         phase=phase.ravel(),
-        interior=interior(phase).ravel(),
+        full_grid=True,
     )
 
 
@@ -132,10 +195,10 @@ def interior(phase: NDArray[np.int8]) -> NDArray[np.bool_]:
 
 def _cell_tables(data: dict[str, Any]) -> list[Table]:
     """One table for each task (and seeds, activation) of the list, in order of appearance."""
-    groups: dict[str, tuple[str, dict[str, Any], list[tuple[float, float, int, int, int]]]] = {}
+    groups: dict[str, tuple[Experiment, list[tuple[float, float, int, int, int]]]] = {}
     for k, entry in _items(data, "cells"):
         where = f"cells[{k}]"
-        task, fixed = _task(entry, where), _fixed(entry, where)
+        title, experiment = _published(_task(entry, where), entry, where)
         phase = entry.get("phase")
         if phase not in PHASES:
             raise _Malformed(f"{where}.phase is {phase!r}, not one of {', '.join(PHASES)}")
@@ -144,18 +207,30 @@ def _cell_tables(data: dict[str, Any]) -> list[Table]:
             *(_step(entry.get(key), f"{where}.{key}") for key in ("t_train", "t_val")),
             PHASES.index(phase),
         )
-        groups.setdefault(repr((task, fixed)), (task, fixed, []))[2].append(row)  # type: ignore[arg-type]
+        groups.setdefault(title, (experiment, []))[1].append(row)  # type: ignore[arg-type]
     tables = []
-    for task, fixed, rows in groups.values():
+    for title, (experiment, rows) in groups.items():
         lr, decay, t_train, t_val, phases = map(np.array, zip(*rows, strict=True))
-        tables.append(Table(task, fixed, lr, decay, phases.astype(np.int8), None, t_train, t_val))
+        tables.append(
+            Table(
+                title=title,
+                source=str(data.get("source", "")),
+                experiment=experiment,
+                lr=lr,
+                weight_decay=decay,
+                phase=phases.astype(np.int8),
+                full_grid=False,  # a selection: those beside a cell here need not be its neighbours
+                t_train=t_train,
+                t_val=t_val,
+            )
+        )
     return tables
 
 
 def _step_table(data: dict[str, Any]) -> Table:
     lr, decay = _numbers(data, "learning_rate", ""), _numbers(data, "weight_decay", "")
     task = _task({"task": "mnist-original", **data}, "the table")
-    published = PRESETS[task].build().experiment
+    title, published = _published(task, data, "the table")
     try:
         steps = np.array(data["t_train_t_val"], np.int64)
     except (ValueError, TypeError, OverflowError):
@@ -165,18 +240,18 @@ def _step_table(data: dict[str, Any]) -> Table:
     t_train, t_val = steps[..., 0], steps[..., 1]
     t_train = np.where(t_train <= 0, -1, t_train)
     t_val = np.where((t_val <= 0) | (t_val >= published.steps), -1, t_val)
-    phase = classify(t_train, t_val, published.phase)
     return Table(
-        task=task,
-        fixed=_fixed(data, "the table"),
+        title=title,
+        source=str(data.get("source", "")),
+        experiment=published,
         lr=np.tile(lr, len(decay)),
         weight_decay=np.repeat(decay, len(lr)),
-        phase=phase.ravel(),
-        interior=interior(phase).ravel(),
+        phase=classify(t_train, t_val, published.phase).ravel(),
+        full_grid=True,
         t_train=t_train.ravel(),
         t_val=t_val.ravel(),
         tolerance=0.1,
-        limit=2500,
+        limit=None,
     )
 
 
@@ -187,19 +262,21 @@ def _task(data: dict[str, Any], where: str) -> str:
     return task
 
 
-def _fixed(data: dict[str, Any], where: str) -> dict[str, Any]:
+def _published(task: str, data: dict[str, Any], where: str) -> tuple[str, Experiment]:
+    """Title and experiment: the preset's, with the seeds and the activation that data name."""
     names = ("activation", "data_seed", "model_seed")
     fixed: dict[str, Any] = {k: data[k] for k in names if k in data}
     if isinstance(fixed.get("activation"), str):  # as papers write it: ReLU, LeakyReLU(0.1)
         plain = fixed["activation"].lower().replace("(0.1)", "")
         fixed["activation"] = "leaky_relu" if plain == "leakyrelu" else plain
     try:
-        PRESETS[_task({"task": "mnist-original", **data}, where)].build().experiment.replace(
-            **fixed
-        )
+        return _title(task, fixed), PRESETS[task].build().experiment.replace(**fixed)
     except UsageError as error:
         raise _Malformed(f"{where}: {error}") from None
-    return fixed
+
+
+def _title(name: str, fixed: dict[str, Any]) -> str:
+    return ", ".join([name, *(f"{k} {v}" for k, v in fixed.items())])
 
 
 def _numbers(data: dict[str, Any], key: str, where: str) -> NDArray[np.float64]:

@@ -157,17 +157,22 @@ def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:
 
 
 def agree(
-    file: Annotated[str, "FILE"], reference: Annotated[str, "REFERENCE.json"], *, json: bool = False
+    file: Annotated[str, "FILE"],
+    reference: Annotated[str | None, "[REFERENCE]"] = None,
+    *,
+    json: bool = False,
 ) -> None:
-    """Compare a results file with a published table: overall, interior, border.
+    """Compare a results file with published tables, or with another results file.
 
-    Interior are the cells whose neighbours in the published grid (up to four) share their phase.
-    Cells are matched by learning rate and weight decay; a part of the grid is compared as far as
-    it goes. The rows of the confusion table are the published phases, its columns ours.
+    Phases overall, of interior cells (those whose up to four neighbours in the table share their
+    phase) and of border cells; T_train and T_val where the table has them. Cells are matched by
+    learning rate and weight decay; a part of a grid is compared as far as it goes. The rows of the
+    confusion table are the published phases, its columns ours.
 
     Args:
         file: Results file.
-        reference: Published phases or steps, as JSON (see grokfast.agree.tables).
+        reference: Table of phases or steps as JSON (see grokfast.agree.tables), or another results
+            file; the published tables that come with grokfast where not given.
         json: Print JSON.
     """
     from grokfast.cli import reading

@@ -165,6 +165,8 @@ def _positionals(command: Command, given: list[str]) -> list[str]:
     literals = []
     for position, wanted in enumerate(command.positionals):
         found = given[position:] if wanted.several else given[position : position + 1]
+        if not found and not wanted.required:
+            break
         if not found or not all(found):
             raise UsageError(
                 f"{command.name!r} needs {wanted.metavar}",

@@ -54,7 +54,7 @@ def info(file: str, json: bool) -> None:
     show.info(file, _load(file), json)
 
 
-def agree(file: str, reference: str, json: bool) -> None:
+def agree(file: str, reference: str | None, json: bool) -> None:
     """Prints the agreement with every table of the reference that the file has cells of."""
     from grokfast.agree import agree as compare
 

@@ -117,7 +117,8 @@ def _all_shards(job: Job) -> str:
     if mark not in job.out.name:
         return f"SHARD-1 ... SHARD-{job.shard[1]} --out=FILE"
     whole = job.out.with_name(job.out.name.replace(f".{mark}", "").replace(mark, "whole"))
-    shards = str(job.out).replace(mark, f"shard-*-of-{job.shard[1]}")
+    before, _, after = str(job.out).rpartition(mark)
+    shards = f"{shlex.quote(before + 'shard-')}*{shlex.quote(f'-of-{job.shard[1]}{after}')}"
     return f"{shards} --out={shlex.quote(str(whole))}"
 
 

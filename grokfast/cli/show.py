@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,8 @@ def agreement(found: list[Agreement], as_json: bool) -> None:
         if number:
             print()
         print(f"published: {one.table}")
+        if one.source:
+            print(textwrap.fill(f"source: {one.source}", 100, subsequent_indent="  "))
         left_out = f"; {one.unfinished} unfinished left out" if one.unfinished else ""
         print(f"cells in common: {one.cells} of {one.published}{left_out}")
         for note in one.notes:

@@ -38,6 +38,7 @@ class Positional:
     parameter: str
     metavar: str
     several: bool
+    required: bool
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def read_command(name: str, function: Callable[..., Any]) -> Command:
         kind, notes = _plain(hints[parameter.name])
         metavar = next((n for n in notes if isinstance(n, str)), parameter.name.upper())
         joined = next((n.by for n in notes if isinstance(n, Joined)), None)
+        required = parameter.default is inspect.Parameter.empty
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             several = typing.get_origin(kind) is list
-            positionals.append(Positional(parameter.name, metavar, several))
+            positionals.append(Positional(parameter.name, metavar, several, required))
             continue
-        required = parameter.default is inspect.Parameter.empty
         option = Option(
             parameter=parameter.name,
             metavar=metavar,

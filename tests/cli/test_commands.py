@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 
 import pytest
@@ -50,6 +51,8 @@ def test_shards_and_merge(grokfast, here, capsys):
     assert [main([*RUN, f"--shard={i}/2"]) for i in (1, 2)] == [0, 0]
     assert all((here / name).exists() for name in names)
     assert "merge addition-classification.shard-*-of-2.h5" in capsys.readouterr().out
+    assert main([*RUN, "--shard=1/2", "--out=a b.shard-1-of-2.h5"]) == 0
+    assert "merge 'a b.shard-'*-of-2.h5 --out='a b.h5'" in capsys.readouterr().out
     merged = grokfast("merge", *names, "--out=all.h5")
     assert merged.code == 0
     assert not merged.imported_torch
@@ -117,7 +120,10 @@ def test_agree(grokfast, finished, tmp_path):
     (data,) = json.loads(grokfast("agree", finished, "ref.json", "--json").out)
     assert data["phases"]["overall"]["of"] == 2
     (tmp_path / "ref.json").write_text("{}")
-    assert "is no published table" in grokfast("agree", finished, "ref.json").error
+    assert "is no table" in grokfast("agree", finished, "ref.json").error
+    done = grokfast("agree", finished, finished)
+    assert re.search(r"same phase, overall +4 of 4 +100.0%", done.out)
+    assert "source: Shabalin" in grokfast("agree", finished).out
 
 
 def test_presets(grokfast):

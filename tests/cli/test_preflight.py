@@ -116,7 +116,7 @@ def test_several_files_become_one_list():
         (["plot", "f", "--zzz=1"], "grokfast plot --help lists them"),
         (["PLOT"], "did you mean plot?"),
         (["comp"], "did you mean completion?"),
-        (["agree", "a.h5"], "'agree' needs REFERENCE.json"),
+        (["agree", "a.h5", "b", "c"], "unexpected argument 'c' for 'agree'; it takes FILE [REF"),
         (["info", ""], "'info' needs FILE"),
         (["presets", "x"], "unexpected argument 'x' for 'presets'; it takes options only"),
         (["run", "p", "-1"], "unexpected argument '-1'"),

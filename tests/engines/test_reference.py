@@ -1,11 +1,11 @@
 """The reference against the authors' own training code."""
 
-import json
-
+import numpy as np
 import pytest
 import torch
 
 import grokfast as gf
+from grokfast.agree.tables import PUBLISHED, load_reference
 from grokfast.engines import make_engine
 from grokfast.program import make_programs
 from grokfast.state import State
@@ -15,9 +15,8 @@ TOY = ("addition-classification", "addition-regression")
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", TOY)
-def test_losses_and_accuracies_of_the_authors_trace(name, dtype, shared):
-    trace = json.loads((shared / "reference" / "toy_trace.json").read_text())[name]
-    rows = trace[f"trace_{dtype}"]
+def test_losses_and_accuracies_of_the_authors_trace(name, dtype, trace):
+    rows = trace[name][f"trace_{dtype}"]
     last = rows[-1]["step"]
     grid = gf.preset(name).grid(lr=1e-3, weight_decay=5.0, dtype=dtype, steps=last, stop="never")
     (program,) = make_programs(grid.cells, [0])
@@ -35,13 +34,13 @@ def test_losses_and_accuracies_of_the_authors_trace(name, dtype, shared):
 
 
 @pytest.mark.parametrize("name", TOY)
-def test_steps_of_the_authors_code_on_the_quickest_cells(name, shared):
+def test_steps_of_the_authors_code_on_the_quickest_cells(name):
     """T_train and T_val within 2% below 3,000 steps; the whole subgrid: make agreement."""
-    cells = json.loads((shared / "reference" / "toy_steps.json").read_text())["cells"]
-    quick = [c for c in cells if c["task"] == name and c["t_val"] and c["t_val"] < 1000]
-    assert quick
-    for cell in quick[:2]:
-        grid = gf.preset(name).grid(lr=cell["lr"], weight_decay=cell["wd"], steps=1500)
+    (table,) = (t for t in load_reference(PUBLISHED / "toy_steps.json") if t.title == name)
+    quick = np.flatnonzero((table.t_val > 0) & (table.t_val < 1000))
+    assert len(quick) >= 2
+    for k in quick[:2]:
+        grid = gf.preset(name).grid(lr=table.lr[k], weight_decay=table.weight_decay[k], steps=1500)
         r = gf.run(grid, engine="reference", device="cpu", progress=False)
-        assert r["t_train"][0] == pytest.approx(cell["t_train"], rel=0.02)
-        assert r["t_val"][0] == pytest.approx(cell["t_val"], rel=0.02)
+        assert r["t_train"][0] == pytest.approx(table.t_train[k], rel=0.02)
+        assert r["t_val"][0] == pytest.approx(table.t_val[k], rel=0.02)

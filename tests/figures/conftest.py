@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 
+from grokfast.agree.tables import PUBLISHED, load_reference
 from grokfast.experiment import short_name
 from grokfast.grid import Grid
 from grokfast.phases import classify
@@ -127,12 +127,11 @@ def small() -> Results:
 
 
 @pytest.fixture(scope="session")
-def published(shared):
+def published():
     """The published 21 x 21 diagram of toy regression."""
-    data = json.loads((shared / "reference" / "toy_phase_diagrams.json").read_text())
-    diagram = next(
-        d
-        for d in data["diagrams"]
-        if d["task"] == "addition-regression" and d["activation"] == "tanh"
+    tables = load_reference(PUBLISHED / "toy_phase_diagrams.json")
+    (table,) = (
+        t for t in tables if t.experiment.loss == "mse" and t.experiment.model.activation == "tanh"
     )
-    return from_letters(preset("addition-regression"), diagram["phases"])
+    letters = np.array(list("CGMF"))[table.phase].reshape(21, 21)
+    return from_letters(preset("addition-regression"), ["".join(row) for row in letters])
