@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # for jobs
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 

@@ -6,13 +6,9 @@ skip here and run there.
 """
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # for plain_training and small_jobs
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
