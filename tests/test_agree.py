@@ -327,6 +327,8 @@ EARLY = "where both published up to"
 MEASURED = [
     ("addition-classification", DIAGRAMS, {"overall": (429, 441), "interior": (277, 278)}),
     ("addition-regression", DIAGRAMS, {"overall": (429, 441), "interior": (289, 289)}),
+    ("addition-classification.leaky_relu", DIAGRAMS, {"overall": (426, 441)}),
+    ("addition-classification.leaky_relu", DIAGRAMS, {"interior": (284, 286)}),
     ("addition-classification.5x5.reference", STEPS_5X5, {"both equal, all cells": (25, 25)}),
     ("addition-regression.5x5.reference", STEPS_5X5, {"both equal, all cells": (25, 25)}),
     ("addition-classification.5x5.compiled", STEPS_5X5, {"overall": (24, 25)}),
