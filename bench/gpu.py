@@ -2,10 +2,10 @@
 
     python bench/gpu.py [--only=tests,cells,bench] [--device=cuda] [--engine=triton] ...
 
-Checks first, measures then. Each part runs in a process of its own with a time limit, and a part
-that fails stops none of the others; what each prints is kept in FOLDER/PART.txt, rows of the
+Checks first, measures then. Each part runs in processes of its own with a time limit, and what
+fails stops nothing else; what a part prints is kept in FOLDER/PART.txt as it comes, rows of the
 benchmark in FOLDER/cuda.jsonl, results files beside them. The last line is JSON: part, seconds,
-exit status. With ``--device=cpu --engine=native --steps=200 --models=2`` it is a rehearsal.
+what failed. With ``--device=cpu --engine=native --steps=200 --models=2`` it is a rehearsal.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for name in wanted:
-        begun = time.monotonic()
-        status = run_part(plan[name], out / f"{name}.txt", limit)
+        begun, log = time.monotonic(), out / f"{name}.txt"
+        log.unlink(missing_ok=True)
+        status = run_part(plan[name], log, limit)
+        print("\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "", flush=True)
         found.append({"part": name, "s": round(time.monotonic() - begun, 1), "status": status})
         print(json.dumps(found[-1]), flush=True)
     print(json.dumps(found))
@@ -78,19 +80,21 @@ def parts(
     def agree(name: str) -> list[str]:
         return [python, "-m", "grokfast", "agree", str(out / f"{name}.h5")]
 
-    def bench(precision: str, numbers_of_models: list[str], contenders: str) -> list[str]:
+    def bench(numbers_of_models: list[str], contenders: list[str]) -> list[str]:
         return [
-            *(python, str(HERE / "run.py"), f"--device={device}", f"--precision={precision}"),
-            *(f"--models={','.join(numbers_of_models)}", f"--only={contenders}"),
+            *(python, str(HERE / "run.py"), f"--device={device}"),
+            *(f"--models={','.join(numbers_of_models)}", f"--only={','.join(contenders)}"),
             *("--repetitions=3", "--seconds=0.3", f"--out={out / f'{device}.jsonl'}"),
         ]
 
-    peers = "eager loop,stacked eager,stacked torch.compile,jax vmap + scan"
-    largest = [models[-2] if len(models) > 1 else models[-1]]
+    cuda = device == "cuda"
+    own = [engine, *(f"{engine} {p}" for p in ("tf32x3", "tf32") if cuda)]
+    peers = ["compiled", "jax vmap + scan", "stacked torch.compile", "stacked eager", "eager loop"]
+    grid_size = [models[-2] if len(models) > 1 else models[-1]]
     cells, diagrams = [], []
     for task in TASKS:
         grid = ["--lr=logspace:-5:-2:5", f"--weight-decay={SUBGRID[task]}", f"--steps={steps}"]
-        for precision in ("ieee", "tf32x3") if device == "cuda" else ("ieee",):
+        for precision in ("ieee", "tf32x3") if cuda else ("ieee",):
             name = f"{task}.5x5.{precision}"
             cells.append(run(task, name, *grid, f"--precision={precision}"))
             cells.append(agree(name))
@@ -99,25 +103,28 @@ def parts(
         diagrams.append(agree(task))
     sanitizer = shutil.which("compute-sanitizer")
     short = ["--lr=1e-3", "--weight-decay=5", "--steps=3"]
+    # Tensors that lie side by side in one cached block would hide what runs over their ends.
+    checked = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", str(sanitizer), "--error-exitcode=1"]
     sanitized = [
-        [str(sanitizer), f"--tool={tool}", *run(TASKS[0], "sanitized", *short)]
+        [*checked, f"--tool={tool}", *run(TASKS[0], "sanitized", *short, f"--precision={p}")]
+        for p in ("ieee", "tf32x3")
         for tool in ("memcheck", "racecheck")
     ]
-    precisions = ("tf32x3", "ieee", "tf32") if device == "cuda" else ("ieee",)
     return {
-        "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + (device == "cuda")],
+        "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + cuda],
         "tests": [
             [python, "-m", "pytest", "-q", str(REPOSITORY / "tests" / "kernels" / "test_gpu.py")]
         ],
         "cells": cells,
         "bench": [
-            *(bench(p, largest, f"{engine},compiled") for p in precisions),
-            bench(precisions[0], largest, peers),
-            bench(precisions[0], models, f"{engine},compiled"),
+            # Side by side in one run: the ratios that count.
+            bench(grid_size, [*own, *(["compiled tf32"] if cuda else []), *peers]),
+            bench(models, own),
+            bench(models, [*(["native"] if cuda else []), *peers]),
         ],
         "programs": [
-            bench(p, largest, ",".join(f"{engine} x{n}" for n in (66, 72, 132, 264)))
-            for p in precisions
+            bench(grid_size, [f"{engine} {p} x{n}" for n in (66, 72, 132, 264)])
+            for p in ("tf32x3", "ieee")
             if engine == "triton"
         ],
         "diagrams": diagrams,
@@ -126,36 +133,31 @@ def parts(
 
 
 def run_part(commands: list[list[str]], log: Path, limit: int) -> str:
-    """Runs the commands until one fails; what they print goes to the terminal and the log."""
+    """Runs the commands, the next one also where one fails; what they print goes to the log."""
     deadline = time.monotonic() + limit
     if not commands:
         return "nothing to run here"
-    with log.open("w") as kept:
-        for command in commands:
-            line = f"$ {' '.join(command)}\n"
-            print(line, end="", flush=True)
-            kept.write(line)
+    failed = []
+    for command in commands:
+        with log.open("a") as kept:
+            kept.write(f"$ {' '.join(command)}\n")
+            kept.flush()
             begun = time.monotonic()
             try:
                 # From outside the tree: kernels/ is grokfast.kernels, and nothing else.
-                done = subprocess.run(
+                status = subprocess.run(
                     command,
-                    stdout=subprocess.PIPE,
+                    stdout=kept,
                     stderr=subprocess.STDOUT,
-                    text=True,
                     cwd=log.parent,
                     timeout=max(1.0, deadline - begun),
-                )
-                text, status = done.stdout, done.returncode
-            except subprocess.TimeoutExpired as late:
-                text, status = (late.stdout or b"").decode(), 124
-            text += f"# {time.monotonic() - begun:.1f} s, exit status {status}\n"
-            print(text, end="", flush=True)
-            kept.write(text)
-            kept.flush()
-            if status:
-                return f"{status} from {' '.join(command[:5])}"
-    return "ok"
+                ).returncode
+            except subprocess.TimeoutExpired:
+                status = 124
+            kept.write(f"# {time.monotonic() - begun:.1f} s, exit status {status}\n")
+        if status:
+            failed.append(f"{status} from {' '.join(command)}")
+    return "; ".join(failed) or "ok"
 
 
 if __name__ == "__main__":

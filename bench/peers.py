@@ -26,6 +26,7 @@ class Stacked:
     """All models in stacked tensors, in lockstep: batched products and elementwise AdamW."""
 
     elsewhere = False
+    precision = "ieee"
 
     def __init__(
         self, program: Program, device: torch.device, wrap: Callable[[StackedStep], StackedStep]
@@ -174,6 +175,7 @@ class Processes:
     """A single-threaded process a core, each with the plain loop over a model of its own."""
 
     elsewhere = True
+    precision = "ieee"
 
     def __init__(self, program: Program, device: torch.device) -> None:
         if device.type != "cpu":
@@ -225,7 +227,7 @@ class Jax:
     """``jit(fori_loop(vmap(step)))``: XLA sees all steps of a call (a scan that keeps no outputs)
     and all models."""
 
-    elsewhere = False
+    precision = "ieee"
 
     def __init__(self, program: Program, device: torch.device) -> None:
         check_is_toy(program)
@@ -240,6 +242,7 @@ class Jax:
             where = jax.devices(kind)[0]
         except RuntimeError as error:
             raise Unavailable(f"jax has no {kind}: {error}") from None
+        self.elsewhere = kind == "gpu"
         self.cells = range(program.num_cells)
         self.carry, self.run = make(program, where)
 

@@ -16,9 +16,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def work(row: dict) -> str:
     """What a row's contender did, in words: rows are comparable where it is the same."""
-    precision = "" if row["precision"] == "ieee" else f", {row['precision']}"
     points = row.get("evaluation_points", 0)  # older rows have none
-    return row["task"] + precision + (f", {points} evaluations" if points else "")
+    return row["task"] + (f", {points} evaluations" if points else "")
 
 
 def latest(rows: list[dict]) -> dict[tuple[str, str, int], dict]:
@@ -51,7 +50,10 @@ def main(device: str = "cpu", out: str | None = None) -> None:
             ]
             look = {"color": f"C{k}", "marker": "osv^Dpx*"[k % 8], "label": name}
             axis.errorbar([r["models"] for r in mine], median, spread, **look)
-        axis.axhline(1e6 / own[0]["floor_us"], color="grey", linestyle=":", label="bound")
+        for precision, floor in {r["precision"]: r["floor_us"] for r in own}.items():
+            style = {"ieee": ":", "tf32x3": "-.", "tf32": "--"}[precision]
+            bound = "bound" + ("" if precision == "ieee" else f", {precision}")
+            axis.axhline(1e6 / floor, color="grey", linestyle=style, label=bound)
         axis.set(xscale="log", yscale="log", title=task, xlabel="models")
         ticks = sorted({r["models"] for r in own})
         axis.set_xticks(ticks, [str(n) for n in ticks])

@@ -14,8 +14,7 @@ import fire
 import torch
 from peers import PEERS
 
-from grokfast.bench import BASIC, Work, engine, side_by_side
-from grokfast.bench.trials import triton_of
+from grokfast.bench import BASIC, FEWER_BITS, Work, engine, side_by_side
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = "addition-classification,addition-regression"
@@ -35,7 +34,6 @@ def main(
     only: str | None = None,
     repetitions: int = 5,
     seconds: float = 1.0,
-    precision: str = "ieee",
     evaluation_points: int = 0,
     out: str | None = None,
 ) -> None:
@@ -45,19 +43,20 @@ def main(
         device: cpu or cuda.
         models: numbers of models.
         tasks: presets; MNIST needs its files.
-        only: contenders; all where not given.
+        only: contenders; all where not given. "triton tf32x3 x66": with 66 programs.
         repetitions: of every contender, in turn.
         seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.
-        precision: of our engines' products on a GPU; the peers compute in IEEE float32.
         evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
         out: where rows go; bench/results/DEVICE.jsonl where not given.
     """
     where = torch.device(device)
-    contenders = PEERS | {n: engine(n) for n in ("compiled", "native", "triton")} | BASIC
-    contenders |= {f"triton x{n}": triton_of(n) for n in (66, 72, 132, 264)}
-    if only is None:
-        contenders = {k: c for k, c in contenders.items() if not k.startswith("triton x")}
-    else:
+    contenders = PEERS | BASIC | (FEWER_BITS if where.type == "cuda" else {})
+    if only is not None:
+        contenders |= FEWER_BITS | {
+            f"triton {precision} x{n}": engine("triton", precision, n)
+            for precision in ("ieee", "tf32x3", "tf32")
+            for n in (66, 72, 132, 264)
+        }
         contenders = {n: contenders[n] for n in names(only)}
     numbers = [int(n) for n in names(models or MODELS[where.type])]
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
@@ -65,7 +64,7 @@ def main(
     rows = []
     measured = side_by_side(
         contenders,
-        [Work(task, precision, evaluation_points) for task in names(tasks)],
+        [Work(task, evaluation_points) for task in names(tasks)],
         numbers,
         where,
         repetitions=repetitions,

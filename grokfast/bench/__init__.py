@@ -13,10 +13,11 @@ import torch
 
 from grokfast.bench.machine import ceilings, describe, floor_us
 from grokfast.bench.measure import Row, Work, measure
-from grokfast.bench.trials import BASIC, Contender, Unavailable, engine
+from grokfast.bench.trials import BASIC, FEWER_BITS, Contender, Unavailable, engine
 
 __all__ = [
     "BASIC",
+    "FEWER_BITS",
     "Contender",
     "Row",
     "Unavailable",
@@ -41,17 +42,14 @@ def side_by_side(
     seconds: float = 1.0,
     say: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
-    """Measures and reports; yields raw rows, each with the machine and its ceilings.
-
-    Raises:
-        AssertionError: a contender computes something else.
-    """
+    """Measures and reports; yields raw rows, each with the machine and its ceilings."""
     machine, rates = describe(device), ceilings(device)
     say("  ".join(f"{k} {v}" for k, v in machine.items() if v is not None))
     say("measured ceilings: " + ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))
     for work in works:
-        floor = floor_us(work.program(1), rates)
-        say(f"{work.task}: floor {floor:.0f} us a model-step (multiply-adds at the measured rate)")
+        one = work.program(1)
+        floor = floor_us(one, rates)
+        say(f"{work.task}: floor {floor:.3g} us a model-step (multiply-adds at the measured rate)")
         for models in numbers:
             say(f"{work.task}, {models} models")
             rows = measure(
@@ -63,29 +61,35 @@ def side_by_side(
                 seconds=seconds,
                 say=say,
             )
-            say(table(rows, floor))
+            for row in rows:
+                row.floor_us = floor_us(one, rates, row.precision)
+            say(table(rows))
             for row in rows:
                 yield {
                     **asdict(row),
                     "median_us": None if row.skipped else row.median_us,
                     "device": str(device),
-                    "precision": work.precision,
-                    "floor_us": floor,
                     "ceilings": rates,
                     "machine": machine,
                 }
 
 
-def table(rows: list[Row], floor: float) -> str:
+def table(rows: list[Row]) -> str:
     """Text: median with its spread, steps a second of all models, percent of the bound."""
     lines = [f"  {'':24}{'us/model-step':>14}{'min':>8}{'max':>8}{'of bound':>10}{'MB':>8}"]
     for row in rows:
         if row.skipped:
-            lines.append(f"  {row.contender:24}skipped: {row.skipped}")
+            lines.append(f"  {row.contender:24}not timed: {row.skipped}")
             continue
         memory = "" if row.memory_mb is None else f"{row.memory_mb:.0f}"
+        share = "" if row.floor_us is None else f"{row.floor_us / row.median_us:.1%}"
         lines.append(
-            f"  {row.contender:24}{row.median_us:14.1f}{min(row.times_us):8.1f}"
-            f"{max(row.times_us):8.1f}{floor / row.median_us:10.1%}{memory:>8}"
+            f"  {row.contender:24}{_us(row.median_us):>14}{_us(min(row.times_us)):>8}"
+            f"{_us(max(row.times_us)):>8}{share:>10}{memory:>8}"
         )
     return "\n".join(lines)
+
+
+def _us(time: float) -> str:
+    """Three digits at least: a GPU's model-step is a fraction of a microsecond."""
+    return f"{time:.1f}" if time >= 10 else f"{time:.3g}"

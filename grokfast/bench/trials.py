@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -24,7 +25,8 @@ class Trial(Protocol):
     """Models of a program on their way."""
 
     cells: Sequence[int]  # positions in the program of the models that are trained
-    elsewhere: bool  # in other processes, whose memory is not seen
+    precision: str  # of the products
+    elsewhere: bool  # where its memory is not seen: in other processes, of another allocator
 
     def advance(self, steps: int) -> None:
         """Trains every model further; the work is done when this returns, or is queued on CUDA."""
@@ -51,11 +53,18 @@ class EngineTrial:
         program: Program,
         device: torch.device,
         cells: Sequence[int] | None = None,
+        precision: str = "ieee",
+        programs: int | None = None,
     ) -> None:
         try:
             self.engine = make_engine(name, str(device))
         except GrokfastError as error:
             raise Unavailable(str(error)) from error
+        if programs is not None:
+            assert isinstance(self.engine, TritonEngine)
+            self.engine.launch["programs"] = programs
+        self.precision = precision
+        program = replace(program, cell=program.cell.replace(precision=precision))
         reason = self.engine.unsupported(program)
         if reason:
             raise Unavailable(reason)
@@ -80,6 +89,7 @@ class EagerLoop:
     """The publications' own way: an ``nn.Module``, ``torch.optim.AdamW``, one model at a time."""
 
     elsewhere = False
+    precision = "ieee"
 
     def __init__(self, program: Program, device: torch.device, cell: int = 0) -> None:
         self.program, self.step = program, 0
@@ -164,18 +174,16 @@ class EagerLoop:
         pass
 
 
-def engine(name: str) -> Contender:
-    return lambda program, device: EngineTrial(name, program, device)
+def engine(name: str, precision: str = "ieee", programs: int | None = None) -> Contender:
+    """One of our engines; ``native`` on the machine's CPU whatever the device.
 
-
-def triton_of(programs: int) -> Contender:
-    """The triton engine with so many programs instead of one a multiprocessor."""
+    Args:
+        programs: of the triton engine, instead of one a multiprocessor.
+    """
 
     def contender(program: Program, device: torch.device) -> Trial:
-        trial = EngineTrial("triton", program, device)
-        assert isinstance(trial.engine, TritonEngine)
-        trial.engine.launch["programs"] = programs
-        return trial
+        where = torch.device("cpu") if name == "native" else device
+        return EngineTrial(name, program, where, precision=precision, programs=programs)
 
     return contender
 
@@ -186,4 +194,9 @@ BASIC: dict[str, Contender] = {
     "compiled": engine("compiled"),
     "native": engine("native"),
     "triton": engine("triton"),
+}
+#: And on a GPU: products with fewer bits.
+FEWER_BITS: dict[str, Contender] = {
+    f"{name} {precision}": engine(name, precision)
+    for name, precision in (("triton", "tf32x3"), ("triton", "tf32"), ("compiled", "tf32"))
 }

@@ -26,14 +26,15 @@ def act(models: str, task: str, device: str, as_json: bool) -> int | None:
         raise UsageError(f"--task={task!r} is not measured", hint=f"give {' or '.join(_TASKS)}")
     where = parse_device(device)
 
-    from grokfast.bench import BASIC, Work, side_by_side
+    from grokfast.bench import BASIC, FEWER_BITS, Work, side_by_side
     from grokfast.engines.base import resolve_device
 
+    on = resolve_device(where)
     rows = side_by_side(
-        BASIC,
+        BASIC | FEWER_BITS if on.type == "cuda" else BASIC,
         [Work(task)],
         numbers,
-        resolve_device(where),
+        on,
         repetitions=3,
         seconds=0.5,
         say=(lambda line: None) if as_json else print,
