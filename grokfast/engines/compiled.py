@@ -7,7 +7,7 @@ that take it together, ``lockstep_compile`` what makes it fast.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from grokfast.engines.base import Tick
 from grokfast.engines.lockstep import Spec
-from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, split
+from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, split
 from grokfast.engines.lockstep_compile import Graph, compiled_pass
 from grokfast.program import Program
 from grokfast.state import State
@@ -31,7 +31,8 @@ class CompiledEngine:
     to call, and a call that ``tick`` interrupts leaves the state exactly as it was.
 
     On the CPU a block is a few cells whose state stays in the cache for the whole call, and each
-    thread works on one of its own. On CUDA a block is as large as it can be.
+    thread works on one of its own. On CUDA a block is as large as it can be, and shrinks by halves
+    as its cells finish: every other size would be compiled for, too.
 
     Results are the same to the bit for equal lists of unfinished cells, calls, device, number of
     threads and versions.
@@ -54,10 +55,11 @@ class CompiledEngine:
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
         self.workers = 1
-        self.detail = ""
         if device.type == "cpu":
             self.workers = threads or torch.get_num_threads()
             self.detail = f"threads {self.workers}"
+        else:
+            self.detail = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
 
     def unsupported(self, program: Program) -> str | None:
         precision, kind = program.cell.precision, self.device.type
@@ -70,7 +72,7 @@ class CompiledEngine:
         self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
         plan = self._plan(program, state, cells.cpu(), until)
-        call = _Call(program, state, until, self.glance, self.eager)
+        call = _Call(program, state, until, self.glance, self.eager, self._room)
         with _arithmetic(program, self.device):
             trained = call.run(plan, self.workers, tick)
         for block in trained:
@@ -87,6 +89,10 @@ class CompiledEngine:
             for block in split(program, cells[step[cells] == start], size)
         ]
 
+    def _room(self, program: Program, cells: Tensor) -> int:
+        """Models that the tensors of a block of these cells have room for."""
+        return len(cells) if self.device.type == "cpu" else room(program, cells)
+
     def _block_size(self, cells: int) -> int | None:
         """Cells a block; None for as many as there are."""
         if self.device.type != "cpu":
@@ -98,10 +104,16 @@ class _Call:
     """One call of ``advance``: a queue of blocks, and threads that train one each at a time."""
 
     def __init__(
-        self, program: Program, state: State, until: int, glance: int, eager: bool
+        self,
+        program: Program,
+        state: State,
+        until: int,
+        glance: int,
+        eager: bool,
+        room: Callable[[Program, Tensor], int],
     ) -> None:
         self.program, self.state, self.until = program, state, until
-        self.glance, self.eager = glance, eager
+        self.glance, self.eager, self.room = glance, eager, room
         self.device = state.step.device
         self.stop = threading.Event()
         self.done: list[int] = []  # model-steps by block, each entry with one writer
@@ -133,7 +145,8 @@ class _Call:
 
     @torch.no_grad()
     def _train(self, k: int, cells: Tensor) -> Block:
-        block = Block(self.program, self.state, cells, self.until, self.rows)
+        models = self.room(self.program, cells)
+        block = Block(self.program, self.state, cells, self.until, self.rows, models)
         spec, layout = Spec.of(self.program), block.layout(self.eager)
         passes = {
             judges: Graph(compiled_pass(spec, judges, layout), block.tensors)

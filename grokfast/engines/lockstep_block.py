@@ -88,6 +88,20 @@ def split(program: Program, cells: Tensor, size: int | None) -> list[Tensor]:
 _LARGE = 64
 
 
+def room(program: Program, cells: Tensor) -> int:
+    """Models to compile a block of these cells for, on a GPU: as many as trained together at the
+    start, halved as long as the cells fit. So a run compiles a few times, not for every number of
+    cells that are left.
+    """
+    blocks = split(program, torch.arange(program.num_cells), None)
+    models = next(len(block) for block in blocks if bool((block == cells[0]).any()))
+    if models < len(cells):  # of several kinds, once few are left of each
+        models = program.num_cells
+    while models > 1 and -(-models // 2) >= len(cells):
+        models = -(-models // 2)
+    return models
+
+
 class Records:
     """Values of a block's models at some steps of a call, in one piece of memory.
 
@@ -109,13 +123,24 @@ class Records:
 
 
 class Block:
-    """Cells at the same step, with their data and tables for the steps up to ``until``."""
+    """Cells at the same step, with their data and tables for the steps up to ``until``.
+
+    Tensors have room for ``models`` M; those beyond the cells are copies of the first, never live.
+    """
 
     def __init__(
-        self, program: Program, state: State, cells: Tensor, until: int, rows: BatchRows
+        self,
+        program: Program,
+        state: State,
+        cells: Tensor,
+        until: int,
+        rows: BatchRows,
+        models: int,
     ) -> None:
         self.program = program
         self.start, self.until = int(state.step[cells[0]]), until
+        self.size = len(cells)
+        cells = torch.cat([cells, cells[:1].expand(models - self.size)])
         device = state.step.device
         self.index = cells.to(device)  # [M] int64
         self.rows = rows
@@ -140,7 +165,7 @@ class Block:
             params=[p[i] for p in state.params],
             exp_avg=[p[i] for p in state.exp_avg],
             exp_avg_sq=[p[i] for p in state.exp_avg_sq],
-            live=torch.ones(m, dtype=torch.bool, device=i.device),
+            live=torch.arange(m, device=i.device) < self.size,
             step=state.step[i],
             t_train=state.t_train[i],
             t_val=state.t_val[i],
@@ -198,17 +223,13 @@ class Block:
 
     def layout(self, eager: bool = False) -> Layout:
         return Layout(
-            models=self.size,
+            models=len(self.index),
             shared=len(self.data.x) == 1,
             dtype=self.program.dtype,
             device=self.index.device,
             precision=self.program.cell.precision,
             eager=eager,
         )
-
-    @property
-    def size(self) -> int:
-        return len(self.index)
 
     @property
     def passes(self) -> int:
@@ -235,11 +256,12 @@ class Block:
 
     def scatter(self, state: State) -> None:
         """Writes everything back."""
+        cells = self.index[: self.size]
         for name in ("params", "exp_avg", "exp_avg_sq"):
             for whole, own in zip(getattr(state, name), getattr(self.models, name), strict=True):
-                whole[self.index] = own
+                whole[cells] = own[: self.size]
         for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", "epoch_loss"):
-            getattr(state, name)[self.index] = getattr(self.models, name)
+            getattr(state, name)[cells] = getattr(self.models, name)[: self.size]
         program, curves, snapshots = self.program, self.curves, self.snapshots
         for step, k in curves.row.items():
             j, did = program.curve_index[step], curves.did[k]

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch._inductor import config as inductor
 
 from grokfast.engines.lockstep import Data, Models, Pass, Spec, Tables, make_pass
 
@@ -74,6 +75,9 @@ class CompiledPass:
             # One thread a block. Calls through the C++ wrapper run without Python's lock, so
             # that blocks run side by side.
             options |= {"cpp_wrapper": True, "cpp.threads": 1}
+        elif hasattr(inductor, "deterministic"):
+            # Else kernels are chosen by how fast they were just now, and the bits with them.
+            options["deterministic"] = True
         return options
 
 
@@ -100,6 +104,12 @@ def _warn_once(error: Exception) -> None:
     )
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One a device: cuBLAS keeps a workspace for every stream it has seen."""
+    return torch.cuda.Stream(device)
+
+
 class Graph:
     """A block's pass, on CUDA replayed as a CUDA graph.
 
@@ -116,7 +126,7 @@ class Graph:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.side = None
         if arguments[0].live.is_cuda:
-            self.side = torch.cuda.Stream(arguments[0].live.device)
+            self.side = _side_stream(arguments[0].live.device)
 
     def __call__(self) -> None:
         if self.side is None:

@@ -25,12 +25,12 @@ class TritonEngine:
     """The CUDA default; see :class:`grokfast.engines.base.Engine` for the meaning of a step."""
 
     name = "triton"
-    detail = ""
     chunk = 10_000
     keeps_partial = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         try:
+            import triton
             from triton import knobs
 
             from grokfast import kernels
@@ -45,6 +45,10 @@ class TritonEngine:
             )
         self._kernels = kernels
         self.device = device
+        kind = "interpreter"
+        if device.type == "cuda":
+            kind = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+        self.detail = f"{kind}, triton {triton.__version__}"  # tiles and code depend on both
         #: Of ``kernels.train``: ``programs`` and ``tiles``, where they are to be tried. No bit of
         #: a result depends on the first.
         self.launch: dict[str, Any] = {}
@@ -63,8 +67,8 @@ class TritonEngine:
     def advance(
         self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        cells = cells.to(self.device)
-        begun = int(state.step[cells].sum())
+        cells = listed = cells.to(self.device)
+        begun = int(state.step[listed].sum())
         tensors = self._tensors(program)
         while True:
             cells = cells[~state.frozen(program)[cells] & (state.step[cells] < until)]
@@ -91,7 +95,7 @@ class TritonEngine:
                 snapshot_every=program.cell.record.embeddings,
                 **self.launch,
             )
-            if tick is not None and tick(int(state.step[cells].sum()) - begun):
+            if tick is not None and tick(int(state.step[listed].sum()) - begun):
                 return
 
     def _constant(self, program: Program) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from grokfast.engines import compiled as engine_module
 from grokfast.engines import lockstep_block as block_module
 from grokfast.engines import lockstep_compile
 from grokfast.engines.compiled import CompiledEngine
-from grokfast.engines.lockstep_block import split
+from grokfast.engines.lockstep_block import room, split
 from grokfast.engines.reference import ReferenceEngine
 from grokfast.program import make_programs
 from grokfast.state import State
@@ -233,6 +233,30 @@ def test_blocks_share_their_data_where_they_can():
     assert split(program, cells[:0], 3) == []
 
 
+def test_a_gpus_blocks_shrink_by_halves_and_their_filling_changes_nothing(toy):
+    sizes, cells = [], torch.arange(7)
+
+    def as_on_cuda(program, cells):
+        sizes.append((len(cells), room(program, cells)))
+        return sizes[-1][1]
+
+    engine = compiled(eager=True)
+    engine._block_size, engine._room = lambda *_: None, as_on_cuda
+    truth = train(ReferenceEngine(CPU), toy, 120, cells=cells)
+    assert_close(train(engine, toy, *range(20, 121, 20), cells=cells), truth)
+    assert sizes[0] == (7, 8)
+    assert sizes[-1][0] < 7 and {models for _, models in sizes} <= {8, 4, 2, 1}
+
+
+def test_room_of_kinds_of_data():
+    program = make("addition-classification", width=2, steps=10, lr=[1e-3] * 40, **SEEDS)
+    kinds = split(program, torch.arange(program.num_cells), None)
+    assert len(kinds) == 4
+    assert [room(program, kinds[0][:n]) for n in (80, 41, 40, 3, 1)] == [80, 80, 40, 3, 1]
+    mixed = torch.cat([k[:30] for k in kinds])
+    assert room(program, mixed) == 160  # half of all 320
+
+
 def test_without_a_compiler_it_runs_eagerly_with_one_warning(tmp_path):
     script = """
 import torch, grokfast as gf
@@ -255,10 +279,12 @@ print(state.step.tolist())
 
 def test_what_it_does_not_compute_is_refused_by_name():
     program = make("addition-classification", width=2, steps=10, precision="tf32x3")
-    assert "tf32x3" in (CompiledEngine(CPU).unsupported(program) or "")
-    assert "tf32" in (CompiledEngine(torch.device("cuda")).unsupported(program) or "")
+    engine = CompiledEngine(CPU)
+    assert "tf32x3" in (engine.unsupported(program) or "")
+    engine.device = torch.device("cuda")  # as if one were here
+    assert "tf32" in (engine.unsupported(program) or "")
     program = make("addition-classification", width=2, steps=10, precision="tf32")
-    assert CompiledEngine(torch.device("cuda")).unsupported(program) is None
+    assert engine.unsupported(program) is None
 
 
 def test_torchs_settings_are_as_they_were(toy):
