@@ -113,7 +113,8 @@ def parts(
     return {
         "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + cuda],
         "tests": [
-            [python, "-m", "pytest", "-q", str(REPOSITORY / "tests" / "kernels" / "test_gpu.py")]
+            [python, "-m", "pytest", "-q", str(REPOSITORY / "tests" / folder / "test_gpu.py")]
+            for folder in ("kernels", "engines")
         ],
         "cells": cells,
         "bench": [

@@ -252,11 +252,11 @@ def test_room_of_kinds_of_data():
     program = make(
         "addition-classification", width=2, steps=10, lr=[1e-3 * k for k in range(1, 41)], **SEEDS
     )
-    kinds = split(program, torch.arange(program.num_cells), None)
-    assert len(kinds) == 4
-    assert [room(program, kinds[0][:n]) for n in (80, 41, 40, 3, 1)] == [80, 80, 40, 3, 1]
-    mixed = torch.cat([k[:30] for k in kinds])
-    assert room(program, mixed) == 160  # half of all 320
+    kinds = split(program, torch.arange(program.num_cells), None)  # two data sets
+    assert [len(own) for own in kinds] == [160, 160]
+    assert [room(program, kinds[0][:n]) for n in (160, 81, 80, 3, 1)] == [160, 160, 80, 3, 1]
+    few, many = (torch.cat([own[:n] for own in kinds]) for n in (30, 90))
+    assert [room(program, mixed) for mixed in (few, many)] == [80, 320]
 
 
 def test_without_a_compiler_it_runs_eagerly_with_one_warning(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from plain_training import assert_as_good, clone
+from plain_training import clone
 from plain_training import train as plain_train
 from small_jobs import make_job
 from test_train_steps import assert_same_bits, tensors
@@ -27,26 +27,27 @@ def full_size(name, cells, **changes):
 @pytest.mark.parametrize("precision", ("ieee", "tf32x3"))
 @pytest.mark.parametrize("name", JOBS)
 def test_against_float64(name, precision, gpu):
-    """Losses at twice the error of plain torch in float32, weights at four times.
+    """Far wider than the order of sums, far narrower than one wrong product.
 
-    Weights: AdamW divides by the root of tiny second moments, which multiplies the noise of the
-    few smallest gradients; the largest of 45,000 errors is then a matter of luck.
+    Plain torch in float32, with the hidden units in another order, is off by up to 4e-7 in the
+    losses, 8e-5 of what the weights moved (AdamW divides by the root of tiny second moments) and
+    4e-6 of the moments.
     """
     job = full_size(name, 2)
-    exact, plain = clone(job), clone(job, torch.float32)
-    got = clone(job, torch.float32, gpu)
+    start, exact, got = tensors(clone(job)), clone(job), clone(job, torch.float32, gpu)
     plain_train(exact)
-    plain_train(plain)
     kernels.train(**got, precision=precision, poison=True)
-    exact, plain = tensors(exact), tensors(plain)
+    exact = tensors(exact)
     for key, tensor in tensors(got).items():
+        tensor = tensor.cpu()
         if key.startswith(("train_loss", "val_loss", "epoch_loss")):
-            assert_as_good(tensor, plain[key], exact[key])
-        elif key.startswith("params"):
-            error = (tensor.cpu().double() - exact[key]).norm()
-            assert error <= 4 * (plain[key].double() - exact[key]).norm() + 1e-6, key
+            assert torch.allclose(tensor.double(), exact[key].double(), rtol=1e-5, atol=0), key
+        elif key.startswith(("params", "exp_avg")):
+            error, moved = tensor - exact[key], exact[key] - start[key]
+            part = 1e-3 if key.startswith("params") else 1e-4
+            assert (error.flatten(1).norm(dim=1) <= part * moved.flatten(1).norm(dim=1)).all(), key
         elif key.startswith(("step", "diverged_at")):
-            assert torch.equal(tensor.cpu(), exact[key]), key
+            assert torch.equal(tensor, exact[key]), key
 
 
 @pytest.mark.parametrize("precision", kernels.PRECISIONS)
