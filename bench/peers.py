@@ -47,6 +47,7 @@ class Stacked:
         self.y, self.y_val = program.y_train[0].to(device), program.y_val[0].to(device)
         self.targets = None if program.targets is None else program.targets[0].to(device)
         self.activation = getattr(torch, program.cell.model.activation)
+        self.need = program.need_train, program.need_val  # torch.compile cannot ask for them
         count = torch.zeros(len(self.cells), device=device)
         self.counters = count.clone(), count.long(), count.long() - 1, count.long() - 1
         # In float64: 1 - 0.999**step would lose four digits in float32.
@@ -112,9 +113,9 @@ class Stacked:
             p.mul_(1 - lr * decay).sub_(lr / c1 * m[g] / (v[g].sqrt() / c2 + 1e-8))
         if evaluates:
             val = self._correct(self._forward(params, self.x_val)[-1], self.y_val)
-            number, need = step.long(), (self.program.need_train, self.program.need_val)
-            t_train = torch.where((t_train < 0) & (correct >= need[0]), number, t_train)
-            t_val = torch.where((t_val < 0) & (val >= need[1]), number, t_val)
+            number = step.long()
+            t_train = torch.where((t_train < 0) & (correct >= self.need[0]), number, t_train)
+            t_val = torch.where((t_val < 0) & (val >= self.need[1]), number, t_val)
         return loss, correct, t_train, t_val
 
     def _forward(self, params: list[Tensor], x: Tensor) -> list[Tensor]:

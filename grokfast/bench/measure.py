@@ -168,7 +168,7 @@ def measure(
 ) -> list[Row]:
     """Every contender on the same models, in turn, ``repetitions`` times.
 
-    One that cannot run here or computes something else is not timed; its row says why.
+    One that cannot run here, fails or computes something else is not timed; its row says why.
     """
     program = work.program(models)
     truth = Truth.of(work, models)
@@ -182,8 +182,8 @@ def measure(
             trial = contender(program, device)
             trial.advance(CHECK_STEPS)
             row.error = truth.error_of(trial, program)
-        except (Unavailable, Wrong) as reason:
-            row.skipped = f"wrong: {reason}" if isinstance(reason, Wrong) else str(reason)
+        except Exception as reason:  # whatever it is: the others are worth measuring
+            row.skipped = _why_not(reason)
             say(f"  {name}: not timed: {row.skipped}")
             continue
         row.precision = trial.precision
@@ -201,6 +201,15 @@ def measure(
     for trial in trials.values():
         trial.close()
     return rows
+
+
+def _why_not(reason: Exception) -> str:
+    if isinstance(reason, Unavailable):
+        return str(reason)
+    if isinstance(reason, Wrong):
+        return f"wrong: {reason}"
+    first = next(iter(str(reason).splitlines()), "")
+    return f"failed: {type(reason).__name__}: {first}"
 
 
 def _steps_for(trial: Trial, seconds: float, device: torch.device) -> int:

@@ -93,10 +93,12 @@ def test_what_cannot_run_is_skipped_with_its_reason():
     def absent(program, device):
         raise Unavailable("not here")
 
-    rows = measure(
-        TOY, 1, {"absent": absent, "reference": reference}, CPU, repetitions=1, seconds=0.01
-    )
-    assert [r.skipped for r in rows] == ["not here", None]
+    def broken(program, device):
+        raise ValueError("one\ntwo")
+
+    contenders = {"absent": absent, "broken": broken, "reference": reference}
+    rows = measure(TOY, 1, contenders, CPU, repetitions=1, seconds=0.01)
+    assert [r.skipped for r in rows] == ["not here", "failed: ValueError: one", None]
     with pytest.raises(Unavailable, match="CUDA"):
         engine("triton")(TOY.program(1), CPU)
 
@@ -118,7 +120,7 @@ def test_peers_and_engines_side_by_side(tmp_path):
             str(REPOSITORY / "bench" / "run.py"),
             "--models=2",
             "--tasks=addition-classification",
-            "--only=eager loop,stacked eager,native",
+            "--only=stacked torch.compile,eager loop,native",
             "--repetitions=1",
             "--seconds=0.01",
             f"--out={rows}",
@@ -130,8 +132,9 @@ def test_peers_and_engines_side_by_side(tmp_path):
     )
     assert json.loads(done.stdout.splitlines()[-1])["rows"]
     kept = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [r["contender"] for r in kept] == ["eager loop", "stacked eager", "native"]
+    assert [r["contender"] for r in kept] == ["stacked torch.compile", "eager loop", "native"]
     assert all(r["skipped"] or r["median_us"] > 0 for r in kept)
+    assert [r["skipped"] for r in kept[:2]] == [None, None]
     assert kept[0]["machine"]["torch"] == torch.__version__
     assert kept[0]["ceilings"]["gflops"] > 0
 
