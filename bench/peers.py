@@ -7,6 +7,7 @@ models that see the same data in the same order; JAX's is written for the toy mo
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -232,6 +233,8 @@ class Jax:
 
     def __init__(self, program: Program, device: torch.device) -> None:
         check_is_toy(program)
+        # Else JAX takes three quarters of a GPU's memory, whatever it needs.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         try:
             import jax
         except ImportError:
