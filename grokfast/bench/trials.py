@@ -183,7 +183,9 @@ def engine(name: str, precision: str = "ieee", programs: int | None = None) -> C
 
     def contender(program: Program, device: torch.device) -> Trial:
         where = torch.device("cpu") if name == "native" else device
-        return EngineTrial(name, program, where, precision=precision, programs=programs)
+        trial = EngineTrial(name, program, where, precision=precision, programs=programs)
+        trial.elsewhere = where.type != device.type
+        return trial
 
     return contender
 
