@@ -76,7 +76,8 @@ class Arena {
 inline void prefetch(const void* p, long bytes) {
   constexpr long kLine = 64;
   const char *at = static_cast<const char*>(p), *end = at + bytes;
-  for (; at < end; at += kLine) __builtin_prefetch(at, 1);
+  __builtin_prefetch(at, 1);
+  for (at += kLine; at < end - kLine / 2; at += kLine) __builtin_prefetch(at, 1);
   __builtin_prefetch(end - 1, 1);
   asm volatile("");  // GCC 12 takes a function that only prefetches for one that does nothing
 }

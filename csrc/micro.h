@@ -13,6 +13,16 @@ constexpr long max_rows(long vecs) {
   return kAccumulators / vecs < kMaxRows ? kAccumulators / vecs : kMaxRows;
 }
 
+// Calls call(j) for the first column j of every vector in a panel's row of that width. A loop of so
+// few rounds, its length not foreseen, takes 7% of a toy step (Zen 3).
+template <class T, class Call>
+inline void each_vector(long width, Call&& call) {
+  static_assert(kMaxVecs == 3);
+  call(0);
+  if (width > Vec<T>::width) call(Vec<T>::width);
+  if (width > 2 * Vec<T>::width) call(2 * Vec<T>::width);
+}
+
 // c[r, :] = init[r, :] + sum_k a[r * rs + k * ks] * b[k, :]   (init null: zero)
 // b, c and init are contiguous rows of NV vectors.
 template <class T>
@@ -30,7 +40,8 @@ void tile(long depth, const T* a, long rs, long ks, const T* b, const T* init, T
     UNROLL for (long j = 0; j < NV; j++)
       acc[r][j] = init ? V::load(init + (r * NV + j) * V::width) : V::set(0);
   }
-  for (long k = 0; k < depth; k++) {
+  // Twice: fewer instructions a product, and exits that are easier to foresee (toy step: 6% less).
+  _Pragma("GCC unroll 2") for (long k = 0; k < depth; k++) {
     V row[NV];
     UNROLL for (long j = 0; j < NV; j++) row[j] = V::load(b + j * V::width);
     UNROLL for (long r = 0; r < R; r++) {

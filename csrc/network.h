@@ -79,11 +79,12 @@ struct Network {
       T* out = to.panel(p) + row * width;
       for (long r = 0; r < rows; r++) {
         const V bias = V::set(layer.b[row + r]);
-        for (long j = r * width; j < (r + 1) * width; j += kWidth) {
-          const V z = V::load(c + j) + bias;
-          if constexpr (Rule::keeps_input) z.store(block.kept[l + 1].panel(p) + row * width + j);
-          Rule::value(z).store(out + j);
-        }
+        each_vector<T>(width, [&](long j) {
+          const long i = r * width + j;
+          const V z = V::load(c + i) + bias;
+          if constexpr (Rule::keeps_input) z.store(block.kept[l + 1].panel(p) + row * width + i);
+          Rule::value(z).store(out + i);
+        });
       }
     };
     if (l > 0 || job.vocabulary) {
@@ -109,10 +110,12 @@ struct Network {
       auto source = [&](long p, long, long) { return static_cast<const T*>(out.panel(p)); };
       auto done = [&](long row, long rows, long p, const T* c) {
         const long width = block.score.width(p);
+        T* score = block.score.panel(p) + row * width;
         for (long r = 0; r < rows; r++)
-          for (long j = r * width; j < (r + 1) * width; j += kWidth)
-            (V::load(c + j) - V::set(half_square[row + r]))
-                .store(block.score.panel(p) + row * width + j);
+          each_vector<T>(width, [&](long j) {
+            const long i = r * width + j;
+            (V::load(c + i) - V::set(half_square[row + r])).store(score + i);
+          });
       };
       product<T>(job.classes, block.score.split, Split(outputs, outputs), targets, outputs, 1,
                  source, nullptr, done);
@@ -207,11 +210,12 @@ struct Network {
       const T* kept = l > 0 ? block.kept[l].panel(p) + row * width : act;
       T* out = rows_out + row * delta_ld + to.split.begin(p) * kWidth;
       for (long r = 0; r < rows; r++)
-        for (long j = 0; j < width; j += kWidth) {
-          const V g = V::load(c + r * width + j) * Rule::slope(V::load(kept + r * width + j));
-          g.store(act + r * width + j);
+        each_vector<T>(width, [&](long j) {
+          const long i = r * width + j;
+          const V g = V::load(c + i) * Rule::slope(V::load(kept + i));
+          g.store(act + i);
           if (l > 0) g.store(out + r * delta_ld + j);
-        }
+        });
     };
     product<T>(layer.in, to.split, Split(layer.out, layer.out), layer.w, 1, layer.ld, source,
                nullptr, done);
@@ -222,12 +226,14 @@ struct Network {
     Layer<T>& layer = model.layer[l];
     const Split columns(ceil_div(layer.in, kWidth), kMaxVecs);
     auto done = [&](long row, long rows, long p, const T* g) {
+      const long at = row * layer.ld + columns.begin(p) * kWidth;
       const long width = columns.count(p) * kWidth;
-      for (long r = 0; r < rows; r++)
-        for (long j = 0; j < width; j += kWidth) {
-          const long i = (row + r) * layer.ld + columns.begin(p) * kWidth + j;
-          rule.update(layer.w + i, layer.w_avg + i, layer.w_sq + i, V::load(g + r * width + j));
-        }
+      T *w = layer.w + at, *avg = layer.w_avg + at, *sq = layer.w_sq + at;
+      for (long r = 0; r < rows; r++) {
+        each_vector<T>(width,
+                       [&](long j) { rule.update(w + j, avg + j, sq + j, V::load(g + j)); });
+        w += layer.ld, avg += layer.ld, sq += layer.ld, g += width;
+      }
     };
     // Each is needed once a step, so it comes from L2 or L3.
     auto ahead = [&](long row, long rows, long p) {
