@@ -45,8 +45,13 @@ bench: setup
 bench-gpu: setup
 	$(BIN)/python bench/gpu.py
 
+CHECKERS := $(addprefix sanitize-,valgrind address thread)
+.PHONY: $(CHECKERS)
 sanitize:
-	csrc/sanitize.sh build/sanitize
+	@$(MAKE) -j2 --no-print-directory --output-sync=target $(CHECKERS)
+
+$(CHECKERS): sanitize-%:
+	csrc/sanitize.sh build/sanitize $*
 
 # The published diagrams, in shards: resumable, about an hour a task on two 2.4 GHz cores. The panels
 # of other activations: make diagrams ACTIVATION=relu (or leaky_relu).

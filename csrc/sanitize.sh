@@ -1,16 +1,15 @@
 #!/bin/sh
-# Runs driver.cpp under AddressSanitizer + UBSan, ThreadSanitizer and, where installed, Valgrind,
-# at every level that runs here, with clean and with poisoned scratch memory.
-# sanitize.sh FOLDER-FOR-OBJECTS
+# Runs driver.cpp under a checker at every level that runs here, with clean and with poisoned scratch
+# memory: AddressSanitizer + UBSan, ThreadSanitizer, or Valgrind, where installed.
+# sanitize.sh FOLDER-FOR-OBJECTS address|thread|valgrind
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?folder}
+checker=${2:?address, thread or valgrind}
 python=${PYTHON:-python3}
 
-build() { # name, flags ...
-  name=$1
-  shift
-  "$python" "$here/build.py" --driver "$out/$name" -g -fno-omit-frame-pointer "$@"
+build() { # flags ...
+  "$python" "$here/build.py" --driver "$out/$checker" -g -fno-omit-frame-pointer -O1 "$@"
 }
 
 run() { # command ...
@@ -26,13 +25,25 @@ run() { # command ...
   done
 }
 
-build address -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-run "$out/address/driver"
-build thread -O1 -fsanitize=thread
-run "$out/thread/driver"
-if command -v valgrind > /dev/null; then
-  build plain -O1
-  run valgrind -q --error-exitcode=9 --leak-check=full "$out/plain/driver"
-else
-  echo "-- valgrind is not installed: skipped"
-fi
+case $checker in
+  address)
+    build -fsanitize=address,undefined -fno-sanitize-recover=all
+    run "$out/address/driver"
+    ;;
+  thread)
+    build -fsanitize=thread
+    run "$out/thread/driver"
+    ;;
+  valgrind)
+    if command -v valgrind > /dev/null; then
+      build
+      run valgrind -q --error-exitcode=9 --leak-check=full "$out/valgrind/driver"
+    else
+      echo "-- valgrind is not installed: skipped"
+    fi
+    ;;
+  *)
+    echo "no such checker: $checker; there are address, thread and valgrind" >&2
+    exit 2
+    ;;
+esac

@@ -62,8 +62,10 @@ class Plan:
         engine: which engine, and why.
         memory_bytes: of the state of all cells.
         disk_bytes: of results file and largest checkpoint.
-        rate: model-steps per second.
-        seconds: time without early stopping: an upper bound for ``stop=both``.
+        steps: model-steps of all budgets.
+        left: those that an existing file has not done yet; a finished cell has none left.
+        rate: model-steps per second; 0 where none is left.
+        seconds: time for ``left`` without early stopping: an upper bound for ``stop=both``.
     """
 
     cells: int
@@ -71,6 +73,8 @@ class Plan:
     engine: str
     memory_bytes: int
     disk_bytes: int
+    steps: int
+    left: int
     rate: float
     seconds: float
 
@@ -102,74 +106,146 @@ def run(
         EnvironmentProblem: missing data, compiled parts or disk space.
         Interrupted: SIGINT or SIGTERM, after everything was saved.
     """
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise UsageError(f"threads is {threads}; give 1 to {MAX_THREADS}")
-    resolve_device(device)  # before any data is looked for
-    indices = grid.shard(*shard) if shard else list(range(grid.size))
     path = Path(out) if out is not None else None
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"no such folder: {path.parent}")
+    indices = _checked(grid, path, device, threads, shard)
     with contextlib.ExitStack() as stack:
         if path is not None:
             stack.enter_context(locked(path))
             clear_leftovers(path)
-        old = _existing(path, grid, indices, overwrite)
-        goes_on = False
-        if old is not None and engine == "auto":
-            goes_on, engine = True, str(old.provenance.get("engine", engine))
-        programs = _programs(grid, indices)
-        chosen, why = choose_engine(engine, programs, device, threads)
+        ready = _prepare(grid, indices, path, engine, device, threads, overwrite)
         reporter = make_progress(progress)
-        if old is not None:
-            same_cells = old.grid.to_json() == grid.to_json() and len(old) == len(indices)
-            nothing_left = old.complete and same_cells
-            _same_machinery(old, chosen, path, to_the_bit=not nothing_left)
-            if nothing_left:
-                reporter.note(f"{path} is complete")
-                return old
-            _same_data(old, grid, programs, path)
-        trainer = _Trainer(grid, programs, chosen, path, reporter)
+        if ready.complete:
+            assert ready.old is not None
+            reporter.note(f"{path} is complete")
+            return ready.old
+        trainer = _Trainer(grid, ready.programs, ready.engine, path, reporter)
         if path is not None:
-            trainer.restore(old)
-        if goes_on:
-            why = f"{chosen.name} on {chosen.device} (as in {path})"
-        reporter.note(f"engine: {why}")
+            if ready.old is None:  # or --overwrite: a checkpoint without results is an orphan
+                checkpoint_path(path).unlink(missing_ok=True)
+            else:
+                trainer.restore(ready.old)
+        reporter.note(f"engine: {ready.why}")
         return trainer.run()
 
 
 def plan(
     grid: Grid,
     *,
+    out: str | Path | None = None,
     engine: str = "auto",
     device: str = "auto",
     threads: int | None = None,
     shard: tuple[int, int] | None = None,
+    overwrite: bool = False,
 ) -> Plan:
-    """What :func:`run` would do, from a few real steps that are thrown away.
+    """What :func:`run` with these arguments would do, from a few real steps that are thrown away.
+
+    Nothing is written: an existing file is read, and refused where ``run`` would refuse it.
 
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
-    resolve_device(device)
-    indices = grid.shard(*shard) if shard else list(range(grid.size))
-    programs = _programs(grid, indices)
-    chosen, why = choose_engine(engine, programs, device, threads)
+    path = Path(out) if out is not None else None
+    indices = _checked(grid, path, device, threads, shard)
+    ready = _prepare(grid, indices, path, engine, device, threads, overwrite)
+    programs = ready.programs
     memory = sum(_state_bytes(p) for p in programs)
     records = sum(
         p.num_cells * (16 * len(p.curve_steps) + 4 * p.num_snapshots * int(np.prod(p.shapes[0])))
         for p in programs
     )
-    seconds = sum(_measured_seconds(p, chosen) * p.num_cells * p.cell.steps for p in programs)
-    total = sum(p.num_cells * p.cell.steps for p in programs)
+    budgets = [p.num_cells * p.cell.steps for p in programs]
+    if ready.complete:
+        left = [0] * len(programs)
+    elif ready.old is not None:
+        trainer = _Trainer(grid, programs, ready.engine, path, make_progress(False))
+        trainer.restore(ready.old)
+        left = trainer.left()
+    else:
+        left = budgets
+    seconds = sum(
+        _measured_seconds(p, ready.engine) * n for p, n in zip(programs, left, strict=True) if n
+    )
     return Plan(
         cells=len(indices),
         buckets=len(programs),
-        engine=why,
+        engine=ready.why,
         memory_bytes=memory + records,
         disk_bytes=memory + 2 * records,
-        rate=total / seconds,
+        steps=sum(budgets),
+        left=sum(left),
+        rate=sum(left) / seconds if seconds else 0.0,
         seconds=seconds,
     )
+
+
+def _checked(
+    grid: Grid,
+    path: Path | None,
+    device: str,
+    threads: int | None,
+    shard: tuple[int, int] | None,
+) -> list[int]:
+    """Indices of the cells to train; what can be wrong without data or files is found here.
+
+    Raises:
+        UsageError, EnvironmentProblem: as :func:`run`.
+    """
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads is {threads}; give 1 to {MAX_THREADS}")
+    resolve_device(device)
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"no such folder: {path.parent}")
+    return grid.shard(*shard) if shard else list(range(grid.size))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Everything a run needs, checked against the file that it would go on from.
+
+    Attributes:
+        old: what that file holds; None for a new run.
+        complete: whether it holds all that was asked for.
+        why: which engine, and why, for people.
+    """
+
+    programs: list[Program]
+    engine: Engine
+    why: str
+    old: Results | None
+    complete: bool
+
+
+def _prepare(
+    grid: Grid,
+    indices: list[int],
+    path: Path | None,
+    engine: str,
+    device: str,
+    threads: int | None,
+    overwrite: bool,
+) -> _Ready:
+    """What :func:`run` and :func:`plan` have in common; writes nothing.
+
+    Raises:
+        UsageError, EnvironmentProblem: as :func:`run`.
+    """
+    old = _existing(path, grid, indices, overwrite)
+    goes_on = old is not None and engine == "auto"
+    if old is not None and goes_on:
+        engine = str(old.provenance.get("engine", engine))
+    programs = _programs(grid, indices)
+    chosen, why = choose_engine(engine, programs, device, threads)
+    if goes_on:
+        why = f"{chosen.name} on {chosen.device} (as in {path})"
+    complete = False
+    if old is not None:
+        same_cells = old.grid.to_json() == grid.to_json() and len(old) == len(indices)
+        complete = old.complete and same_cells
+        _same_machinery(old, chosen, path, to_the_bit=not complete)
+        if not complete:
+            _same_data(old, grid, programs, path)
+    return _Ready(programs, chosen, why, old, complete)
 
 
 def _programs(grid: Grid, indices: list[int]) -> list[Program]:
@@ -315,17 +391,13 @@ class _Trainer:
         self._saved = time.monotonic()
         self._save_took = 0.0
 
-    def restore(self, old: Results | None) -> None:
+    def restore(self, old: Results) -> None:
         """Takes up what results file and checkpoint hold. Where both know a cell, the checkpoint
         is right: lockstep engines must regroup the cells that trained together."""
         assert self.out is not None
-        ckpt = checkpoint_path(self.out)
-        if old is None:  # a new run, or --overwrite: a checkpoint without results is an orphan
-            ckpt.unlink(missing_ok=True)
-            return
         self.known = old
         self.provenance = merged_provenance(self.provenance, old.provenance)
-        rows = load_checkpoint(ckpt)
+        rows = load_checkpoint(checkpoint_path(self.out))
         for program, state in zip(self.programs, self.states, strict=True):
             for m, index in enumerate(program.cells):
                 row = rows.get(self.grid.keys[index])
@@ -383,10 +455,14 @@ class _Trainer:
 
     def _accounted(self) -> int:
         """Cell-steps that need no more work: all of a finished cell's budget counts."""
-        return sum(
-            int(torch.where(s.done(p), p.cell.steps, s.step).sum())
+        return self._total() - sum(self.left())
+
+    def left(self) -> list[int]:
+        """Cell-steps that each program has before it; a finished cell has none."""
+        return [
+            int(torch.where(s.done(p), 0, p.cell.steps - s.step).sum())
             for p, s in zip(self.programs, self.states, strict=True)
-        )
+        ]
 
     def _counts(self) -> dict[str, int]:
         """Cells per phase, and diverged, of the states."""

@@ -98,6 +98,30 @@ def test_a_run_again_repeats_nothing(tmp_path, whole):
     assert out.read_bytes() == before  # provenance too: nothing has been computed
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_plan_counts_what_is_left_and_writes_nothing(engine, tmp_path):
+    if engine == "native":
+        pytest.importorskip("grokfast._native")
+    out = tmp_path / "a.h5"
+    options = {"engine": engine, "device": "cpu", "threads": 1, "out": out}
+    grid = small(steps=60, stop="never")
+    new = gf.plan(grid, **options)
+    assert (new.cells, new.steps, new.left) == (6, 360, 360)
+    assert not list(tmp_path.iterdir())
+    assert new.seconds == pytest.approx(new.left / new.rate)
+
+    run(small(steps=40, stop="never"), engine, out=out, shard=(1, 2), threads=1)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    rest = gf.plan(grid, **options)
+    assert (rest.steps, rest.left) == (360, 3 * 20 + 3 * 60)
+    assert gf.plan(grid, **options, overwrite=True).left == 360
+    done = gf.plan(small(steps=40, stop="never"), **options, shard=(1, 2))
+    assert (done.left, done.rate, done.seconds) == (0, 0.0, 0.0)
+    with pytest.raises(gf.UsageError, match="was run with steps=40, more than 20"):
+        gf.plan(small(steps=20, stop="never"), **options, shard=(1, 2))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 def test_one_shard_is_not_the_whole(tmp_path, whole):
     out = tmp_path / "a.h5"
     run(small(), out=out, shard=(1, 2))

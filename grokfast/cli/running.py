@@ -7,13 +7,16 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grokfast.cli import overrides
 from grokfast.errors import UsageError
 from grokfast.experiment import scalar_fields, short_name
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
+
+if TYPE_CHECKING:  # it imports torch
+    from grokfast.trainer import Plan
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Job:
     overwrite: bool
 
     @property
-    def machinery(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """What trainer's ``run`` and ``plan`` both take."""
         return {
+            "out": self.out,
+            "overwrite": self.overwrite,
             "engine": self.engine,
             "device": self.device,
             "threads": self.threads,
@@ -95,7 +100,7 @@ def run(job: Job) -> None:
     from grokfast.trainer import run as train
 
     begun = time.monotonic()
-    results = train(job.grid, out=job.out, overwrite=job.overwrite, **job.machinery)
+    results = train(job.grid, **job.options)
     diverged = int((results["diverged_at"] >= 0).sum())
     counts = [f"{name} {n}" for name, n in results.counts().items()]
     counts += [f"diverged {diverged}"] if diverged else []
@@ -144,18 +149,31 @@ def dry_run(job: Job) -> None:
 
     from grokfast.trainer import plan
 
-    p = plan(grid, **job.machinery)
+    p = plan(grid, **job.options)
     if job.shard is not None:
         print(f"shard    {job.shard[0]}/{job.shard[1]}: {p.cells} of the {grid.size} cells")
     print(f"engine   {p.engine}")
     print(f"buckets  {p.buckets} (cells of equal shapes and operations train together)")
     print(f"memory   {_bytes(p.memory_bytes)}")
     print(f"disk     {_bytes(p.disk_bytes)}")
-    print(f"rate     {p.rate:,.0f} model-steps/s, measured over a few real steps")
-    early = "" if grid.experiment.stop == "never" else " at most; cells that stop early save time"
-    print(f"time     {_duration(p.seconds)}{early}")
-    goes_on = job.out.exists() and not job.overwrite
-    print(f"out      {job.out}" + (" (exists: the run would continue it)" if goes_on else ""))
+    if p.left:
+        print(f"rate     {p.rate:,.0f} model-steps/s, measured over a few real steps")
+        early = (
+            "" if grid.experiment.stop == "never" else " at most; cells that stop early save time"
+        )
+        print(f"time     {_duration(p.seconds)}{early}")
+    print(f"out      {job.out}{_what_is_left(job, p)}")
+
+
+def _what_is_left(job: Job, p: Plan) -> str:
+    """How a run would stand to the file of this name."""
+    if not job.out.exists():
+        return ""
+    if job.overwrite:
+        return " (exists: the run would overwrite it)"
+    if not p.left:
+        return " (exists and is complete: nothing would be done)"
+    return f" (exists: the run would continue it; {p.left:,} of {p.steps:,} model-steps are left)"
 
 
 def _listed(values: tuple[Any, ...]) -> str:

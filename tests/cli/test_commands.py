@@ -80,6 +80,22 @@ def test_dry_run_shows_everything_and_writes_nothing(grokfast):
         assert line in done.out
 
 
+def test_dry_run_of_a_run_that_goes_on(here, capsys):
+    assert main([*RUN, "--stop=never", "--shard=1/2", "--out=a.h5"]) == 0
+    before = (here / "a.h5").read_bytes()
+    for options, says in (
+        ((), "(exists: the run would continue it; 60 of 120 model-steps are left)"),
+        (("--overwrite",), "(exists: the run would overwrite it)"),
+        (("--shard=1/2",), "(exists and is complete: nothing would be done)"),
+    ):
+        capsys.readouterr()
+        assert main([*RUN, "--stop=never", "--out=a.h5", "--dry-run", *options]) == 0
+        assert f"out      a.h5 {says}\n" in capsys.readouterr().out
+    assert main([*RUN, "--dtype=float64", "--out=a.h5", "--dry-run"]) == 2
+    assert "a.h5 belongs to another run" in capsys.readouterr().err
+    assert (here / "a.h5").read_bytes() == before
+
+
 def test_info(grokfast, finished):
     done = grokfast("info", finished)
     assert done.code == 0
