@@ -14,14 +14,12 @@ import pytest
 
 # What a block may hold: the CUDA programming guide's table of compute capabilities.
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
-# Bytes of stack a thread and spills among the instructions of innermost loops, at most: what was
-# seen, and a fifth on top. Nearly all are addresses kept through a step and reloaded outside the
-# tile loops; Triton 3.6 takes less notice of train_steps.condition than 3.7.
-STACK = {
-    "3.6": {"ieee": 24, "tf32x3": 2400, "tf32": 720},
-    "3.7": {"ieee": 24, "tf32x3": 640, "tf32": 180},
-}
-INNER = {"3.6": 0.04, "3.7": 0.01}
+# Bytes of stack a thread and the share of spills among the instructions of innermost loops, at
+# most: what was seen with Triton 3.6 and 3.7, and a fifth on top. Nearly all are addresses kept
+# through a step and reloaded outside the tile loops. Four times as much means that the step loop
+# has lost its annotation: see train_steps.condition.
+STACK = {"ieee": 24, "tf32x3": 630, "tf32": 175}
+INNER = 0.01
 
 CASES = (
     ("addition-classification", "ieee", 90),
@@ -42,9 +40,8 @@ def test_spills_and_shared_memory(workload, precision, arch, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout.splitlines()[-1])
-    known = "3.6" if report["triton"].startswith("3.6.") else "3.7"
-    assert report["inner_spills"] <= INNER[known] * report["inner_instructions"], report
-    assert report["stack"] <= STACK[known][precision], report
+    assert report["inner_spills"] <= INNER * report["inner_instructions"], report
+    assert report["stack"] <= STACK[precision], report
     assert report["shared"] <= SHARED[arch], report
     assert report["seconds"] < 60, report
     tensor_cores = report["HGMMA"] + report["HMMA"]
