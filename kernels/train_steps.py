@@ -7,7 +7,8 @@ i == until, which only settles, closes the chunk. So a chunk boundary changes no
 
 The phases of a step pass activations and their gradients through a scratch in global memory that
 belongs to the program (it stays in L1 and L2); debug_barrier() makes what one thread wrote
-visible to the others. No program reads what another wrote, so there is no grid barrier.
+visible to the others (a cell's first use of it lies behind the barrier of forward_pass). No
+program reads what another wrote, so there is no grid barrier.
 """
 
 from typing import NamedTuple
@@ -304,7 +305,6 @@ def train_steps(
     slot = tl.atomic_add(queue, 1)
     while condition(slot < num_listed):
         cell = tl.load(listed + slot).to(tl.int64)
-        tl.debug_barrier()  # the last cell's readers of scratch are done
         train_cell(
             slot.to(tl.int64), cell,
             packed, data, schedule, cells, records, numbers, scratch, LAYOUT,

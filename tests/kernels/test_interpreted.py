@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("test_pieces.py", "test_train_steps.py", "test_invariance.py")
+FILES = ("test_pieces.py", "test_train_steps.py", "test_invariance.py", "test_races.py")
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="is the interpreter")
