@@ -328,6 +328,7 @@ MEASURED = [
     ("addition-classification", DIAGRAMS, {"overall": (429, 441), "interior": (277, 278)}),
     ("addition-regression", DIAGRAMS, {"overall": (429, 441), "interior": (289, 289)}),
     ("addition-classification.relu", DIAGRAMS, {"overall": (433, 441), "interior": (299, 299)}),
+    ("addition-regression.relu", DIAGRAMS, {"overall": (419, 441), "interior": (324, 325)}),
     ("addition-classification.leaky_relu", DIAGRAMS, {"overall": (426, 441)}),
     ("addition-classification.leaky_relu", DIAGRAMS, {"interior": (284, 286)}),
     ("addition-classification.5x5.reference", STEPS_5X5, {"both equal, all cells": (25, 25)}),
