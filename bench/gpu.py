@@ -28,6 +28,16 @@ SUBGRID = {
     "addition-classification": "linspace:0:20:5",
     "addition-regression": "linspace:0:10:5",
 }
+#: What to try for each precision beside what kernels/layout.py chooses (the first): the fields of
+#: kernels.Tiles. Their predicted cycles: bench/LOG.md.
+TILES = {
+    "tf32x3": (
+        *("64-64-64-4-1-2-0", "64-64-64-4-2-2-0", "64-64-64-4-1-2-1", "64-64-64-4-3-2-0"),
+        *("64-32-64-4-2-2-0", "32-64-64-4-2-2-1", "64-64-64-8-1-1-0"),
+    ),
+    "ieee": ("32-16-64-4-1-3-1", "32-16-64-4-2-3-1", "64-16-64-4-1-2-1", "32-16-64-8-2-1-1"),
+    "tf32": ("32-64-64-4-2-2-1", "64-64-64-4-2-2-0", "64-64-64-4-1-2-0"),
+}
 
 
 def main(
@@ -124,8 +134,13 @@ def parts(
             bench(models, [*(["native"] if cuda else []), *peers]),
         ],
         "programs": [
-            bench(grid_size, [f"{engine} {p} x{n}" for n in (66, 72, 132, 264)])
+            bench(grid_size, [f"{engine} {p} x{n}" for n in (66, 72, 132, 264, 396)])
             for p in ("tf32x3", "ieee")
+            if engine == "triton"
+        ],
+        "tiles": [
+            bench(grid_size, [f"{engine} {p} t{tiles}" for tiles in choices])
+            for p, choices in TILES.items()
             if engine == "triton"
         ],
         "diagrams": diagrams,

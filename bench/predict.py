@@ -1,99 +1,169 @@
-"""Bytes, flops and expected time of one step of all models on an H200, from counts of tiles.
+"""What one step of one model costs a multiprocessor at least, counted from its instructions.
 
-A prediction, made before any measurement, of `kernels/` as written: one program a multiprocessor.
-Per tile: the longest of a latency, bytes over the L2 rate of one multiprocessor, and flops over a
-share of peak. Per step of all models: the slower of that and of streaming the state from HBM.
+    python bench/predict.py WORKLOAD PRECISION ARCH [EDGE DEPTH ROWS WARPS STAGES [RESIDENT ANEW]]
+        [--trips=1,1,1,3,..] [--models=441]
+
+Compiles the kernel without a GPU and lists its loops with their innermost functions. Given how
+often each of them turns in one step (in the order of the list; the first three are the queue, the
+wait and the step), it adds up the cycles of every unit of a multiprocessor. The step can be no
+faster than the busiest of them, and what they wait for memory and each other comes on top.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
+from __future__ import annotations
 
-SMS = 132
-L2 = 9.7e12 / SMS  # B/s a multiprocessor while the footprint fits L2
-HBM = 4.3e12  # B/s, a copy
-RATE = {  # flop/s a multiprocessor: half of the FFMA peak, 40% of the tensor cores'
-    "ieee": 67e12 / SMS * 0.5,
-    "tf32x3": 165e12 / SMS * 0.4,
-    "tf32": 495e12 / SMS * 0.4,
-}
-SERIAL = 0.45e-6  # s: a dependent L2 round trip and barriers, of a tile that is not prefetched
-PREFETCHED = 0.20e-6
-SETTLING = 3e-6  # s a step: loss, predictions, counters
+import ast
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
+import fire
 
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "kernels"))
 
-
-def phases(
-    sizes: list[int], forward: int, backward: int, rows: int, edge: int, dense: bool
-) -> Iterator[tuple[int, float, float, float]]:
-    """Tiles, flops, bytes and latency a tile, of every phase of a step."""
-
-    def tile(n: int) -> int:
-        return min(edge, 1 << (max(n, 16) - 1).bit_length())
-
-    for layer, (i, o) in enumerate(pairwise(sizes)):
-        for kind, samples in (("forward", forward), ("dx", backward), ("dw", backward)):
-            if kind == "dx" and layer == 0 and dense:
-                continue
-            blocks = ceil_div(samples, rows)
-            tiles = ceil_div(i, tile(i)) * ceil_div(o, tile(o))
-            weights = min(tile(i), i) * min(tile(o), o) * 4
-            activations = 4 * min(rows, samples) * min(tile(i), i)  # half of them from L1
-            flops = 2 * rows * tile(i) * tile(o)
-            if kind == "dw":  # reads and writes parameters and both moments
-                latency = SERIAL if blocks == 1 else PREFETCHED + SERIAL / blocks
-                yield tiles * blocks, flops, weights * 6 / blocks + activations, latency
-            else:
-                yield (
-                    tiles * blocks,
-                    flops,
-                    weights + activations,
-                    PREFETCHED if tiles > 1 else SERIAL,
-                )
+CLOCK, SMS = 1.755e9, 132  # H200 under load; both are to be read off the machine
+#: Cycles that a unit of one of the four schedulers is busy with an instruction of a warp (CUDA
+#: programming guide, throughput of compute capability 9.0: lanes a cycle and multiprocessor / 4).
+FP32, HALF_RATE, SPECIAL = 1, 2, 8
+NOT_COUNTED = (
+    *("R2UR", "BAR", "BRA", "NOP", "BSSY", "BSYNC", "CALL", "RET", "EXIT", "DEPBAR", "LDGDEPBAR"),
+    *("WARPSYNC", "WARPGROUP", "FENCE", "S2R", "CS2R", "MOV", "CCTL", "MEMBAR", "ERRBAR"),
+)
+MEMORY = (
+    "LDG",
+    "STG",
+    "LDGSTS",
+    "LDS",
+    "STS",
+    "LDSM",
+    "STSM",
+    "LDL",
+    "STL",
+    "LDC",
+    "SHFL",
+    "ATOMG",
+)
 
 
-def row(
-    name: str, sizes: list[int], forward: int, backward: int, models: int, edge: int, precision: str
-) -> str:
-    parts = list(phases(sizes, forward, backward, 64, edge, dense=sizes[0] > 1))
-    seconds = SETTLING + sum(
-        n * max(latency, size / L2, flops / RATE[precision]) for n, flops, size, latency in parts
-    )
-    parameters = sum(i * o + o for i, o in pairwise(sizes))
-    streamed = models * parameters * 28 / HBM  # p is read once more after eviction
-    together = seconds * models / SMS
-    cells = (
-        name,
-        precision,
-        f"{edge} x 64",
-        f"{sum(n * f for n, f, _, _ in parts) / 1e6:.1f}",
-        f"{sum(n * b for n, _, b, _ in parts) / 1e6:.2f}",
-        f"{seconds * 1e6:.0f}",
-        f"{together * 1e6:.0f}",
-        f"{streamed * 1e6:.0f}",
-        f"{max(together, streamed) * 1e6:.0f}",
-    )
-    return "| " + " | ".join(cells) + " |"
+def unit(operation: str) -> tuple[str, float]:
+    """Which unit an instruction of a warp keeps busy, for how many cycles.
+
+    Those of "memory" and "tensor" are of the whole multiprocessor: 128 bytes a cycle pass L1 and
+    shared memory, 1,024 multiply-adds of TF32 the tensor cores. Lanes that read the same address
+    are counted as if they did not, which is too much for ieee; what tensor cores read from shared
+    memory is left out.
+    """
+    name = operation.split(".")[0]
+    if name in ("FFMA", "FMUL", "FADD"):
+        return "fp32", FP32
+    if name == "IMAD":
+        return "fp32", HALF_RATE
+    if name == "MUFU":
+        return "special", SPECIAL
+    if name in MEMORY:
+        return "memory", 4 if ".128" in operation else 2 if ".64" in operation else 1
+    if name == "HGMMA":  # of four warps, on 64 x n x 8
+        n = int(re.match(r"HGMMA\.64x(\d+)x8", operation)[1])  # type: ignore[index]
+        return "tensor", 64 * n * 8 / 1024 / 4
+    if name == "HMMA":
+        return "tensor", 16 * 8 * (8 if "1688" in operation else 4) / 512
+    if name in NOT_COUNTED or name.startswith("U"):
+        return "none", 0
+    return "int", HALF_RATE
 
 
-def main() -> None:
-    print(
-        "| workload | precision | tile | MFLOP/model-step, padded | L2 MB/model-step | "
-        "us/model-step on one SM | us/step of all | HBM, us | expected us/step |\n"
-        + "|---" * 9
-        + "|"
-    )
-    workloads = (
-        ("toy CE x441", [1, 200, 200, 19], 55, 45, 441),
-        ("toy MSE x441", [1, 200, 200, 30], 55, 45, 441),
-        ("MNIST x210", [784, 200, 200, 10], 200, 200, 210),
-    )
-    for workload in workloads:
-        for precision, edge in (("ieee", 32), ("tf32x3", 64), ("tf32", 64)):
-            print(row(*workload, edge, precision))
+def disassemble(cubin: bytes) -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:
+    """(operation, "file:line") of every instruction; first and last instruction of every loop."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train_steps.cubin"
+        path.write_bytes(cubin)
+        text = subprocess.run([tool, "-gi", "-c", path], capture_output=True, text=True).stdout
+    instructions: list[tuple[str, str]] = []
+    labels: dict[str, int] = {}
+    jumps, line = [], ""
+    for row in text.splitlines():
+        if found := re.search(r'//## File "([^"]+)", line (\d+)', row):
+            line = f"{Path(found[1]).name}:{found[2]}"
+        elif found := re.match(r"\s*(\.L_\S+):", row):
+            labels[found[1]] = len(instructions)
+        elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(\S+)(.*);", row):
+            if jump := re.search(r"`\((\.L_[^)]+)\)", found[2] if found[1] == "BRA" else ""):
+                jumps.append((jump[1], len(instructions)))
+            instructions.append((found[1], line))
+    loops: dict[int, int] = {}
+    for label, end in jumps:
+        if (begin := labels.get(label, end)) < end:
+            loops[begin] = max(end, loops.get(begin, end))
+    return instructions, sorted(loops.items())
+
+
+def functions() -> dict[str, str]:
+    """ "file:line" -> the kernel's function there."""
+    found = {}
+    for path in (ROOT / "kernels").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                found.update({f"{path.name}:{line}": node.name for line in lines})
+    return found
+
+
+def main(
+    workload: str,
+    precision: str,
+    arch: int,
+    *tiles: int,
+    trips: Sequence[int] | int | None = None,
+    models: int = 441,
+) -> None:
+    """See the top of this file."""
+    from offline import compile_train, report
+
+    from grokfast import kernels
+
+    compiled = compile_train(workload, precision, arch, kernels.Tiles(*tiles) if tiles else None)
+    instructions, loops = disassemble(compiled.asm["cubin"])
+    names = functions()
+    seen = report(compiled)
+    print({k: seen[k] for k in ("registers", "stack", "inner_spills", "shared")}, len(instructions))
+    for number, (begin, end) in enumerate(loops):
+        depth = sum(a < begin and end <= b for a, b in loops)
+        of = Counter(names[at] for _, at in instructions[begin : end + 1] if at in names)
+        print(f"{number:3} {'  ' * depth}{end - begin + 1} {of.most_common(4)}")
+    if trips is None:
+        return
+    trips = [trips] if isinstance(trips, int) else trips
+    if len(trips) != len(loops):
+        raise SystemExit(f"--trips: {len(trips)} numbers for {len(loops)} loops")
+    turns = [1] * len(instructions)
+    for (begin, end), number in zip(loops, trips, strict=True):
+        turns[begin : end + 1] = [n * number for n in turns[begin : end + 1]]
+    warps = compiled.metadata.num_warps
+    cycles: Counter[str] = Counter(issue=round(sum(turns) * warps / 4))
+    where: Counter[str] = Counter()
+    for (operation, at), n in zip(instructions, turns, strict=True):
+        name, cost = unit(operation)
+        cycles[name] += n * cost * warps / (1 if name in ("memory", "tensor") else 4)
+        where[names.get(at, "elsewhere")] += n
+    del cycles["none"]
+    print("cycles", {k: round(v) for k, v in cycles.most_common()})
+    print("issued", {k: round(v * warps / 4) for k, v in where.most_common(8)})
+    for name, count in (
+        ("instructions", cycles["issue"]),
+        ("the busiest unit", max(cycles.values())),
+    ):
+        us = count / CLOCK * 1e6
+        print(
+            f"by {name}: at least {us:.0f} us for one model, {us * models / SMS:.0f} for {models}"
+        )
 
 
 if __name__ == "__main__":
-    main()
+    fire.Fire(main)

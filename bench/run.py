@@ -8,13 +8,14 @@ Checks first, measures then; ends with one JSON line; appends the raw rows to be
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import fire
 import torch
 from peers import PEERS
 
-from grokfast.bench import BASIC, FEWER_BITS, Work, engine, side_by_side
+from grokfast.bench import BASIC, FEWER_BITS, Contender, Work, engine, side_by_side
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = "addition-classification,addition-regression"
@@ -25,6 +26,27 @@ def names(value: object) -> list[str]:
     """fire makes tuples of lists and numbers of digits."""
     parts = value if isinstance(value, list | tuple) else str(value).split(",")
     return [str(p).strip() for p in parts]
+
+
+def variant(name: str) -> Contender:
+    """The triton engine, launched in another way than it would choose.
+
+    Raises:
+        SystemExit: no contender has that name.
+    """
+    found = re.fullmatch(r"triton (ieee|tf32x3|tf32)(?: x(\d+))?(?: t([\d-]+))?", name)
+    if not found:
+        raise SystemExit(
+            f"no contender {name!r}; there are {', '.join(PEERS | BASIC | FEWER_BITS)}"
+        )
+    launch: dict[str, object] = {}
+    if found[2]:
+        launch["programs"] = int(found[2])
+    if found[3]:
+        from grokfast.kernels import Tiles
+
+        launch["tiles"] = Tiles(*map(int, found[3].split("-")))
+    return engine("triton", found[1], **launch)
 
 
 def main(
@@ -43,7 +65,8 @@ def main(
         device: cpu or cuda.
         models: numbers of models.
         tasks: presets; MNIST needs its files.
-        only: contenders; all where not given. "triton tf32x3 x66": with 66 programs.
+        only: contenders; all where not given. "triton tf32x3 x66": with 66 programs;
+            "triton ieee t32-16-64-4-1-3-1": in other tiles (the fields of kernels.Tiles).
         repetitions: of every contender, in turn.
         seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.
         evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
@@ -52,12 +75,8 @@ def main(
     where = torch.device(device)
     contenders = PEERS | BASIC | (FEWER_BITS if where.type == "cuda" else {})
     if only is not None:
-        contenders |= FEWER_BITS | {
-            f"triton {precision} x{n}": engine("triton", precision, n)
-            for precision in ("ieee", "tf32x3", "tf32")
-            for n in (66, 72, 132, 264)
-        }
-        contenders = {n: contenders[n] for n in names(only)}
+        contenders |= FEWER_BITS
+        contenders = {n: contenders.get(n) or variant(n) for n in names(only)}
     numbers = [int(n) for n in names(models or MODELS[where.type])]
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
     path.parent.mkdir(exist_ok=True)

@@ -4,7 +4,8 @@ import triton
 import triton.language as tl
 
 from .adamw import adamw
-from .linear import load_tile, multiply_add, store_tile
+from .linear import multiply_add
+from .tile import load_tile, phase_origin, store_tile
 
 
 @triton.jit
@@ -13,25 +14,27 @@ def embedding_forward(
     index,  # [NUM] rows of tokens
     p,  # the cell's packed parameters, table [P, E] first
     x,  # [NUM, E], written
+    turn,  # see tile.phase_origin
     NUM: tl.constexpr,
     LAYOUT: tl.constexpr,
 ):
+    origin = phase_origin(turn, 100, LAYOUT)
     SPEC: tl.constexpr = LAYOUT.spec
     ROWS: tl.constexpr = LAYOUT.rows
     PITCH: tl.constexpr = LAYOUT.pitch[0]
-    TILE: tl.constexpr = LAYOUT.tile[0]
+    TILE: tl.constexpr = LAYOUT.edge[0].tile
     K: tl.constexpr = SPEC.num_tokens
     for r0 in range(0, NUM, ROWS):
-        r = r0 + tl.arange(0, ROWS)
+        r = origin + r0 + tl.arange(0, ROWS)
         live = r < NUM
         rows = tl.load(index + r, mask=live, other=0)
         for e0 in range(0, PITCH, TILE):
-            e = e0 + tl.arange(0, TILE)
+            e = origin + e0 + tl.arange(0, TILE)
             acc = tl.zeros((ROWS, TILE), dtype=p.dtype.element_ty)
             for k in tl.static_range(K):
                 token = tl.load(tokens + rows * K + k, mask=live, other=0)
-                acc += load_tile(p, token, live, e, PITCH, PITCH)
-            store_tile(x, r, live, e, PITCH, PITCH, acc)
+                acc += load_tile(p, token, live, e, e < PITCH, PITCH)
+            store_tile(x, r, live, e, e < PITCH, PITCH, acc)
 
 
 @triton.jit
@@ -41,32 +44,34 @@ def embedding_update(
     dx,  # [NUM, E]
     state,  # the cell's packed p, m, v, table first, updated
     step,
+    turn,  # see tile.phase_origin
     NUM: tl.constexpr,
     LAYOUT: tl.constexpr,
 ):
     """d table[t] = sum of dx[n] as often as n shows t, as a product: no atomics, one order."""
+    origin = phase_origin(turn, 101, LAYOUT)
     SPEC: tl.constexpr = LAYOUT.spec
     ROWS: tl.constexpr = LAYOUT.rows
     PITCH: tl.constexpr = LAYOUT.pitch[0]
-    TILE: tl.constexpr = LAYOUT.tile[0]
+    TILE: tl.constexpr = LAYOUT.edge[0].tile
     K: tl.constexpr = SPEC.num_tokens
     TABLE: tl.constexpr = SPEC.embedding[0]
     TILE_T: tl.constexpr = LAYOUT.table_tile
     dtype: tl.constexpr = state.p.dtype.element_ty
     for t0 in tl.range(0, TABLE, TILE_T, num_stages=1):  # updates what it reads
-        t = t0 + tl.arange(0, TILE_T)
+        t = origin + t0 + tl.arange(0, TILE_T)
         for e0 in tl.range(0, PITCH, TILE, num_stages=1):
-            e = e0 + tl.arange(0, TILE)
+            e = origin + e0 + tl.arange(0, TILE)
             grad = tl.zeros((TILE_T, TILE), dtype=dtype)
             for r0 in range(0, NUM, ROWS):
-                r = r0 + tl.arange(0, ROWS)
+                r = origin + r0 + tl.arange(0, ROWS)
                 live = r < NUM
                 rows = tl.load(index + r, mask=live, other=0)
                 count = tl.zeros((TILE_T, ROWS), dtype=dtype)
                 for k in tl.static_range(K):
                     token = tl.load(tokens + rows * K + k, mask=live, other=-1)
                     count += (token[None, :] == t[:, None]).to(dtype)
-                dx_tile = load_tile(dx, r, live, e, PITCH, PITCH)
+                dx_tile = load_tile(dx, r, live, e, e < PITCH, PITCH)
                 grad = multiply_add(count, dx_tile, grad, SPEC)
             offset = t[:, None] * PITCH + e[None, :]
             mask = (t < TABLE)[:, None] & (e < PITCH)[None, :]
@@ -79,11 +84,11 @@ def embedding_snapshot(p, snapshot, LAYOUT: tl.constexpr):
     WIDTH: tl.constexpr = LAYOUT.sizes[0]
     PITCH: tl.constexpr = LAYOUT.pitch[0]
     TABLE: tl.constexpr = LAYOUT.spec.embedding[0]
-    TILE: tl.constexpr = LAYOUT.tile[0]
+    TILE: tl.constexpr = LAYOUT.edge[0].tile
     TILE_T: tl.constexpr = LAYOUT.table_tile
     for t0 in range(0, TABLE, TILE_T):
         t = t0 + tl.arange(0, TILE_T)
         for e0 in range(0, WIDTH, TILE):
             e = e0 + tl.arange(0, TILE)
-            block = load_tile(p, t, t < TABLE, e, WIDTH, PITCH)
-            store_tile(snapshot, t, t < TABLE, e, WIDTH, WIDTH, block.to(tl.float32))
+            block = load_tile(p, t, t < TABLE, e, e < WIDTH, PITCH)
+            store_tile(snapshot, t, t < TABLE, e, e < WIDTH, WIDTH, block.to(tl.float32))

@@ -19,33 +19,57 @@ MIN_TILE = 16  # tl.dot wants at least 16 along the reduced axis
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tile edge over features, rows of a batch in one block, warps, pipeline depth of reads."""
+    """Sizes of tiles: powers of two, at least 16.
+
+    Attributes:
+        edge: features of a tile of results.
+        depth: features that one product sums over.
+        rows: of a batch in one block.
+        warps: of a program.
+        stages: how many tiles of operands are under way at once.
+        resident: programs that a multiprocessor holds at once.
+        anew: compute indices and masks anew in every phase of a step: more instructions, fewer
+            registers. See tile.phase_origin.
+    """
 
     edge: int
+    depth: int
     rows: int
     warps: int
     stages: int
+    resident: int = 1
+    anew: bool = False
 
 
-# The one place where sizes of tiles are decided, by what ptxas made of the toy and MNIST kernels
-# for sm_90 and sm_80 (tests/kernels/offline.py prints it; Triton 3.6, 3.7). Not yet timed on a GPU.
-# - A program is alone on its multiprocessor (255 registers x 256 threads), so one tile's loads
-#   must be long enough to cover their latency: 64 x 64 where tensor cores multiply. The loops over
-#   the wide layers then hold no spilled value.
-# - ieee multiplies out of registers (FFMA): 64 x 64 spills 632 to 2,296 bytes a thread, 32 x 32
-#   none, and it pads 200 to 224 rather than 256.
-# - 8 warps: with 4, half of a multiprocessor's slots stay empty while a tile loads; with 16, 128
-#   registers a thread do not hold a tile (1,856 bytes spilled, tf32x3).
-# - stages 2: copies of the next tile run during the product. The update loop never pipelines.
-# - Ampere and Ada have no wgmma: operands go through registers, and 64 x 64 spills 1,584 bytes in
-#   tf32x3, in the inner loops too.
+@dataclass(frozen=True)
+class Span:
+    """How tiles cover a width: full ones up to `main`, then one of `tail` features (0: none)."""
+
+    tile: int
+    main: int
+    tail: int
+
+
+# The one place where sizes of tiles are decided, by what ptxas made of the toy kernels for sm_90
+# and sm_80 (Triton 3.6, 3.7): tests/kernels/offline.py prints what spills, bench/predict.py the
+# cycles that one step of one toy model takes at least. Not yet timed on a GPU.
+# - Products of few rows are bound by the instructions around them, so what counts is how many
+#   multiply-adds an instruction feeds. A warp's share of a tile should be large: 4 warps on 64 x 64
+#   take 42,000 cycles in tf32x3, 8 warps 74,000.
+# - Two programs to a multiprocessor: where one waits for memory, the other computes.
+# - tf32x3 splits its factors in registers (linear.multiply_add), so copies that bypass them
+#   (stages 2) only add instructions. tf32 has nothing to do in between.
+# - ieee multiplies out of registers (FFMA): a product over 16 features at a time needs few of
+#   them. In tiles of 64 it would take 109,000 cycles for 121,000, but spill 40 bytes a thread.
+# - tf32 in 64 x 64 would take 31,000 cycles for 45,000, but spill 184 bytes.
+# - 200 features are three tiles of 64 and a tail of 16, not four of 64: a third less arithmetic.
 TILES = {
-    ("float32", "ieee"): Tiles(edge=32, rows=64, warps=8, stages=2),
-    ("float32", "tf32x3"): Tiles(edge=64, rows=64, warps=8, stages=2),
-    ("float32", "tf32"): Tiles(edge=64, rows=64, warps=8, stages=2),
-    ("float64", "ieee"): Tiles(edge=16, rows=32, warps=8, stages=1),
+    ("float32", "ieee"): Tiles(32, depth=16, rows=64, warps=4, stages=1, resident=3, anew=True),
+    ("float32", "tf32x3"): Tiles(64, depth=64, rows=64, warps=4, stages=1, resident=2),
+    ("float32", "tf32"): Tiles(32, depth=64, rows=64, warps=4, stages=2, resident=2, anew=True),
+    ("float64", "ieee"): Tiles(16, depth=16, rows=64, warps=4, stages=1, resident=2, anew=True),
 }
-BEFORE_HOPPER = {("float32", "tf32x3"): Tiles(edge=32, rows=64, warps=4, stages=2)}
+BEFORE_HOPPER = {("float32", "tf32x3"): Tiles(32, depth=32, rows=64, warps=4, stages=2, resident=2)}
 HOPPER = 9  # compute capability
 
 
@@ -67,7 +91,9 @@ class Layout:
     spec: Spec
     sizes: tuple[int, ...]
     pitch: tuple[int, ...]  # distance of rows whose entries run over width l
-    tile: tuple[int, ...]
+    edge: tuple[Span, ...]  # width l in tiles of results
+    depth: tuple[Span, ...]  # width l in tiles of what is summed over
+    batch: Span  # rows of a batch in tiles of what is summed over
     table_tile: int  # over rows of the embedding
     block_outputs: int  # a whole row of outputs, of classes
     block_classes: int
@@ -80,6 +106,7 @@ class Layout:
     rows: int
     warps: int
     stages: int
+    anew: bool
 
 
 def power_of_two(n: int) -> int:
@@ -88,6 +115,14 @@ def power_of_two(n: int) -> int:
 
 def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
+
+
+def span(width: int, tile: int) -> Span:
+    """Tiles of a width. A small tail overhangs by less than a full tile would."""
+    tile = min(tile, power_of_two(width))
+    main = width // tile * tile
+    tail = power_of_two(width - main) if width > main else 0
+    return Span(tile, main + tile, 0) if tail == tile else Span(tile, main, tail)
 
 
 def pitch_of(width: int) -> int:
@@ -123,7 +158,9 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
         spec=spec,
         sizes=spec.sizes,
         pitch=pitch,
-        tile=tuple(min(tiles.edge, power_of_two(n)) for n in pitch),
+        edge=tuple(span(n, tiles.edge) for n in pitch),
+        depth=tuple(span(n, tiles.depth) for n in pitch),
+        batch=span(spec.batch_size, tiles.depth),
         table_tile=min(tiles.edge, power_of_two(spec.embedding[0])) if spec.embedding else 0,
         block_outputs=power_of_two(spec.sizes[-1]),
         block_classes=power_of_two(spec.num_classes),
@@ -136,6 +173,7 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
         rows=min(tiles.rows, power_of_two(longest)),
         warps=tiles.warps,
         stages=tiles.stages,
+        anew=tiles.anew,
     )
 
 

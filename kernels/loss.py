@@ -7,6 +7,8 @@ the caller.
 import triton
 import triton.language as tl
 
+from .tile import phase_origin
+
 
 @triton.jit
 def cross_entropy(z, label, column, NUM: tl.constexpr, OUTPUTS: tl.constexpr):
@@ -59,6 +61,7 @@ def measure(
     labels,  # [rows]
     index,  # [NUM_TRAIN + NUM_VAL] rows of labels
     targets,  # [C, O], read for mse and nearest
+    turn,  # see tile.phase_origin
     NUM_TRAIN: tl.constexpr,
     NUM_VAL: tl.constexpr,
     LAYOUT: tl.constexpr,
@@ -67,6 +70,7 @@ def measure(
 
     Training rows come first; dy is the gradient of their loss.
     """
+    origin = phase_origin(turn, 102, LAYOUT)
     SPEC: tl.constexpr = LAYOUT.spec
     ROWS: tl.constexpr = LAYOUT.rows
     OUTPUTS: tl.constexpr = LAYOUT.sizes[SPEC.num_layers]
@@ -78,13 +82,13 @@ def measure(
     # The divisor of the gradient; a pass without training rows throws the gradient away.
     BATCH: tl.constexpr = SPEC.batch_size
     dtype: tl.constexpr = y.dtype.element_ty
-    column = tl.arange(0, BLOCK_O)[None, :]
+    column = (origin + tl.arange(0, BLOCK_O))[None, :]
     train_loss = tl.full((), 0.0, dtype)
     val_loss = tl.full((), 0.0, dtype)
     train_correct = tl.full((), 0, tl.int32)
     val_correct = tl.full((), 0, tl.int32)
     for r0 in range(0, NUM, ROWS):
-        r = r0 + tl.arange(0, ROWS)
+        r = origin + r0 + tl.arange(0, ROWS)
         live = r < NUM
         label = tl.load(labels + tl.load(index + r, mask=live, other=0), mask=live, other=0)
         inside = live[:, None] & (column < OUTPUTS)

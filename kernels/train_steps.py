@@ -1,14 +1,19 @@
-"""The kernel: a program takes one cell from the queue and trains it until `until` or its stop.
+"""The kernel: a program takes a cell from the queue and trains it for a stretch of steps.
 
 One turn of the loop in train_cell begins with the weights after update i: it settles step i
 (validation, T_train, T_val, records, stop rule), then makes step i + 1 (forward, loss, backward,
 AdamW). With `fused_validation` one forward pass over N + V rows serves both halves; the turn at
-i == until, which only settles, closes the chunk. So a chunk boundary changes no bit.
+the end of a stretch only settles. So it changes no bit where a stretch ends.
 
 The phases of a step pass activations and their gradients through a scratch in global memory that
 belongs to the program (it stays in L1 and L2); debug_barrier() makes what one thread wrote
-visible to the others (a cell's first use of it lies behind the barrier of forward_pass). No
-program reads what another wrote, so there is no grid barrier.
+visible to the others (a cell's first use of it lies behind the barrier of forward_pass).
+
+The queue holds the first stretch of every cell, then the second of every cell, and so on: with
+whole chunks the last of, say, 441 cells on 264 programs would leave most of these idle for a third
+of the time. Whoever takes a stretch waits until the one before it is done: it was taken earlier,
+by a program that is running and itself waits for none but still earlier ones, so all come to
+their turn, however many programs the GPU runs at once. Nothing else passes between programs.
 """
 
 from typing import NamedTuple
@@ -99,6 +104,7 @@ class Numbers(NamedTuple):
     need_train: int
     need_val: int
     stop: int  # 0 or 1
+    stretch: int  # steps a program trains a cell before it takes another
     num_epochs: int  # E, of order
     first_epoch: int
     num_curves: int  # T
@@ -113,7 +119,7 @@ UNSPECIALIZED = ("num_listed", *Numbers._fields)
 
 @triton.jit
 def forward_pass(
-    p, x, labels, index, targets, scratch,
+    p, x, labels, index, targets, scratch, turn,
     NUM_TRAIN: tl.constexpr, NUM_VAL: tl.constexpr, LAYOUT: tl.constexpr,
 ):  # fmt: skip
     """Outputs in scratch, then what loss.measure says of them."""
@@ -125,24 +131,34 @@ def forward_pass(
     source = x
     if EMBEDDED:
         source = scratch + LAYOUT.features[0]
-        embedding_forward(x, index, p, source, NUM, LAYOUT)
+        embedding_forward(x, index, p, source, turn, NUM, LAYOUT)
         tl.debug_barrier()
-    linear_forward(source, index, p, scratch + LAYOUT.features[1], NUM, not EMBEDDED, 0, LAYOUT)
+    linear_forward(
+        source, index, p, scratch + LAYOUT.features[1], turn, NUM, not EMBEDDED, 0, LAYOUT
+    )
     tl.debug_barrier()
     for layer in tl.static_range(1, L):
         source = scratch + LAYOUT.features[layer]
         out = scratch + LAYOUT.features[layer + 1]
-        linear_forward(source, index, p, out, NUM, False, layer, LAYOUT)
+        linear_forward(source, index, p, out, turn, NUM, False, layer, LAYOUT)
         tl.debug_barrier()
     return measure(
         scratch + LAYOUT.features[L], scratch + LAYOUT.deltas[L],
-        labels, index, targets, NUM_TRAIN, NUM_VAL, LAYOUT,
+        labels, index, targets, turn, NUM_TRAIN, NUM_VAL, LAYOUT,
     )  # fmt: skip
 
 
 @triton.jit
 def backward_layer(
-    state, x, index, scratch, weight_step, bias_step, LAYER: tl.constexpr, LAYOUT: tl.constexpr
+    state,
+    x,
+    index,
+    scratch,
+    weight_step,
+    bias_step,
+    turn,
+    LAYER: tl.constexpr,
+    LAYOUT: tl.constexpr,
 ):
     SPEC: tl.constexpr = LAYOUT.spec
     B: tl.constexpr = SPEC.batch_size
@@ -153,14 +169,14 @@ def backward_layer(
         source = x
     else:
         dx = scratch + LAYOUT.deltas[LAYER]
-        linear_input_gradient(dy, state.p, source, dx, B, LAYER, LAYOUT)
+        linear_input_gradient(dy, state.p, source, dx, turn, B, LAYER, LAYOUT)
     tl.debug_barrier()  # only now may this layer's weights change
-    linear_update(dy, source, index, state, weight_step, bias_step, B, DENSE, LAYER, LAYOUT)
+    linear_update(dy, source, index, state, weight_step, bias_step, turn, B, DENSE, LAYER, LAYOUT)
 
 
 @triton.jit
 def backward_pass(
-    state, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT: tl.constexpr
+    state, x, index, scratch, cells, corrections, cell, num_cells, turn, LAYOUT: tl.constexpr
 ):
     """Layer by layer from the last: the gradient by the input, then the update."""
     SPEC: tl.constexpr = LAYOUT.spec
@@ -173,17 +189,28 @@ def backward_pass(
         g = EMBEDDED + 2 * layer
         weight_step = coefficients(cells, corrections, g, cell, num_cells, dtype)
         bias_step = coefficients(cells, corrections, g + 1, cell, num_cells, dtype)
-        backward_layer(state, x, index, scratch, weight_step, bias_step, layer, LAYOUT)
+        backward_layer(state, x, index, scratch, weight_step, bias_step, turn, layer, LAYOUT)
     if EMBEDDED:
         step = coefficients(cells, corrections, 0, cell, num_cells, dtype)
         dx = scratch + LAYOUT.deltas[0]
-        embedding_update(x, index, dx, state, step, SPEC.batch_size, LAYOUT)
+        embedding_update(x, index, dx, state, step, turn, SPEC.batch_size, LAYOUT)
 
 
 @triton.jit
 def train_cell(
-    slot, cell, packed, data, schedule, cells, records, numbers, scratch, LAYOUT: tl.constexpr
+    slot,
+    cell,
+    until,
+    packed,
+    data,
+    schedule,
+    cells,
+    records,
+    numbers,
+    scratch,
+    LAYOUT: tl.constexpr,
 ):
+    """Trains one cell from where it is to step `until`, its stop or its end."""
     SPEC: tl.constexpr = LAYOUT.spec
     N: tl.constexpr = SPEC.num_train
     V: tl.constexpr = SPEC.num_val
@@ -206,10 +233,11 @@ def train_cell(
     epoch_correct = tl.load(cells.epoch_correct + cell)
     epoch_loss = tl.load(cells.epoch_loss + cell)
 
-    diverged_at = tl.full((), -1, tl.int32)
+    diverged_at = tl.load(cells.diverged_at + cell).to(tl.int32)
+    frozen = (diverged_at >= 0) | ((numbers.stop != 0) & (t_train >= 0) & (t_val >= 0))
     i = first
     # The loop settles steps i up to `last`; set to i - 1 it ends. No flag: see condition.
-    last = tl.where(first < numbers.until, numbers.until, first - 1)
+    last = tl.where((first < until) & (frozen == 0), until, first - 1)
     while condition(i <= last):
         row = i - 1 - numbers.base  # of the schedule
         mark = tl.load(schedule.mark + row, mask=i > first, other=-2)
@@ -219,11 +247,11 @@ def train_cell(
         val_correct = train_correct
         if FUSED:
             train_loss, train_correct, val_loss, val_correct = forward_pass(
-                state.p, x, labels, data.index, targets, scratch, N, V, LAYOUT
+                state.p, x, labels, data.index, targets, scratch, i, N, V, LAYOUT
             )
         elif mark >= -1:
             _, _, val_loss, val_correct = forward_pass(
-                state.p, x, labels, data.index + N, targets, scratch, 0, V, LAYOUT
+                state.p, x, labels, data.index + N, targets, scratch, i, 0, V, LAYOUT
             )
 
         if mark >= -1:
@@ -249,14 +277,16 @@ def train_cell(
                 index = order + (i // NB - numbers.first_epoch).to(tl.int64) * N + batch * B
             if not FUSED:
                 train_loss, train_correct, _, _ = forward_pass(
-                    state.p, x, labels, index, targets, scratch, B, 0, LAYOUT
+                    state.p, x, labels, index, targets, scratch, i, B, 0, LAYOUT
                 )
             if tl.abs(train_loss) < float("inf"):  # false for NaN, too
                 epoch_correct = tl.where(batch == 0, 0, epoch_correct) + train_correct
                 epoch_loss = tl.where(batch == 0, 0.0, epoch_loss) + train_loss
                 corrections = schedule.corrections + 2 * (row + 1)
                 num_cells = numbers.num_cells
-                backward_pass(state, x, index, scratch, cells, corrections, cell, num_cells, LAYOUT)
+                backward_pass(
+                    state, x, index, scratch, cells, corrections, cell, num_cells, i, LAYOUT
+                )
                 i += 1
             else:
                 diverged_at = i + 1
@@ -274,7 +304,8 @@ def train_cell(
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def train_steps(
-    queue,  # int32 [1], zero: the number of cells taken
+    queue,  # int32 [1], zero: the number of stretches taken
+    done,  # int32 [num_listed], zero: stretches of each listed cell that are done
     listed,  # int32 [num_listed] cells
     num_listed,
     packed,
@@ -289,6 +320,7 @@ def train_steps(
     need_train,
     need_val,
     stop,
+    stretch,
     num_epochs,
     first_epoch,
     num_curves,
@@ -298,15 +330,24 @@ def train_steps(
 ):
     """Trains every listed cell (none is frozen or done); the programs share the queue."""
     numbers = Numbers(
-        until, base, num_cells, need_train, need_val, stop,
+        until, base, num_cells, need_train, need_val, stop, stretch,
         num_epochs, first_epoch, num_curves, num_snapshots, snapshot_every,
     )  # fmt: skip
     scratch += tl.program_id(0).to(tl.int64) * LAYOUT.scratch
-    slot = tl.atomic_add(queue, 1)
-    while condition(slot < num_listed):
+    number = tl.atomic_add(queue, 1)
+    while condition(number < num_listed * ((until - base + stretch - 1) // stretch)):
+        slot = number % num_listed
+        before = number // num_listed  # stretches of this cell
+        ready = tl.atomic_add(done + slot, 0, sem="acquire")
+        while ready < before:
+            ready = tl.atomic_add(done + slot, 0, sem="acquire")
+        tl.debug_barrier()  # every thread sees what the stretch before has written
+        end = tl.minimum(base + (before + 1) * stretch, until)
         cell = tl.load(listed + slot).to(tl.int64)
         train_cell(
-            slot.to(tl.int64), cell,
+            slot.to(tl.int64), cell, end,
             packed, data, schedule, cells, records, numbers, scratch, LAYOUT,
         )  # fmt: skip
-        slot = tl.atomic_add(queue, 1)
+        tl.debug_barrier()  # every thread has written
+        tl.atomic_add(done + slot, 1, sem="release")
+        number = tl.atomic_add(queue, 1)

@@ -76,15 +76,16 @@ def side_by_side(
 
 def table(rows: list[Row]) -> str:
     """Text: median with its spread, steps a second of all models, percent of the bound."""
-    lines = [f"  {'':24}{'us/model-step':>14}{'min':>8}{'max':>8}{'of bound':>10}{'MB':>8}"]
+    wide = max(23, *(len(row.contender) for row in rows)) + 1
+    lines = [f"  {'':{wide}}{'us/model-step':>14}{'min':>8}{'max':>8}{'of bound':>10}{'MB':>8}"]
     for row in rows:
         if row.skipped:
-            lines.append(f"  {row.contender:24}not timed: {row.skipped}")
+            lines.append(f"  {row.contender:{wide}}not timed: {row.skipped}")
             continue
         memory = "" if row.memory_mb is None else f"{row.memory_mb:.0f}"
         share = "" if row.floor_us is None else f"{row.floor_us / row.median_us:.1%}"
         lines.append(
-            f"  {row.contender:24}{_us(row.median_us):>14}{_us(min(row.times_us)):>8}"
+            f"  {row.contender:{wide}}{_us(row.median_us):>14}{_us(min(row.times_us)):>8}"
             f"{_us(max(row.times_us)):>8}{share:>10}{memory:>8}"
         )
     return "\n".join(lines)

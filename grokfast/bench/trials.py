@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +54,15 @@ class EngineTrial:
         device: torch.device,
         cells: Sequence[int] | None = None,
         precision: str = "ieee",
-        programs: int | None = None,
+        launch: dict[str, Any] | None = None,
     ) -> None:
         try:
             self.engine = make_engine(name, str(device))
         except GrokfastError as error:
             raise Unavailable(str(error)) from error
-        if programs is not None:
+        if launch:
             assert isinstance(self.engine, TritonEngine)
-            self.engine.launch["programs"] = programs
+            self.engine.launch.update(launch)
         self.precision = precision
         program = replace(program, cell=program.cell.replace(precision=precision))
         reason = self.engine.unsupported(program)
@@ -174,16 +174,16 @@ class EagerLoop:
         pass
 
 
-def engine(name: str, precision: str = "ieee", programs: int | None = None) -> Contender:
+def engine(name: str, precision: str = "ieee", **launch: Any) -> Contender:
     """One of our engines; ``native`` on the machine's CPU whatever the device.
 
     Args:
-        programs: of the triton engine, instead of one a multiprocessor.
+        launch: of the triton engine, for its kernel: ``programs``, ``tiles``.
     """
 
     def contender(program: Program, device: torch.device) -> Trial:
         where = torch.device("cpu") if name == "native" else device
-        trial = EngineTrial(name, program, where, precision=precision, programs=programs)
+        trial = EngineTrial(name, program, where, precision=precision, launch=launch)
         trial.elsewhere = where.type != device.type
         return trial
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -137,6 +138,23 @@ def test_peers_and_engines_side_by_side(tmp_path):
     assert [r["skipped"] for r in kept[:2]] == [None, None]
     assert kept[0]["machine"]["torch"] == torch.__version__
     assert kept[0]["ceilings"]["gflops"] > 0
+
+
+def test_variants_of_the_triton_engine(tmp_path):
+    """They are found by name, and what is no contender is named in one line."""
+    run = [sys.executable, str(REPOSITORY / "bench" / "run.py"), "--models=1", "--repetitions=1"]
+    run += [f"--out={tmp_path / 'rows.jsonl'}", "--tasks=addition-regression"]
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    name = "triton tf32x3 x66 t64-64-64-4-1-2-0"
+    found = subprocess.run(
+        [*run, f"--only={name}"], capture_output=True, text=True, env=env, cwd=tmp_path
+    )
+    assert found.returncode == 0, found.stderr
+    (row,) = json.loads(found.stdout.splitlines()[-1])["rows"]
+    assert row["contender"] == name
+    assert torch.cuda.is_available() or "runs on CUDA" in row["skipped"]
+    wrong = subprocess.run([*run, "--only=tritn"], capture_output=True, text=True, cwd=tmp_path)
+    assert wrong.returncode and "no contender 'tritn'; there are" in wrong.stderr
 
 
 def test_a_failing_part_stops_no_other(tmp_path):

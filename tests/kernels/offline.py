@@ -4,7 +4,7 @@ A driver that only knows its target stands in for CUDA's, and warmup() for the l
 launch path is followed to the compiled kernel: arguments, specialization, ptxas. Run as a program
 (a process of its own: the driver is global) it prints one JSON line:
 
-    python offline.py WORKLOAD PRECISION ARCH [EDGE ROWS WARPS STAGES]
+    python offline.py WORKLOAD PRECISION ARCH [EDGE DEPTH ROWS WARPS STAGES [RESIDENT ANEW]]
 """
 
 import json

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-FILES = ("test_pieces.py", "test_train_steps.py", "test_invariance.py", "test_races.py")
+FILES = ("test_pieces.py", "test_train_steps.py", "test_invariance.py", "test_races.py",
+         "test_queue.py")  # fmt: skip
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="is the interpreter")

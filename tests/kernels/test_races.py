@@ -72,7 +72,8 @@ def line():
     frame = sys._getframe(1)
     while Path(frame.f_code.co_filename).parent != FOLDER:
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    code = frame.f_code
+    return f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}"
 
 
 @pytest.fixture
@@ -108,7 +109,10 @@ def test_every_barrier_is_needed(accesses):
     job = make_job(**CASES["evaluation on a schedule"], cells=1)
     kernels.train(**clone(job), tiles=SMALL)
     assert not accesses.races
-    for barrier in sorted(accesses.barriers):
+    # Those of the queue order what one program writes and another reads: test_queue.py.
+    within = sorted(b for b in accesses.barriers if not b.endswith(" in train_steps"))
+    assert len(within) == 7
+    for barrier in within:
         accesses.ignored = barrier
         kernels.train(**clone(job), tiles=SMALL)
         assert accesses.races, f"the barrier of {barrier} orders nothing"
