@@ -90,10 +90,13 @@ def parts(
     def agree(name: str) -> list[str]:
         return [python, "-m", "grokfast", "agree", str(out / f"{name}.h5")]
 
-    def bench(numbers_of_models: list[str], contenders: list[str]) -> list[str]:
+    def bench(
+        numbers_of_models: list[str], contenders: list[str], tasks: tuple[str, ...] = TASKS
+    ) -> list[str]:
         return [
             *(python, str(HERE / "run.py"), f"--device={device}"),
             *(f"--models={','.join(numbers_of_models)}", f"--only={','.join(contenders)}"),
+            f"--tasks={','.join(tasks)}",
             *("--repetitions=3", "--seconds=0.3", f"--out={out / f'{device}.jsonl'}"),
         ]
 
@@ -139,7 +142,8 @@ def parts(
             if engine == "triton"
         ],
         "tiles": [
-            bench(grid_size, [f"{engine} {p} t{tiles}" for tiles in choices])
+            # One task: every choice is compiled anew, at some 20 s.
+            bench(grid_size, [f"{engine} {p} t{tiles}" for tiles in choices], TASKS[:1])
             for p, choices in TILES.items()
             if engine == "triton"
         ],

@@ -9,11 +9,11 @@ The phases of a step pass activations and their gradients through a scratch in g
 belongs to the program (it stays in L1 and L2); debug_barrier() makes what one thread wrote
 visible to the others (a cell's first use of it lies behind the barrier of forward_pass).
 
-The queue holds the first stretch of every cell, then the second of every cell, and so on: with
-whole chunks the last of, say, 441 cells on 264 programs would leave most of these idle for a third
-of the time. Whoever takes a stretch waits until the one before it is done: it was taken earlier,
-by a program that is running and itself waits for none but still earlier ones, so all come to
-their turn, however many programs the GPU runs at once. Nothing else passes between programs.
+The queue holds the first stretch of every cell, then the second of every cell, and so on: in whole
+chunks 441 cells would take 132 programs four rounds for three and a third. Whoever takes a stretch
+waits until the one before it is done: it was taken earlier, by a program that is running and
+itself waits for none but still earlier ones, so all come to their turn, however many programs the
+GPU runs at once. Nothing else passes between programs.
 """
 
 from typing import NamedTuple
@@ -32,11 +32,12 @@ class condition(tl.condition):
     """A while condition that forbids hoisting: what is constant over the steps stays inside.
 
     Offsets and masks of all phases would otherwise be kept in registers through every step, and
-    spill (toy, 64 x 64, 8 warps, sm_90, bytes a thread: tf32x3 512 with this, 1,992 without;
-    tf32 128 and 616).
+    spill (the kernel of commit 25db9ed, toy, sm_90, bytes a thread: tf32x3 512 with this, 1,992
+    without; tf32 128 and 616).
 
-    Every value that such a loop carries must be read in its body. Triton 3.6 drops a carried value
-    that only the condition reads, and with the rebuilt loop goes this annotation: no error, only
+    Every value that such a loop carries must be read in its body before it is set there: a flag
+    that only the condition reads must not be, nor a name used before the loop for something else.
+    Triton 3.6 drops such a value, and with the rebuilt loop goes this annotation: no error, only
     spills. Hence `last` in train_cell instead of a flag.
     """
 
