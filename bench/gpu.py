@@ -28,15 +28,14 @@ SUBGRID = {
     "addition-classification": "linspace:0:20:5",
     "addition-regression": "linspace:0:10:5",
 }
-#: What to try for each precision beside what kernels/layout.py chooses (the first): the fields of
-#: kernels.Tiles. Their predicted cycles: bench/LOG.md.
+#: What to try beside what kernels/layout.py chooses, by precision: the fields of kernels.Tiles.
 TILES = {
     "tf32x3": (
-        *("64-64-64-4-1-2-0", "64-64-64-4-2-2-0", "64-64-64-4-1-2-1", "64-64-64-4-3-2-0"),
-        *("64-32-64-4-2-2-0", "32-64-64-4-2-2-1", "64-64-64-8-1-1-0"),
+        *("64-64-64-4-2-2-0", "64-64-64-4-1-2-1", "64-64-64-4-3-2-0", "64-32-64-4-2-2-0"),
+        *("32-64-64-4-2-2-1", "64-64-64-8-1-1-0"),
     ),
-    "ieee": ("32-16-64-4-1-3-1", "32-16-64-4-2-3-1", "64-16-64-4-1-2-1", "32-16-64-8-2-1-1"),
-    "tf32": ("32-64-64-4-2-2-1", "64-64-64-4-2-2-0", "64-64-64-4-1-2-0"),
+    "ieee": ("32-16-64-4-2-3-1", "64-16-64-4-1-2-1", "32-16-64-8-2-1-1"),
+    "tf32": ("64-64-64-4-2-2-0", "64-64-64-4-1-2-0"),
 }
 
 
@@ -143,7 +142,11 @@ def parts(
         ],
         "tiles": [
             # One task: every choice is compiled anew, at some 20 s.
-            bench(grid_size, [f"{engine} {p} t{tiles}" for tiles in choices], TASKS[:1])
+            bench(
+                grid_size,
+                [f"{engine} {p}", *(f"{engine} {p} t{tiles}" for tiles in choices)],
+                TASKS[:1],
+            )
             for p, choices in TILES.items()
             if engine == "triton"
         ],

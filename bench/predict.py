@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,18 +32,7 @@ NOT_COUNTED = (
     *("WARPSYNC", "WARPGROUP", "FENCE", "S2R", "CS2R", "MOV", "CCTL", "MEMBAR", "ERRBAR"),
 )
 MEMORY = (
-    "LDG",
-    "STG",
-    "LDGSTS",
-    "LDS",
-    "STS",
-    "LDSM",
-    "STSM",
-    "LDL",
-    "STL",
-    "LDC",
-    "SHFL",
-    "ATOMG",
+    *("LDG", "STG", "LDGSTS", "LDS", "STS", "LDSM", "STSM", "LDL", "STL", "LDC", "SHFL", "ATOMG"),
 )
 
 
@@ -76,34 +63,6 @@ def unit(operation: str) -> tuple[str, float]:
     return "int", HALF_RATE
 
 
-def disassemble(cubin: bytes) -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:
-    """(operation, "file:line") of every instruction; first and last instruction of every loop."""
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "train_steps.cubin"
-        path.write_bytes(cubin)
-        text = subprocess.run([tool, "-gi", "-c", path], capture_output=True, text=True).stdout
-    instructions: list[tuple[str, str]] = []
-    labels: dict[str, int] = {}
-    jumps, line = [], ""
-    for row in text.splitlines():
-        if found := re.search(r'//## File "([^"]+)", line (\d+)', row):
-            line = f"{Path(found[1]).name}:{found[2]}"
-        elif found := re.match(r"\s*(\.L_\S+):", row):
-            labels[found[1]] = len(instructions)
-        elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(\S+)(.*);", row):
-            if jump := re.search(r"`\((\.L_[^)]+)\)", found[2] if found[1] == "BRA" else ""):
-                jumps.append((jump[1], len(instructions)))
-            instructions.append((found[1], line))
-    loops: dict[int, int] = {}
-    for label, end in jumps:
-        if (begin := labels.get(label, end)) < end:
-            loops[begin] = max(end, loops.get(begin, end))
-    return instructions, sorted(loops.items())
-
-
 def functions() -> dict[str, str]:
     """ "file:line" -> the kernel's function there."""
     found = {}
@@ -124,7 +83,7 @@ def main(
     models: int = 441,
 ) -> None:
     """See the top of this file."""
-    from offline import compile_train, report
+    from offline import compile_train, disassemble, report
 
     from grokfast import kernels
 

@@ -5,13 +5,13 @@ from torch import Tensor
 
 from .adamw import bias_corrections
 from .check import MAX_STEPS, check, check_order
-from .layout import Tiles, choose_tiles, make_layout, pack, pack_rows, unpack
+from .layout import HOPPER, Tiles, choose_tiles, make_layout, pack, pack_rows, unpack
 from .spec import Spec, unsupported
 from .train_steps import Cells, Data, Numbers, Packed, Records, Schedule, train_steps
 
-# Steps a program trains a cell before it takes another. A toy cell takes some 5 ms for 100, its
-# state moves in and out of a multiprocessor in some 20 us; and 441 cells in ten rounds keep all
-# programs at work for 98% of the time, where one round would for 84% (132 programs).
+# Steps a program trains a cell before it takes another. A toy cell should take 5 ms for 100 and
+# its state 20 us to move in and out of a multiprocessor (not measured). 441 cells in ten rounds
+# keep all of 132 programs at work for 98% of the time, in one for 84%.
 STRETCH = 100
 
 
@@ -99,7 +99,7 @@ def train(
         raise ValueError(reason)
     device = params[0].device
     if tiles is None:
-        tiles = choose_tiles(spec, *capability(device))
+        tiles = choose_tiles(spec, capability(device))
     layout = make_layout(spec, tiles)
     check(spec, locals())
 
@@ -187,9 +187,9 @@ def evaluation_marks(
     return mark.int()
 
 
-def capability(device: torch.device) -> tuple[int, ...]:
-    """Compute capability, major first; nothing without a GPU."""
-    return torch.cuda.get_device_capability(device)[:1] if device.type == "cuda" else ()
+def capability(device: torch.device) -> int:
+    """Compute capability, major; without a GPU that of the table of tiles."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else HOPPER
 
 
 def multiprocessors(device: torch.device) -> int:

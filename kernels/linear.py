@@ -11,7 +11,7 @@ import triton.language as tl
 
 from .activation import activate, activation_gradient
 from .adamw import adamw
-from .tile import load_masked, load_tile, outer_and, phase_origin, store_tile, within
+from .tile import live_rows, load_masked, load_tile, outer_and, phase_origin, store_tile, within
 
 # At most so many features per row are multiplied without tensor cores, which want 16.
 NARROW = tl.constexpr(3)
@@ -70,7 +70,7 @@ def linear_forward(
     EDGE: tl.constexpr = LAYOUT.edge[LAYER + 1]
     for r0 in range(0, NUM, ROWS):
         r = origin + r0 + tl.arange(0, ROWS)
-        live = within(r, (NUM + ROWS - 1) // ROWS * ROWS, NUM)
+        live = live_rows(r, NUM, ROWS)
         rows = source_rows(index, r, live, GATHER)
         for o0 in range(0, EDGE.main, EDGE.tile):
             forward_tile(x, p, y, r, rows, live, origin, o0, EDGE.tile, EDGE.main, LAYER, LAYOUT)
@@ -138,7 +138,7 @@ def linear_input_gradient(
     EDGE: tl.constexpr = LAYOUT.edge[LAYER]
     for r0 in range(0, NUM, ROWS):
         r = origin + r0 + tl.arange(0, ROWS)
-        live = within(r, (NUM + ROWS - 1) // ROWS * ROWS, NUM)
+        live = live_rows(r, NUM, ROWS)
         if INPUTS <= NARROW:
             for i in tl.static_range(INPUTS):
                 narrow_input_gradient(dy, p, x, dx, r, live, origin, i, LAYER, LAYOUT)
@@ -272,7 +272,7 @@ def update_rows(
     db = tl.zeros((TILE,), dtype=dtype)
     for r0 in range(0, NUM, ROWS):
         r = origin + r0 + tl.arange(0, ROWS)
-        live = within(r, (NUM + ROWS - 1) // ROWS * ROWS, NUM)
+        live = live_rows(r, NUM, ROWS)
         db += tl.sum(load_tile(dy, r, live, o, within(o, END, PITCH), PITCH), axis=0)
     adamw(state, LAYOUT.bias[LAYER] + o, o_mask, db, bias_step, SPEC)
 
@@ -281,7 +281,7 @@ def update_rows(
             dw = tl.zeros((TILE,), dtype=dtype)
             for r0 in range(0, NUM, ROWS):
                 r = origin + r0 + tl.arange(0, ROWS)
-                live = within(r, (NUM + ROWS - 1) // ROWS * ROWS, NUM)
+                live = live_rows(r, NUM, ROWS)
                 x_column = load_masked(x + source_rows(index, r, live, GATHER) * INPUTS + i, live)
                 dy_tile = load_tile(dy, r, live, o, within(o, END, PITCH), PITCH)
                 dw += tl.sum(dy_tile * x_column[:, None], axis=0)

@@ -29,6 +29,12 @@ def within(index, END: tl.constexpr, LIMIT: tl.constexpr):
 
 
 @triton.jit
+def live_rows(r, NUM: tl.constexpr, ROWS: tl.constexpr):
+    """Mask of a block of ROWS rows of which NUM exist in all, or None if they fill their blocks."""
+    return within(r, (NUM + ROWS - 1) // ROWS * ROWS, NUM)
+
+
+@triton.jit
 def outer_and(row_mask, column_mask):
     """Mask of a tile from those of its rows and columns, each of which may be None."""
     if row_mask is None:

@@ -151,16 +151,9 @@ def forward_pass(
 
 @triton.jit
 def backward_layer(
-    state,
-    x,
-    index,
-    scratch,
-    weight_step,
-    bias_step,
-    turn,
-    LAYER: tl.constexpr,
-    LAYOUT: tl.constexpr,
-):
+    state, x, index, scratch, weight_step, bias_step, turn,
+    LAYER: tl.constexpr, LAYOUT: tl.constexpr,
+):  # fmt: skip
     SPEC: tl.constexpr = LAYOUT.spec
     B: tl.constexpr = SPEC.batch_size
     DENSE: tl.constexpr = LAYER == 0 and SPEC.embedding is None
@@ -199,18 +192,9 @@ def backward_pass(
 
 @triton.jit
 def train_cell(
-    slot,
-    cell,
-    until,
-    packed,
-    data,
-    schedule,
-    cells,
-    records,
-    numbers,
-    scratch,
+    slot, cell, until, packed, data, schedule, cells, records, numbers, scratch,
     LAYOUT: tl.constexpr,
-):
+):  # fmt: skip
     """Trains one cell from where it is to step `until`, its stop or its end."""
     SPEC: tl.constexpr = LAYOUT.spec
     N: tl.constexpr = SPEC.num_train

@@ -79,53 +79,69 @@ def compile_train(workload, precision, arch, tiles=None):
     return kernel.compiled
 
 
-def report(compiled):
-    """What ptxas made of it. Local loads and stores are spills, counted per thread."""
+def tool(name, flags, cubin):
+    """What a program of CUDA's, in Triton's wheel, prints of machine code."""
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-
-    def dump(flag, path):
-        run = subprocess.run(
-            [tools / "cuobjdump", flag, path], capture_output=True, text=True, check=True
-        )
-        return run.stdout
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train_steps.cubin"
-        path.write_bytes(compiled.asm["cubin"])
-        usage, sass = dump("-res-usage", path), dump("-sass", path)
-    inner = innermost_loops(sass)
-    return {
-        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
-        "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
-        "shared": compiled.metadata.shared,
-        "spills": len(re.findall(r"\b(?:LDL|STL)\b", sass)),
-        "inner_instructions": inner.count("\n"),
-        "inner_spills": len(re.findall(r"\b(?:LDL|STL)\b", inner)),
-        "HGMMA": len(re.findall(r"\bHGMMA", sass)),
-        "HMMA": len(re.findall(r"\b[HD]MMA", sass)),
-        "FFMA": len(re.findall(r"\b[FD]FMA", sass)),
-        "LDG.128": len(re.findall(r"\bLDG[A-Z]*\S*\.128", sass)),
-        "LDG": len(re.findall(r"\bLDG", sass)),
-        "inner_LDG": len(re.findall(r"\bLDG", inner)),
-    }
+        path.write_bytes(cubin)
+        command = [tools / name, *flags, path]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def innermost_loops(sass):
-    """The instructions of all loops that contain no other: where a tile's work is done."""
-    lines = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", sass)
-    loops = []
-    for address, text in lines:
-        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
-        if jump and int(jump[1], 16) < int(address, 16):
-            loops.append((int(jump[1], 16), int(address, 16)))
-    inner = [
+def disassemble(cubin):
+    """(operation, "file:line") of every instruction; first and last instruction of every loop."""
+    instructions, labels, jumps, line = [], {}, [], ""
+    for row in tool("nvdisasm", ["-gi", "-c"], cubin).splitlines():
+        if found := re.search(r'//## File "([^"]+)", line (\d+)', row):
+            line = f"{Path(found[1]).name}:{found[2]}"
+        elif found := re.match(r"\s*(\.L_\S+):", row):
+            labels[found[1]] = len(instructions)
+        elif found := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(\S+)(.*);", row):
+            if jump := re.search(r"`\((\.L_[^)]+)\)", found[2] if found[1] == "BRA" else ""):
+                jumps.append((jump[1], len(instructions)))
+            instructions.append((found[1], line))
+    loops = {}
+    for label, end in jumps:
+        if (begin := labels.get(label, end)) < end:
+            loops[begin] = max(end, loops.get(begin, end))
+    return instructions, sorted(loops.items())
+
+
+def innermost(loops):
+    """The loops that contain no other: where a tile's work is done."""
+    return [
         (a, b)
         for a, b in loops
         if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)
     ]
-    return "\n".join(
-        text for address, text in lines if any(a <= int(address, 16) <= b for a, b in inner)
-    )
+
+
+def report(compiled):
+    """What ptxas made of it. Local loads and stores are spills, counted per thread."""
+    cubin = compiled.asm["cubin"]
+    usage = tool("cuobjdump", ["-res-usage"], cubin)
+    instructions, loops = disassemble(cubin)
+    operations = [operation for operation, _ in instructions]
+    inner = [operation for a, b in innermost(loops) for operation in operations[a : b + 1]]
+
+    def count(pattern, among=operations):
+        return sum(bool(re.match(pattern, operation)) for operation in among)
+
+    return {
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+        "shared": compiled.metadata.shared,
+        "spills": count(r"(LDL|STL)\b"),
+        "inner_instructions": len(inner),
+        "inner_spills": count(r"(LDL|STL)\b", inner),
+        "HGMMA": count("HGMMA"),
+        "HMMA": count("[HD]MMA"),
+        "FFMA": count("[FD]FMA"),
+        "LDG.128": count(r"LDG[A-Z]*\S*\.128"),
+        "LDG": count("LDG"),
+        "inner_LDG": count("LDG", inner),
+    }
 
 
 def main(workload, precision, arch, *tiles):
