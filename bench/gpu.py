@@ -2,23 +2,30 @@
 
     python bench/gpu.py [--only=tests,cells,bench] [--device=cuda] [--engine=triton] ...
 
-Checks first, measures then. Each part runs in processes of its own with a time limit, and what
-fails stops nothing else; what a part prints is kept in FOLDER/PART.txt as it comes, rows of the
-benchmark in FOLDER/cuda.jsonl, results files beside them. The last line is JSON: part, seconds,
-what failed. With ``--device=cpu --engine=native --steps=200 --models=2`` it is a rehearsal.
+Compiles first, checks then, measures last: a kernel takes one processor 15 to 40 s, and all parts
+together have some 30, so `compile` fills the caches with all processors at once. Each part runs in
+processes of its own with a time limit, and what fails stops nothing else; what a part prints is
+kept in FOLDER/PART.txt as it comes, rows of the benchmark in FOLDER/cuda.jsonl, results files
+beside them. The last line is JSON: part, seconds, what failed. A rehearsal: ``--device=cpu
+--engine=native --steps=200 --models=2``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import fire
 from run import names
+
+from grokfast import hardware
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -55,7 +62,7 @@ def main(
         engine: triton, or another for a rehearsal.
         only: parts; all where not given.
         folder: where everything goes; bench/results/gpu where not given.
-        steps: of the whole cells and diagrams.
+        steps: of the whole cells and diagrams (these also without early stopping).
         models: numbers of models of the benchmark.
         limit: seconds a part may take.
     """
@@ -69,7 +76,8 @@ def main(
     for name in wanted:
         begun, log = time.monotonic(), out / f"{name}.txt"
         log.unlink(missing_ok=True)
-        status = run_part(plan[name], log, limit)
+        at_once = hardware.cores() if name == "compile" else 1
+        status = run_part(plan[name], log, limit, at_once)
         print("\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "", flush=True)
         found.append({"part": name, "s": round(time.monotonic() - begun, 1), "status": status})
         print(json.dumps(found[-1]), flush=True)
@@ -89,30 +97,49 @@ def parts(
     def agree(name: str) -> list[str]:
         return [python, "-m", "grokfast", "agree", str(out / f"{name}.h5")]
 
+    rows = out / f"{device}.jsonl"
+
     def bench(
-        numbers_of_models: list[str], contenders: list[str], tasks: tuple[str, ...] = TASKS
+        numbers_of_models: list[str],
+        contenders: list[str],
+        tasks: tuple[str, ...] = TASKS,
+        repetitions: int = 3,
+        rows: Path = rows,
     ) -> list[str]:
         return [
             *(python, str(HERE / "run.py"), f"--device={device}"),
             *(f"--models={','.join(numbers_of_models)}", f"--only={','.join(contenders)}"),
-            f"--tasks={','.join(tasks)}",
-            *("--repetitions=3", "--seconds=0.3", f"--out={out / f'{device}.jsonl'}"),
+            *(f"--tasks={','.join(tasks)}", f"--repetitions={repetitions}"),
+            *("--seconds=0.3", f"--out={rows}"),
         ]
 
+    def compile(models: str, contender: str, task: str) -> list[str]:
+        one = ["env", "OMP_NUM_THREADS=1", "TORCHINDUCTOR_COMPILE_THREADS=1"]
+        return [*one, *bench([models], [contender], (task,), 1, Path(os.devnull))]
+
     cuda = device == "cuda"
+    precisions = ("ieee", "tf32x3") if cuda else ("ieee",)
     own = [engine, *(f"{engine} {p}" for p in ("tf32x3", "tf32") if cuda)]
-    peers = ["compiled", "jax vmap + scan", "stacked torch.compile", "stacked eager", "eager loop"]
+    tiles = {p: [f"{engine} {p} t{t}" for t in choices] for p, choices in TILES.items()}
+    if engine != "triton":
+        tiles = {}
+    stacked = ["compiled", "stacked torch.compile"]
+    peers = [*stacked, "jax vmap + scan", "stacked eager", "eager loop"]
     grid_size = [models[-2] if len(models) > 1 else models[-1]]
     cells, diagrams = [], []
     for task in TASKS:
         grid = ["--lr=logspace:-5:-2:5", f"--weight-decay={SUBGRID[task]}", f"--steps={steps}"]
-        for precision in ("ieee", "tf32x3") if cuda else ("ieee",):
-            name = f"{task}.5x5.{precision}"
-            cells.append(run(task, name, *grid, f"--precision={precision}"))
-            cells.append(agree(name))
-        diagrams.append(run(task, task, f"--steps={steps}"))
-        diagrams.append([python, "-m", "grokfast", "plot", str(out / f"{task}.h5")])
-        diagrams.append(agree(task))
+        for precision in precisions:
+            name, products = f"{task}.{precision}", f"--precision={precision}"
+            cells.append(run(task, f"{name}.5x5", *grid, products))
+            cells.append(agree(f"{name}.5x5"))
+            diagrams.append(run(task, name, f"--steps={steps}", products))
+            diagrams.append([python, "-m", "grokfast", "plot", str(out / f"{name}.h5")])
+            diagrams.append(agree(name))
+            diagrams.append(
+                run(task, f"{name}.whole", f"--steps={steps}", products, "--stop=never")
+            )
+    pytest = [python, "-m", "pytest", "-q", *(["-n", "auto"] if find_spec("xdist") else [])]
     sanitizer = shutil.which("compute-sanitizer")
     short = ["--lr=1e-3", "--weight-decay=5", "--steps=3"]
     # Tensors that lie side by side in one cached block would hide what runs over their ends.
@@ -124,8 +151,14 @@ def parts(
     ]
     return {
         "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + cuda],
+        "compile": [
+            *(compile("1", c, TASKS[0]) for choices in tiles.values() for c in choices),
+            *(compile("1", c, task) for c in own for task in TASKS),
+            # torch.compile does it anew for every number of models.
+            *(compile(n, c, task) for c in stacked for task in TASKS for n in models),
+        ],
         "tests": [
-            [python, "-m", "pytest", "-q", str(REPOSITORY / "tests" / folder / "test_gpu.py")]
+            [*pytest, str(REPOSITORY / "tests" / folder / "test_gpu.py")]
             for folder in ("kernels", "engines")
         ],
         "cells": cells,
@@ -141,28 +174,24 @@ def parts(
             if engine == "triton"
         ],
         "tiles": [
-            # One task: every choice is compiled anew, at some 20 s.
-            bench(
-                grid_size,
-                [f"{engine} {p}", *(f"{engine} {p} t{tiles}" for tiles in choices)],
-                TASKS[:1],
-            )
-            for p, choices in TILES.items()
-            if engine == "triton"
+            bench(grid_size, [f"{engine} {p}", *choices], TASKS[:1]) for p, choices in tiles.items()
         ],
         "diagrams": diagrams,
         "sanitizer": sanitized if sanitizer else [],
     }
 
 
-def run_part(commands: list[list[str]], log: Path, limit: int) -> str:
+def run_part(commands: list[list[str]], log: Path, limit: int, at_once: int = 1) -> str:
     """Runs the commands, the next one also where one fails; what they print goes to the log."""
     deadline = time.monotonic() + limit
     if not commands:
         return "nothing to run here"
-    failed = []
-    for command in commands:
-        with log.open("a") as kept:
+    logs = [log] * len(commands)
+    if at_once > 1:  # a log each, joined when all have ended
+        logs = [log.with_suffix(f".{k}.txt") for k in range(len(commands))]
+
+    def run(command: list[str], path: Path) -> int:
+        with path.open("a") as kept:
             kept.write(f"$ {' '.join(command)}\n")
             kept.flush()
             begun = time.monotonic()
@@ -178,8 +207,19 @@ def run_part(commands: list[list[str]], log: Path, limit: int) -> str:
             except subprocess.TimeoutExpired:
                 status = 124
             kept.write(f"# {time.monotonic() - begun:.1f} s, exit status {status}\n")
-        if status:
-            failed.append(f"{status} from {' '.join(command)}")
+        return status
+
+    with ThreadPoolExecutor(at_once) as pool:
+        statuses = list(pool.map(run, commands, logs))
+    if at_once > 1:
+        log.write_text("".join(path.read_text() for path in logs))
+        for path in logs:
+            path.unlink()
+    failed = [
+        f"{status} from {' '.join(command)}"
+        for command, status in zip(commands, statuses, strict=True)
+        if status
+    ]
     return "; ".join(failed) or "ok"
 
 

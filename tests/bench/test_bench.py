@@ -162,7 +162,7 @@ def test_a_failing_part_stops_no_other(tmp_path):
     command = [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "--device=cpu"]
     options = ["--engine=native", "--steps=3", "--models=1", f"--folder={tmp_path}"]
     done = subprocess.run(
-        [*command, *options, "--only=cells,machine,sanitizer", "--limit=0"],
+        [*command, *options, "--only=cells,machine,compile,sanitizer", "--limit=0"],
         capture_output=True,
         text=True,
         check=True,
@@ -172,5 +172,9 @@ def test_a_failing_part_stops_no_other(tmp_path):
     assert status["machine"].startswith("124 from ")
     assert status["sanitizer"] == "nothing to run here" or status["sanitizer"].startswith("124")
     assert "exit status 124" in (tmp_path / "machine.txt").read_text()
+    # Side by side: what each printed is joined.
+    commands = status["compile"].count("124 from ")
+    assert commands == (tmp_path / "compile.txt").read_text().count("exit status 124") > 1
+    assert not list(tmp_path.glob("compile.*.txt"))
     bad = subprocess.run([*command, "--only=cell"], capture_output=True, text=True)
-    assert "no part cell; there are machine, tests, cells" in bad.stderr
+    assert "no part cell; there are machine, compile, tests, cells" in bad.stderr
