@@ -4,17 +4,19 @@
 
 Compiles first, checks then, measures last: a kernel takes one processor 15 to 40 s, and all parts
 together have some 30, so `compile` fills the caches with all processors at once. Each part runs in
-processes of its own with a time limit, and what fails stops nothing else; what a part prints is
-kept in FOLDER/PART.txt as it comes, rows of the benchmark in FOLDER/cuda.jsonl, results files
-beside them. The last line is JSON: part, seconds, what failed. A rehearsal: ``--device=cpu
---engine=native --steps=200 --models=2``.
+processes of its own with a time limit, and what fails or hangs stops nothing else; what a part
+prints is kept in FOLDER/PART.txt as it comes, rows of the benchmark in FOLDER/cuda.jsonl, results
+files beside them. The last line is JSON: part, seconds, what failed. A rehearsal:
+``--device=cpu --engine=native --steps=200 --models=2``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +56,7 @@ def main(
     steps: int = 100_000,
     models: str = "1,66,132,441,2000",
     limit: int = 540,
+    total: int = 5400,
 ) -> None:
     """Runs the parts one after the other.
 
@@ -65,8 +68,10 @@ def main(
         steps: of the whole cells and diagrams (these also without early stopping).
         models: numbers of models of the benchmark.
         limit: seconds a part may take.
+        total: seconds all of them may take; parts that would come later are not begun.
     """
-    out = Path(folder) if folder else HERE / "results" / "gpu"
+    end = time.monotonic() + total
+    out = Path(folder).resolve() if folder else HERE / "results" / "gpu"
     plan = parts(device, engine, out, steps, names(models))
     wanted = names(only) if only else list(plan)
     if unknown := set(wanted) - set(plan):
@@ -75,9 +80,12 @@ def main(
     found = []
     for name in wanted:
         begun, log = time.monotonic(), out / f"{name}.txt"
+        if begun > end:
+            found.append({"part": name, "s": 0.0, "status": "not begun"})
+            continue
         log.unlink(missing_ok=True)
         at_once = hardware.cores() if name == "compile" else 1
-        status = run_part(plan[name], log, limit, at_once)
+        status = run_part(plan[name], log, min(begun + limit, end), at_once)
         print("\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "", flush=True)
         found.append({"part": name, "s": round(time.monotonic() - begun, 1), "status": status})
         print(json.dumps(found[-1]), flush=True)
@@ -98,6 +106,7 @@ def parts(
         return [python, "-m", "grokfast", "agree", str(out / f"{name}.h5")]
 
     rows = out / f"{device}.jsonl"
+    one_thread = ["env", "OMP_NUM_THREADS=1", "TORCHINDUCTOR_COMPILE_THREADS=1"]
 
     def bench(
         numbers_of_models: list[str],
@@ -114,8 +123,7 @@ def parts(
         ]
 
     def compile(models: str, contender: str, task: str) -> list[str]:
-        one = ["env", "OMP_NUM_THREADS=1", "TORCHINDUCTOR_COMPILE_THREADS=1"]
-        return [*one, *bench([models], [contender], (task,), 1, Path(os.devnull))]
+        return [*one_thread, *bench([models], [contender], (task,), 1, Path(os.devnull))]
 
     cuda = device == "cuda"
     precisions = ("ieee", "tf32x3") if cuda else ("ieee",)
@@ -139,13 +147,18 @@ def parts(
             diagrams.append(
                 run(task, f"{name}.whole", f"--steps={steps}", products, "--stop=never")
             )
-    pytest = [python, "-m", "pytest", "-q", *(["-n", "auto"] if find_spec("xdist") else [])]
+    pytest = [*one_thread, python, "-m", "pytest", "-q"]
+    if find_spec("xdist"):  # the tests' kernels are compiled side by side, too
+        pytest += ["-n", "auto"]
+    if find_spec("pytest_timeout"):
+        pytest += ["--timeout=150", "--timeout-method=thread"]
     sanitizer = shutil.which("compute-sanitizer")
     short = ["--lr=1e-3", "--weight-decay=5", "--steps=3"]
     # Tensors that lie side by side in one cached block would hide what runs over their ends.
     checked = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", str(sanitizer), "--error-exitcode=1"]
+    api = ["--report-api-errors=no"]  # torch asks the driver for what it may not have
     sanitized = [
-        [*checked, f"--tool={tool}", *run(TASKS[0], "sanitized", *short, f"--precision={p}")]
+        [*checked, f"--tool={tool}", *api, *run(TASKS[0], "sanitized", *short, f"--precision={p}")]
         for p in ("ieee", "tf32x3")
         for tool in ("memcheck", "racecheck")
     ]
@@ -181,9 +194,8 @@ def parts(
     }
 
 
-def run_part(commands: list[list[str]], log: Path, limit: int, at_once: int = 1) -> str:
+def run_part(commands: list[list[str]], log: Path, deadline: float, at_once: int = 1) -> str:
     """Runs the commands, the next one also where one fails; what they print goes to the log."""
-    deadline = time.monotonic() + limit
     if not commands:
         return "nothing to run here"
     logs = [log] * len(commands)
@@ -195,17 +207,15 @@ def run_part(commands: list[list[str]], log: Path, limit: int, at_once: int = 1)
             kept.write(f"$ {' '.join(command)}\n")
             kept.flush()
             begun = time.monotonic()
-            try:
-                # From outside the tree: kernels/ is grokfast.kernels, and nothing else.
-                status = subprocess.run(
-                    command,
-                    stdout=kept,
-                    stderr=subprocess.STDOUT,
-                    cwd=log.parent,
-                    timeout=max(1.0, deadline - begun),
-                ).returncode
-            except subprocess.TimeoutExpired:
-                status = 124
+            # From outside the tree: kernels/ is grokfast.kernels, and nothing else.
+            process = subprocess.Popen(
+                command,
+                stdout=kept,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                start_new_session=True,
+            )
+            status = ended(process, deadline)
             kept.write(f"# {time.monotonic() - begun:.1f} s, exit status {status}\n")
         return status
 
@@ -220,7 +230,22 @@ def run_part(commands: list[list[str]], log: Path, limit: int, at_once: int = 1)
         for command, status in zip(commands, statuses, strict=True)
         if status
     ]
+    if missing := log.read_text().count(": not timed: "):
+        failed.append(f"{missing} not timed")
     return "; ".join(failed) or "ok"
+
+
+def ended(process: subprocess.Popen[bytes], deadline: float) -> int:
+    """The exit status; 124 past the deadline, when the process and all it began are ended: asked
+    first, so that results are saved and tests summed up, then made to."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(max(1.0, deadline - time.monotonic()))
+    for sent, seconds in ((signal.SIGINT, 15), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    return 124
 
 
 if __name__ == "__main__":

@@ -76,11 +76,12 @@ def _machine() -> dict[str, Any]:
         found["memory"] = f"{memory / 2**30:.1f} GiB"
     try:
         # The module is compiled: it is not there where no compiler was.
-        native = importlib.import_module("grokfast._native")
+        levels = importlib.import_module("grokfast._native").levels()
     except ImportError as error:
         found["instruction set"] = f"unknown: the native engine was not built ({error})"
+    except ValueError as error:  # of GROKFAST_NATIVE_LEVEL
+        found["instruction set"] = f"unknown: {error}"
     else:
-        levels = native.levels()
         found["instruction set"] = ", ".join(f"{k} {_plain(v)}" for k, v in levels.items())
     return found
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from grokfast.errors import UsageError
+from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.program import Program
 from grokfast.state import State
 
@@ -64,17 +64,21 @@ _ENGINES = {
 #: Fastest first, by device type: what ``auto`` tries.
 _PREFERENCE = {"cuda": ("triton", "compiled"), "cpu": ("native", "compiled")}
 
+#: The one device type of an engine that has no choice.
+_ONLY_ON = {"native": "cpu"}
+
 ENGINE_NAMES = ("auto", *_ENGINES)
 
 
 def make_engine(name: str, device: str = "auto", threads: int | None = None) -> Engine:
-    """The engine of this name on this device (``auto``: CUDA where there is one, else the CPU).
+    """The engine of this name on this device (``auto``: CUDA where there is one and the engine
+    runs on it, else the CPU).
 
     Raises:
         UsageError: unknown engine or device, or an engine that cannot run on it.
         EnvironmentProblem: the engine's compiled part is missing here.
     """
-    where = resolve_device(device)
+    where = resolve_device(_ONLY_ON.get(name, device) if device == "auto" else device)
     if name not in _ENGINES:
         raise UsageError(f"unknown engine {name!r}; known are {', '.join(ENGINE_NAMES)}")
     module, cls = _ENGINES[name]
@@ -92,8 +96,6 @@ def choose_engine(
     Raises:
         UsageError, EnvironmentProblem: as :func:`make_engine`; or unsupported, with the reason.
     """
-    from grokfast.errors import GrokfastError
-
     if name != "auto":
         engine = make_engine(name, device, threads)
         for program in programs:
@@ -106,7 +108,7 @@ def choose_engine(
     for candidate in _PREFERENCE[resolve_device(device).type]:
         try:
             engine = make_engine(candidate, device, threads)
-        except GrokfastError as error:
+        except EnvironmentProblem as error:
             passed_over.append(f"{candidate}: {error}")
             continue
         reason = next(filter(None, map(engine.unsupported, programs)), None)

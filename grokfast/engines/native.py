@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from grokfast.engines.base import Tick
-from grokfast.errors import EnvironmentProblem
+from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.hardware import cores
 from grokfast.program import Program
 from grokfast.state import CURVES, State
@@ -39,10 +39,13 @@ class NativeEngine:
                 f"the native engine was not built ({error})",
                 hint="install a C++17 compiler and reinstall grokfast",
             ) from error
+        try:
+            self.detail = f"level {_native.levels()['active']}"
+        except ValueError as error:  # of GROKFAST_NATIVE_LEVEL
+            raise UsageError(str(error)) from None
         self._native = _native
         self.device = device
         self.threads = threads or cores()
-        self.detail = f"level {_native.levels()['active']}"
 
     def unsupported(self, program: Program) -> str | None:
         cell = program.cell

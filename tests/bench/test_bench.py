@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,3 +179,27 @@ def test_a_failing_part_stops_no_other(tmp_path):
     assert not list(tmp_path.glob("compile.*.txt"))
     bad = subprocess.run([*command, "--only=cell"], capture_output=True, text=True)
     assert "no part cell; there are machine, compile, tests, cells" in bad.stderr
+
+
+def test_no_part_begins_after_the_end(tmp_path):
+    command = [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "--device=cpu", "--total=-1"]
+    done = subprocess.run(
+        [*command, "--only=machine", f"--folder={tmp_path}"], capture_output=True, text=True
+    )
+    assert json.loads(done.stdout) == [{"part": "machine", "s": 0.0, "status": "not begun"}]
+
+
+def test_what_hangs_ends_with_all_that_it_began(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "bench")
+    import gpu
+
+    # A shell's background job ignores SIGINT.
+    command = ["sh", "-c", "sleep 300 & echo $! >child; wait"]
+    status = gpu.run_part([command], tmp_path / "part.txt", time.monotonic())
+    assert status.startswith("124 from sh")
+    stat = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    for _ in range(100):
+        if not stat.exists() or stat.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child lives on")

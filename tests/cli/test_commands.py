@@ -162,6 +162,17 @@ def test_doctor(grokfast):
     assert {"machine", "compilers", "gpu", "data"} <= set(data)
 
 
+def test_an_unknown_instruction_set(grokfast):
+    """A run never falls back to a slower engine for it."""
+    level = {"GROKFAST_NATIVE_LEVEL": "mmx"}
+    done = grokfast("run", "addition-classification", "--steps=1", **level)
+    assert (done.code, done.written) == (2, [])
+    assert done.error.startswith("GROKFAST_NATIVE_LEVEL: got 'mmx', expected one of")
+    data = json.loads(grokfast("doctor", "--json", **level).out)
+    assert data["engines"]["native"].startswith("no: GROKFAST_NATIVE_LEVEL: got 'mmx'")
+    assert data["engines"]["compiled"].startswith("yes")
+
+
 def test_data(grokfast, tmp_path):
     nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "GROKFAST_DATA": ""}
     done = grokfast("data", "path", **nowhere)
