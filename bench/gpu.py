@@ -24,10 +24,11 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-import fire
 from run import names
 
 from grokfast import hardware
+from grokfast.cli import script
+from grokfast.errors import UsageError
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -75,7 +76,7 @@ def main(
     plan = parts(device, engine, out, steps, names(models))
     wanted = names(only) if only else list(plan)
     if unknown := set(wanted) - set(plan):
-        raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
+        raise UsageError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for name in wanted:
@@ -249,4 +250,4 @@ def ended(process: subprocess.Popen[bytes], deadline: float) -> int:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    sys.exit(script(main))

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
-import fire
-import torch
 from peers import PEERS
 
 from grokfast.bench import BASIC, FEWER_BITS, Contender, Work, engine, side_by_side
+from grokfast.cli import script
+from grokfast.engines import resolve_device
+from grokfast.errors import UsageError
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = "addition-classification,addition-regression"
@@ -32,11 +34,11 @@ def variant(name: str) -> Contender:
     """The triton engine, launched in another way than it would choose.
 
     Raises:
-        SystemExit: no contender has that name.
+        UsageError: no contender has that name.
     """
     found = re.fullmatch(r"triton (ieee|tf32x3|tf32)(?: x(\d+))?(?: t([\d-]+))?", name)
     if not found:
-        raise SystemExit(
+        raise UsageError(
             f"no contender {name!r}; there are {', '.join(PEERS | BASIC | FEWER_BITS)}"
         )
     launch: dict[str, object] = {}
@@ -72,32 +74,36 @@ def main(
         evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
         out: where rows go; bench/results/DEVICE.jsonl where not given.
     """
-    where = torch.device(device)
+    where = resolve_device(device)
     contenders = PEERS | BASIC | (FEWER_BITS if where.type == "cuda" else {})
     if only is not None:
         contenders |= FEWER_BITS
         contenders = {n: contenders.get(n) or variant(n) for n in names(only)}
-    numbers = [int(n) for n in names(models or MODELS[where.type])]
+    numbers = [int(n) if n.isdecimal() else 0 for n in names(models or MODELS[where.type])]
+    if min(numbers) < 1 or repetitions < 1:
+        raise UsageError(f"--models={models} --repetitions={repetitions}: give numbers from 1 on")
+    works = [Work(task, evaluation_points) for task in names(tasks)]
+    for work in works:
+        work.program(1)  # says what is wrong with it
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
     path.parent.mkdir(exist_ok=True)
     rows = []
     measured = side_by_side(
         contenders,
-        [Work(task, evaluation_points) for task in names(tasks)],
+        works,
         numbers,
         where,
         repetitions=repetitions,
         seconds=seconds,
         say=lambda line: print(line, flush=True),
     )
-    with path.open("a") as file:
-        for row in measured:
-            rows.append(row)
+    for row in measured:
+        rows.append(row)
+        with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-            file.flush()
     keys = ("task", "contender", "models", "median_us", "skipped")
     print(json.dumps({"rows": [{k: row[k] for k in keys} for row in rows]}))
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    sys.exit(script(main))

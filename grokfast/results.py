@@ -268,7 +268,7 @@ class Results:
                 )
             try:
                 return _read(file)
-            except (KeyError, ValueError, OSError) as error:
+            except (KeyError, ValueError, OSError, RuntimeError) as error:  # RuntimeError: h5py
                 raise UsageError(f"{path} is damaged: {error}") from error
 
 
@@ -385,6 +385,10 @@ def _flag(dataset: h5py.Dataset, names: tuple[str, ...], first: int) -> None:
     dataset.attrs.update(flag_values=codes, flag_meanings=" ".join(names))
 
 
+#: What every file holds of each cell.
+_OUTCOME = ("run", "t_train", "t_val", "steps_done", "status", "phase")
+
+
 def _read(file: h5py.File) -> Results:
     variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
     for name, item in file.items():
@@ -393,6 +397,11 @@ def _read(file: h5py.File) -> Results:
         dims = (name,) if item.is_scale else tuple(d[0].name.strip("/") for d in item.dims)
         values = item.asstr()[...].astype(object) if item.dtype.kind == "O" else item[...]
         variables[name] = (dims, values)
+    for name in _OUTCOME:
+        if name not in variables:
+            raise ValueError(f"it holds no variable {name!r}")
+        if variables[name][1].shape != variables["run"][1].shape:
+            raise ValueError(f"variable {name!r} does not hold one value a cell")
     weights = [
         {name: dataset[...] for name, dataset in group.items()}
         for _, group in sorted(file.get("weights", {}).items(), key=lambda kv: int(kv[0]))

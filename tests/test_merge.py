@@ -1,5 +1,6 @@
 """Joining shards, on synthetic results of several buckets."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -55,6 +56,22 @@ def shards(tmp_path):
         return paths
 
     return save
+
+
+def test_a_damaged_shard_leaves_what_was_there(shards, tmp_path):
+    paths, out = shards(make_grid(), [range(6), range(6, 12)]), tmp_path / "m.h5"
+    merge(paths, out)
+    before = out.read_bytes()
+    with h5py.File(paths[1], "a") as file:
+        del file["t_val"]
+    damaged = "s1.h5 is damaged: it holds no variable 't_val'"
+    with pytest.raises(gf.errors.UsageError, match=damaged):
+        merge(paths, out, overwrite=True)
+    with h5py.File(paths[1], "a") as file:
+        file["t_val"] = np.zeros(5, np.int64)
+    with pytest.raises(gf.errors.UsageError, match=r"s1.h5 is damaged"):
+        merge(paths, out, overwrite=True)
+    assert out.read_bytes() == before
 
 
 def test_the_whole_is_as_if_run_in_one_piece(shards, tmp_path):

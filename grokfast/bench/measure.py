@@ -182,14 +182,14 @@ def measure(
             trial = contender(program, device)
             trial.advance(CHECK_STEPS)
             row.error = truth.error_of(trial, program)
+            row.compile_s = time.perf_counter() - start
+            row.memory_mb = None if trial.elsewhere else memory.grown_mb()
+            row.steps = _steps_for(trial, seconds, device)
         except Exception as reason:  # whatever it is: the others are worth measuring
             row.skipped = _why_not(reason)
             say(f"  {name}: not timed: {row.skipped}")
             continue
         row.precision = trial.precision
-        row.compile_s = time.perf_counter() - start
-        row.memory_mb = None if trial.elsewhere else memory.grown_mb()
-        row.steps = _steps_for(trial, seconds, device)
         trials[name] = trial
         say(f"  {name}: right to {row.error:.1e}; {row.steps} steps a repetition")
     for _ in range(repetitions):

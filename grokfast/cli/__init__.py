@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from grokfast.cli.boundary import guarded
@@ -40,7 +41,18 @@ def _main(words: list[str]) -> int | None:
     return _through_fire(COMMANDS, request.arguments)
 
 
+def script(function: Callable[..., int | None]) -> int:
+    """Runs a program of one function (bench/) and returns its exit code: nothing starts before
+    every argument is bound, and errors are one line."""
+    words = sys.argv[1:]
+    return guarded(lambda: _fire(_inert(function), words, Path(sys.argv[0]).name))
+
+
 def _through_fire(commands: dict[str, Callable[..., Any]], arguments: list[str]) -> int | None:
+    return _fire({name: _inert(f) for name, f in commands.items()}, arguments, "grokfast")
+
+
+def _fire(component: Any, arguments: list[str], name: str) -> int | None:
     import fire
 
     code: list[int | None] = [None]
@@ -49,12 +61,7 @@ def _through_fire(commands: dict[str, Callable[..., Any]], arguments: list[str])
         code[0] = job._start()
 
     # ``serialize`` is called once fire has consumed every argument without an error.
-    fire.Fire(
-        {name: _inert(function) for name, function in commands.items()},
-        command=arguments,
-        name="grokfast",
-        serialize=start,
-    )
+    fire.Fire(component, command=arguments, name=name, serialize=start)
     return code[0]
 
 
