@@ -15,10 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-import fire
 import torch
 
 from grokfast.bench import Work
+from grokfast.cli import script
 from grokfast.engines.native import NativeEngine
 from grokfast.state import State
 
@@ -109,4 +109,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         serve(*sys.argv[2:])
     else:
-        fire.Fire(main)
+        sys.exit(script(main))

@@ -123,7 +123,7 @@ def parts(
             *("--seconds=0.3", f"--out={rows}"),
         ]
 
-    def compile(models: str, contender: str, task: str) -> list[str]:
+    def build(models: str, contender: str, task: str) -> list[str]:
         return [*one_thread, *bench([models], [contender], (task,), 1, Path(os.devnull))]
 
     cuda = device == "cuda"
@@ -166,10 +166,10 @@ def parts(
     return {
         "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + cuda],
         "compile": [
-            *(compile("1", c, TASKS[0]) for choices in tiles.values() for c in choices),
-            *(compile("1", c, task) for c in own for task in TASKS),
+            *(build("1", c, TASKS[0]) for choices in tiles.values() for c in choices),
+            *(build("1", c, task) for c in own for task in TASKS),
             # torch.compile does it anew for every number of models.
-            *(compile(n, c, task) for c in stacked for task in TASKS for n in models),
+            *(build(n, c, task) for c in stacked for task in TASKS for n in models),
         ],
         "tests": [
             [*pytest, str(REPOSITORY / "tests" / folder / "test_gpu.py")]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
-import fire
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from grokfast.cli import script
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -64,4 +66,4 @@ def main(device: str = "cpu", out: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    sys.exit(script(main))

@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import fire
+from grokfast.cli import script
+from grokfast.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "kernels"))
@@ -100,7 +101,7 @@ def main(
         return
     trips = [trips] if isinstance(trips, int) else trips
     if len(trips) != len(loops):
-        raise SystemExit(f"--trips: {len(trips)} numbers for {len(loops)} loops")
+        raise UsageError(f"--trips: {len(trips)} numbers for {len(loops)} loops")
     turns = [1] * len(instructions)
     for (begin, end), number in zip(loops, trips, strict=True):
         turns[begin : end + 1] = [n * number for n in turns[begin : end + 1]]
@@ -125,4 +126,4 @@ def main(
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    sys.exit(script(main))

@@ -103,3 +103,11 @@ def test_whole_cells_reach_the_thresholds_at_the_same_steps():
     a, b = (gf.run(grid, engine=e, device="cpu", progress=False) for e in ("native", "reference"))
     assert a["t_train"].tolist() == b["t_train"].tolist()
     assert a["t_val"].tolist() == b["t_val"].tolist()
+
+
+def test_it_takes_the_cpu_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert make_engine("native").device == torch.device("cpu")
+    assert make_engine("reference").device.type == "cuda"
+    with pytest.raises(gf.errors.GrokfastError, match="runs on the CPU, not on cuda"):
+        make_engine("native", "cuda")
