@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import grokfast as gf
+from grokfast.checkpoint import checkpoint_path, load_checkpoint
 from grokfast.merge import merge
 from grokfast.trainer import Interrupted
 
@@ -349,11 +350,19 @@ def test_a_diverging_cell_is_a_result_and_touches_no_other(engine):
         assert wild[name][:2].tobytes() == calm[name].tobytes()
 
 
+#: Before each chunk it says so and waits to be let go on: it cannot end by itself, on a machine
+#: however fast. With nobody at the other end it goes through.
 _KILLED = """
 import sys, grokfast.trainer as t, grokfast as gf
 t.SAVE_EVERY, t.SAVE_SHARE = 0.0, 1e9
 from grokfast.engines.native import NativeEngine
-NativeEngine.chunk = 40
+class Waiting(NativeEngine):
+    chunk = int(sys.argv[2])
+    def advance(self, *arguments):
+        print("chunk", flush=True)
+        sys.stdin.readline()
+        super().advance(*arguments)
+sys.modules["grokfast.engines.native"].NativeEngine = Waiting
 g = gf.preset("addition-classification").grid(**{
     "lr": [1e-3, 1e-2], "weight_decay": [0.0, 1.0, 10.0], "width": 24, "steps": 600,
     "record.embeddings": 50, "record.weights": True})
@@ -361,10 +370,12 @@ gf.run(g, out=sys.argv[1], engine="native", device="cpu", progress=False)
 """
 
 
-def killable(out, **environment):
+def killable(out, chunk=40, **environment):
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(_KILLED), str(out)],
+        [sys.executable, "-c", textwrap.dedent(_KILLED), str(out), str(chunk)],
         env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -391,15 +402,21 @@ def test_killed_inside_a_commit(point, tmp_path, whole):
 def test_killed_at_random_moments(tmp_path, whole):
     """GROKFAST_KILLS=20 for the full count."""
     pytest.importorskip("grokfast._native")
-    rng = random.Random(1)
+    rng, kills = random.Random(1), int(os.environ.get("GROKFAST_KILLS", "3"))
     out = tmp_path / "a.h5"
-    for _ in range(int(os.environ.get("GROKFAST_KILLS", "3"))):
-        process = killable(out)
-        while not out.exists() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.random() * 0.5)
+    chunk = 600 // (4 * kills)  # three chunks a life at most: there are always some left
+    for _ in range(kills):
+        process = killable(out, chunk)
+        for _ in range(rng.randint(2, 3)):
+            begun = time.monotonic()
+            assert process.stdout.readline() == "chunk\n", process.stderr.read()
+            took = time.monotonic() - begun  # the last time: a chunk with its save
+            process.stdin.write("\n")
+            process.stdin.flush()
+        time.sleep(rng.random() * took)  # within the next one, at this machine's pace
         process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         gf.Results.load(out)
     assert_same_arrays(finish(out), whole)
 
@@ -422,33 +439,65 @@ def test_a_damaged_checkpoint_costs_time_not_truth(damage, tmp_path, whole):
     assert_same_arrays(r, whole)
 
 
+#: The command line; says when a chunk has been trained, and at which step that is.
+_SIGNALLED = """
+import sys
+from grokfast.cli import main
+from grokfast.engines.native import NativeEngine
+class Speaking(NativeEngine):
+    calls = 0
+    def advance(self, program, state, *rest):
+        self.calls += 1
+        if self.calls == 2:
+            print(int(state.step.min()), flush=True)
+        super().advance(program, state, *rest)
+sys.modules["grokfast.engines.native"].NativeEngine = Speaking
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_checkpoint_and_go_on(signum, code, tmp_path):
+    """A run of 20 million steps, twice stopped on its way: the bits of one that was not."""
     pytest.importorskip("grokfast._native")
     out = tmp_path / "a.h5"
-    command = [
-        sys.executable, "-m", "grokfast", "run", "addition-classification",
-        "--lr=1e-5,2e-5", "--weight-decay=20", "--steps=12000", "--threads=2",
-        "--set=model.width=64", f"--out={out}", "--engine=native", "--device=cpu",
+    options = [
+        "run", "addition-classification", "--lr=1e-5,2e-5", "--weight-decay=20",
+        "--steps=10000000", "--stop=never", "--threads=2", "--set=model.width=64",
+        f"--out={out}", "--engine=native", "--device=cpu",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not out.exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signum)
-    sent = time.monotonic()
-    _, err = process.communicate()
-    assert process.returncode == code, err
-    assert time.monotonic() - sent < 3
-    partial = gf.Results.load(out)
-    assert not partial.complete
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    grid = gf.preset("addition-classification").grid(
-        lr=[1e-5, 2e-5], weight_decay=20.0, steps=12000, width=64
-    )
-    assert_same_arrays(gf.Results.load(out), run(grid))
+    done = np.zeros(2)
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SIGNALLED, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        at = process.stdout.readline()
+        assert at, process.stderr.read()
+        assert int(at) > done.min(), "it goes on from where it was"
+        process.send_signal(signum)
+        _, err = process.communicate()
+        assert process.returncode == code, err
+        partial = gf.Results.load(out)
+        assert not partial.complete
+        assert (partial["steps_done"] > done).all()
+        done = partial["steps_done"]
+
+    rows = load_checkpoint(checkpoint_path(out))
+    for k, key in enumerate(partial.grid.keys):
+        straight = run(
+            partial.grid.grid(lr=float(partial["lr"][k]), steps=int(done[k])).grid(
+                **{"record.weights": True}
+            )
+        )
+        kept = np.isin(partial["step"], straight["step"])
+        for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
+            assert partial[name][k, kept].tobytes() == straight[name][0].tobytes(), name
+        weights = [w for name, w in straight.weights[0].items() if name != "run"]
+        for g, w in enumerate(weights):
+            assert rows[key][f"params.{g}"].tobytes() == w[0].tobytes(), g
 
 
 def test_two_trainers_do_not_share_a_file(tmp_path):

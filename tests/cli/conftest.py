@@ -50,7 +50,7 @@ def _run(folder: Path, *arguments: str, **environment: str) -> Outcome:
         pass_fds=[write],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     os.close(write)
     with os.fdopen(read, "rb") as pipe:

@@ -131,7 +131,7 @@ def test_help_in_a_terminal_opens_no_pager(tmp_path):
     except OSError:  # Linux: the other side is closed
         pass
     os.close(master)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=600) == 0
     assert b"--weight-decay=VALUES" in shown
     assert b"INFO" not in shown
     assert not list(tmp_path.iterdir())

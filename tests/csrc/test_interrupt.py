@@ -1,4 +1,7 @@
-"""Stopping a call: by a tick's answer, by what it raises, by a signal."""
+"""Stopping a call: by a tick's answer, by what it raises, by a signal.
+
+The jobs here never end by themselves: that a call returns is what is tested.
+"""
 
 import os
 import signal
@@ -41,14 +44,14 @@ def test_a_tick_stops_the_workers_and_the_rest_goes_on(native, shape, threads):
     job, calls = endless(shape, threads=threads), []
 
     def tick(done):
-        calls.append((time.perf_counter(), done))
-        return len(calls) == 3
+        calls.append(done)
+        return len(calls) >= 3
 
     native.train(job | {"tick": tick})
-    assert time.perf_counter() - calls[-1][0] < 1
-    assert len(calls) == 3
-    assert [done for _, done in calls] == sorted(done for _, done in calls)
-    assert 0 < calls[-1][1] <= job["step"].sum()
+    # Once told to stop, workers end the step they are in, however many looks that takes.
+    assert len(calls) >= 3
+    assert calls == sorted(calls)
+    assert 0 < calls[2] <= job["step"].sum()
 
     straight, parts = endless(shape), clone(job)
     for m in range(shape.models):
@@ -75,33 +78,46 @@ def test_what_a_tick_raises_comes_through(native):
 
 
 @pytest.mark.parametrize("shape", [TOY, MNIST], ids=["toy", "mnist"])
-def test_control_c_within_a_second(native, shape):
-    job = endless(shape, threads=2)
-    sent = []
+def test_control_c_at_the_next_look(native, shape):
+    job, looks, sent = endless(shape, threads=2), [], []
 
     def send():
-        sent.append(time.perf_counter())
+        while not any(looks):  # until some step is done
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
+        sent.append(len(looks))
 
-    timer = threading.Timer(0.3, send)
+    sender = threading.Thread(target=send)
     # A shell starts its background jobs with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        timer.start()
+        sender.start()
         with pytest.raises(KeyboardInterrupt):
-            native.train(job)
-        assert time.perf_counter() - sent[0] < 1
-        timer.join()
+            # A tick without a line of Python, in which the interpreter would see the signal itself.
+            native.train(job | {"tick": looks.append})
+        sender.join()
     finally:
         signal.signal(signal.SIGINT, before)
+    assert len(looks) - sent[0] <= 1  # the system may be slow to deliver it, but not two looks slow
+    assert 0 < job["step"].sum() < FOREVER
 
 
 def test_other_python_threads_go_on(native):
-    job, counted = endless(TOY), []
-    other = threading.Thread(target=lambda: counted.extend(time.sleep(0.01) for _ in range(20)))
-    start = time.perf_counter()
-    native.train(
-        job | {"tick": lambda done: other.start() if other.ident is None else not other.is_alive()}
-    )
-    assert len(counted) == 20
-    assert time.perf_counter() - start < 5
+    job, counted, seen = endless(TOY), [], []
+
+    def count():
+        for _ in range(100):
+            time.sleep(0.001)
+            counted.append(None)
+
+    other = threading.Thread(target=count)
+
+    def tick(done):
+        seen.append(len(counted))
+        if other.ident is None:
+            other.start()
+        return not other.is_alive()
+
+    native.train(job | {"tick": tick})
+    # At a look itself it gets a turn, too, but one.
+    assert np.diff([*seen, len(counted)]).max() > 1

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from jobs import Shape, assert_same, clone, make_job
 
 UNTIL = 20
-NO_DEADLINE = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 width = st.sampled_from([1, 2, 3, 7, 8, 16, 17, 25, 45, 129])
 
 
@@ -36,7 +34,7 @@ def shapes(draw):
     )
 
 
-@NO_DEADLINE
+@FEW
 @given(shapes(), st.permutations(range(5)), st.integers(1, 4), st.integers(0, 5))
 def test_company_order_and_threads(native, shape, order, threads, missing):
     alone, together = make_job(shape, UNTIL), make_job(shape, UNTIL)
@@ -47,7 +45,7 @@ def test_company_order_and_threads(native, shape, order, threads, missing):
     assert_same(alone, together)
 
 
-@NO_DEADLINE
+@FEW
 @given(shapes(), st.sampled_from([1, 7, 1000]))
 def test_chunks(native, shape, chunk):
     whole, parts = make_job(shape, UNTIL), make_job(shape, UNTIL)
@@ -57,7 +55,7 @@ def test_chunks(native, shape, chunk):
     assert_same(whole, parts)
 
 
-@NO_DEADLINE
+@FEW
 @given(shapes(), st.data())
 def test_order_is_read_from_its_first_epoch(native, shape, data):
     whole = make_job(shape, UNTIL)
@@ -74,7 +72,7 @@ def test_order_is_read_from_its_first_epoch(native, shape, data):
     assert_same(whole, parts)
 
 
-@NO_DEADLINE
+@FEW
 @given(shapes())
 def test_poisoned_scratch_memory(native, shape):
     with pytest.MonkeyPatch.context() as patch:

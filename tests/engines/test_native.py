@@ -27,9 +27,10 @@ CASES = {
 }
 
 
-def case(name):
+def case(name, **more):
     preset, changes = CASES[name]
-    grid = gf.preset(preset).grid(**({"lr": [1e-3, 1e-2], "weight_decay": [0.0, 3.0]} | changes))
+    axes = {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 3.0]}
+    grid = gf.preset(preset).grid(**(axes | changes | more))
     (program,) = make_programs(grid.cells, range(grid.size))
     return program, State.initial(program)
 
@@ -88,11 +89,14 @@ def test_alone_in_any_order_on_any_threads_gives_the_same_bits(name):
 
 
 def test_an_interrupted_call_goes_on_to_the_same_bits():
-    program, whole = case("minibatch")
-    _, parts = case("minibatch")
-    advance("native", program, whole, 60)
-    advance("native", program, parts, 60, tick=lambda done: True)
-    advance("native", program, parts, 60)
+    endless = {"steps": 10**7, "record.embeddings": 0}  # minutes, unless it is told to stop
+    program, whole = case("cross-entropy", **endless)
+    _, parts = case("cross-entropy", **endless)
+    advance("native", program, parts, 10**7, tick=lambda done: done > 0)
+    later = int(parts.step.max()) + 7
+    assert 7 < later < 10**7
+    advance("native", program, parts, later)
+    advance("native", program, whole, later)
     assert_same_bits(whole, parts)
 
 

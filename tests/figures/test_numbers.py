@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grokfast.figures.numbers import is_log, number, ticks
@@ -62,7 +62,6 @@ def test_names_are_never_left_out():
     assert marks.slanted
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.lists(
         st.one_of(st.integers(-1000, 10**9), st.floats(-1e12, 1e12)), min_size=1, unique=True
@@ -78,7 +77,6 @@ def test_ticks_are_few_inside_and_ascending(values, room, horizontal):
     assert sorted(marks.positions) == marks.positions
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_the_largest_square(rows, columns, seed):
     mask = np.random.default_rng(seed).random((rows, columns)) < 0.7

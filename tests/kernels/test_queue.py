@@ -59,7 +59,7 @@ class SideBySide:
 
     def wait_for_turn(self, at):
         with self.changed:
-            assert self.changed.wait_for(lambda: self.turn == at or self.error, timeout=60)
+            assert self.changed.wait_for(lambda: self.turn == at or self.error, timeout=600)
         if self.error:
             raise RuntimeError("another program failed")
 

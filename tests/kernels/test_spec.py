@@ -87,7 +87,7 @@ def test_bad_order(change, says):
         kernels.train(**{**job, **change})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(1, 70), min_size=2, max_size=5).map(tuple),
     embedded=st.booleans(),
