@@ -304,6 +304,11 @@ def parse_value(path: str, kind: Any, text: str) -> Any:
     return text
 
 
+def value_text(value: Any) -> str:
+    """The inverse of :func:`parse_value`: the text that is read back as this very value."""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
 def _as_field_type(kind: Any, value: Any) -> Any:
     """Numbers from NumPy and whole floats take the field's own Python type."""
     if hasattr(value, "item"):

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,9 @@ from grokfast.experiment import (
     resolve_field,
     scalar_fields,
     short_name,
+    value_text,
 )
+from grokfast.spacing import linspace, logspace
 
 #: Fields that may differ between cells trained together: they are data, not operations.
 PER_CELL_FIELDS = (
@@ -30,6 +32,11 @@ PER_CELL_FIELDS = (
     "model.seed",
     "model.init_scale",
 )
+
+#: Numbers this close, relatively, are one number, written by two machines.
+_ROUNDING = 1e-12
+#: Values of an axis that a message names, at most.
+_LISTED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,26 +86,45 @@ class Grid:
             merged[path] = tuple(experiment.replace(**{path: v}).get(path) for v in many)
         return Grid(experiment=experiment, axes=merged, name=self.name)
 
+    def aligned(self, other: Grid) -> Grid:
+        """This grid with the other's own value wherever the two are the same number.
+
+        Cells are known by their values, and a value that was computed twice (on another machine,
+        by another version, from another spelling) may differ in its last digits. Numbers are the
+        same to a relative 1e-12; a value that is not the other's is left as it is.
+        """
+        a, b = self._values(), other._values()
+        if a["task"] != b["task"]:
+            return self
+        fixed: dict[str, Any] = {}
+        axes = dict(self.axes)
+        for path in a.keys() & b.keys():
+            mine, theirs = ((v if isinstance(v, tuple) else (v,)) for v in (a[path], b[path]))
+            new = _aligned(mine, theirs)
+            if new == mine:
+                continue
+            if path in axes:
+                axes[path] = new
+            else:
+                fixed[path] = new[0]
+        if not fixed and axes == self.axes:
+            return self
+        return Grid(experiment=self.experiment.replace(**fixed), axes=axes, name=self.name)
+
     def difference(self, other: Grid) -> dict[str, str]:
-        """The fields in which another grid differs from this one: name -> ``this -> other``."""
-
-        def values(grid: Grid) -> dict[str, Any]:
-            fixed = {p: grid.experiment.get(p) for p in scalar_fields(grid.experiment)}
-            return {"task": grid.experiment.task.name, **fixed, **grid.axes}
-
-        def shown(value: Any) -> str:
-            if isinstance(value, float):
-                return f"{value:.6g}"
-            if isinstance(value, tuple) and len(value) > 4:
-                return f"{len(value)} values {shown(value[0])} .. {shown(value[-1])}"
-            return str(value)
-
-        a, b = values(self), values(other)
+        """The fields in which another grid differs from this one: name -> ``this -> other``, of
+        an axis the values that the two do not share."""
+        a, b = self._values(), other._values()
         return {
-            short_name(p): f"{shown(a.get(p))} -> {shown(b.get(p))}"
+            short_name(p): _change(a.get(p), b.get(p))
             for p in dict.fromkeys((*a, *b))
             if a.get(p) != b.get(p)
         }
+
+    def _values(self) -> dict[str, Any]:
+        """Field -> value, of an axis the tuple of its values; the task's name under ``task``."""
+        fixed = {p: self.experiment.get(p) for p in scalar_fields(self.experiment)}
+        return {"task": self.experiment.task.name, **fixed, **self.axes}
 
     @property
     def size(self) -> int:
@@ -161,6 +187,43 @@ class Grid:
         return cls.from_dict(json.loads(text))
 
 
+def same_number(a: Any, b: Any) -> bool:
+    """Whether two values are equal, or numbers that differ by rounding alone."""
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=_ROUNDING)
+    return bool(a == b)
+
+
+def _aligned(mine: tuple[Any, ...], theirs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``mine`` with each value that is not among ``theirs`` replaced by the one there that is the
+    same number; no two by the same, and none by one that is among ``mine`` already."""
+    free = [value for value in theirs if value not in mine]
+    new = []
+    for value in mine:
+        match = next((v for v in free if value not in theirs and same_number(value, v)), None)
+        if match is not None:
+            free.remove(match)
+        new.append(value if match is None else match)
+    return tuple(new)
+
+
+def _change(old: Any, new: Any) -> str:
+    """``old -> new``, of axes the values that are not in both."""
+    before, after = ((v if isinstance(v, tuple) else (v,)) for v in (old, new))
+    lost = [v for v in before if v not in after]
+    added = [v for v in after if v not in before]
+    if not lost and not added:
+        return "the same values, arranged in another way"
+    same = len(before) - len(lost)
+    rest = f" ({same} more the same)" if same else ""
+    return f"{_listed(lost)} -> {_listed(added)}{rest}"
+
+
+def _listed(values: list[Any]) -> str:
+    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
+    return (", ".join(map(value_text, values[:_LISTED])) or "nothing") + more
+
+
 def static_key(cell: Experiment) -> str:
     """Equal for cells that share shapes and operations and so may train together."""
     data = cell.to_dict()
@@ -198,9 +261,7 @@ def parse_values(experiment: Experiment, name: str, text: str) -> Any:
     return parse_value(path, kind, text)
 
 
-def _parse_range(name: str, text: str, word: str, parts: list[str]) -> list[float]:
-    import numpy as np
-
+def _parse_range(name: str, text: str, word: str, parts: list[str]) -> Sequence[float]:
     examples = {
         "logspace": "logspace:-5:-2:21",
         "linspace": "linspace:0:20:21",
@@ -211,20 +272,19 @@ def _parse_range(name: str, text: str, word: str, parts: list[str]) -> list[floa
         if word == "range":
             if not 2 <= len(parts) <= 3:
                 raise bad
-            values: list[float] = list(range(*map(int, parts)))
+            values: Sequence[float] = range(*map(int, parts))
         else:
             if len(parts) != 3:
                 raise bad
-            make = np.logspace if word == "logspace" else np.linspace
-            low, high, number = float(parts[0]), float(parts[1]), int(parts[2])
-            if number < 1:
+            make = logspace if word == "logspace" else linspace
+            low, high, number = *map(str.strip, parts[:2]), int(parts[2])
+            if number < 1 or not all(math.isfinite(float(end)) for end in (low, high)):
                 raise bad
-            with np.errstate(over="ignore"):
-                values = make(low, high, number).tolist()
-            if math.isfinite(low) and math.isfinite(high) and not all(map(math.isfinite, values)):
+            values = make(low, high, number)
+            if not all(map(math.isfinite, values)):
                 raise UsageError(f"{name}={text!r} goes beyond {sys.float_info.max:.1e}")
     except (ValueError, OverflowError):
         raise bad from None
-    if not values or not all(math.isfinite(v) for v in values):
+    if not values:
         raise bad
     return values

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
-from grokfast.experiment import short_name
+from grokfast.experiment import short_name, value_text
 from grokfast.files import locked
 from grokfast.grid import Grid, static_key
 from grokfast.results import DIVERGED, OK, Results, listed_digests
@@ -34,7 +34,7 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
         The merged results.
 
     Raises:
-        UsageError: shards of different runs (with the difference), a cell that is missing,
+        UsageError: shards of different runs or data (with the difference), a cell that is missing,
             unfinished or in two shards, or an ``out`` that exists or is a shard itself.
         EnvironmentProblem: ``out`` cannot be written.
     """
@@ -50,13 +50,15 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
     for path in paths:
         if path.suffix == ".ckpt":
             raise UsageError(f"{path} is a checkpoint", hint=f"name {path.with_suffix('')}")
-    shards = {str(p): Results.load(p) for p in dict.fromkeys(paths)}
+    first, *others = (Results.load(p) for p in dict.fromkeys(paths))
+    aligned = [first, *(shard.aligned(first.grid) for shard in others)]
+    shards = {str(p): shard for p, shard in zip(dict.fromkeys(paths), aligned, strict=True)}
     if len(shards) < len(paths):
         twice = next(p for p in paths if paths.count(p) > 1)
         raise UsageError(f"{twice} is given twice")
     _same_grid(shards)
     _each_cell_once(shards)
-    merged = _joined(list(shards.values()))
+    merged = _joined(list(shards.values()), _same_data(shards))
     with locked(target):
         merged.save(target)
     return merged
@@ -72,6 +74,20 @@ def _same_grid(shards: Mapping[str, Results]) -> None:
             raise UsageError(
                 f"{first_name} and {name} are of different runs: {'; '.join(changes[:_SHOWN])}"
             )
+
+
+def _same_data(shards: Mapping[str, Results]) -> dict[str, str]:
+    """Identity of each data set -> its digest, the same in all shards that tell it."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, shard in shards.items():
+        for identity, digest in shard.data_digests().items():
+            first_name, first = found.setdefault(identity, (name, digest))
+            if digest != first:
+                raise UsageError(
+                    f"{first_name} and {name} were trained on different data: task "
+                    f"{json.loads(identity)['task']['name']!r} gave other tensors on each machine"
+                )
+    return {identity: digest for identity, (_, digest) in found.items()}
 
 
 def _each_cell_once(shards: Mapping[str, Results]) -> None:
@@ -100,15 +116,11 @@ def _each_cell_once(shards: Mapping[str, Results]) -> None:
 
 def _cell(grid: Grid, run: int) -> str:
     cell = grid.cells[run]
-    values = ", ".join(f"{short_name(p)}={_number(cell.get(p))}" for p in grid.axes)
+    values = ", ".join(f"{short_name(p)}={value_text(cell.get(p))}" for p in grid.axes)
     return f"cell {run} ({values})"
 
 
-def _number(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _joined(shards: list[Results]) -> Results:
+def _joined(shards: list[Results], digests: dict[str, str]) -> Results:
     grid = shards[0].grid
     run = np.concatenate([s["run"] for s in shards])
     order = np.argsort(run)
@@ -126,10 +138,7 @@ def _joined(shards: list[Results]) -> Results:
         grid=grid,
         variables=variables,
         weights=_joined_weights(grid, shards),
-        provenance=_joined_provenance(
-            [s.provenance for s in shards],
-            {k: d for s in shards for k, d in s.data_digests().items()},
-        ),
+        provenance=_joined_provenance([s.provenance for s in shards], digests),
         complete=True,
     )
 

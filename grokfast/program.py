@@ -18,6 +18,7 @@ from grokfast.errors import UsageError
 from grokfast.experiment import Evaluation, Experiment, Recording
 from grokfast.grid import static_key
 from grokfast.model import initial_model, torch_dtype
+from grokfast.spacing import log10, logspace
 from grokfast.tasks import Task, TaskData
 
 
@@ -182,7 +183,7 @@ def evaluated_epochs(evaluation: Evaluation, steps_per_epoch: int, epochs: int) 
     """For each epoch (counted from 0) whether it ends in an evaluation: bool ``[epochs]``."""
     if evaluation.schedule == "every-epoch":
         return np.ones(epochs, bool)
-    spaced = np.logspace(0, np.log10(evaluation.horizon), evaluation.points)
+    spaced = np.array(logspace(0, log10(evaluation.horizon), evaluation.points))
     listed = np.unique((spaced / steps_per_epoch).astype(np.int64))
     mask = np.zeros(epochs, bool)
     mask[listed[listed < epochs]] = True
@@ -198,7 +199,7 @@ def curve_steps(record: Recording, evaluated: np.ndarray, steps_per_epoch: int) 
     candidates = (np.flatnonzero(evaluated) + 1) * steps_per_epoch
     if not record.curve_points or not len(candidates):
         return np.empty(0, np.int64)
-    wanted = np.logspace(0, 6, record.curve_points)
+    wanted = logspace(0, 6, record.curve_points)
     index = np.searchsorted(candidates, wanted)
     return np.unique(candidates[index[index < len(candidates)]]).astype(np.int64)
 

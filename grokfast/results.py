@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,16 @@ class Results:
         full = np.full((self.grid.size, *values.shape[1:]), empty, values.dtype)
         full[self["run"]] = values
         return full.reshape(*shape, *values.shape[1:])
+
+    def aligned(self, grid: Grid) -> Results:
+        """These results with the grid's own values where the two are the same numbers (see
+        :meth:`grokfast.Grid.aligned`)."""
+        own = self.grid.aligned(grid)
+        if own is self.grid:
+            return self
+        columns = hyperparameter_columns(own, self["run"].tolist())
+        values = {name: (("run",), column) for name, column in columns.items()}
+        return replace(self, grid=own, variables=self.variables | values)
 
     def find(self, **values: Any) -> int:
         """Position of the one cell nearest to the given axis values (numbers: nearest in value,

@@ -147,7 +147,7 @@ def test_the_same_file_twice_is_refused(shards, tmp_path):
     ("changes", "says"),
     [
         ({"steps": 5}, "steps: 100000 -> 5"),
-        ({"lr": [1e-4, 1e-3, 2e-2]}, r"lr: \(0.0001, 0.001, 0.01\) -> "),
+        ({"lr": [1e-4, 1e-3, 2e-2]}, r"lr: 0.01 -> 0.02 \(2 more the same\)"),
         ({"task.p": 12}, "task.p: 10 -> 12"),
     ],
 )

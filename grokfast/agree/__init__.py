@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from grokfast.agree.tables import MATCHED, Table, load_reference
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment, scalar_fields, short_name
+from grokfast.grid import same_number
 from grokfast.phases import PHASES, UNKNOWN
 from grokfast.results import Results
 
@@ -156,14 +157,15 @@ def _chosen_cells(results: Results, wanted: Experiment) -> NDArray[np.bool_] | s
     if own.task.name != wanted.task.name:
         return f"the run's task is {own.task.name}"
     for path in _DECISIVE:
-        if path not in results.grid.axes and own.get(path) != wanted.get(path):
+        if path not in results.grid.axes and not same_number(own.get(path), wanted.get(path)):
             return f"its {short_name(path)} is {wanted.get(path)}, the run's {own.get(path)}"
     chosen = np.ones(len(results), bool)
     for path in results.grid.axes:
         if path in MATCHED:
             continue
-        column, value = results[short_name(path)], wanted.get(path)
-        chosen &= (column == value) if value is not None else np.array([v != v for v in column])
+        value = wanted.get(path)
+        same = [v for v in results.grid.axes[path] if same_number(v, value)]
+        chosen &= np.array([results.grid.cells[r].get(path) in same for r in results["run"]])
         if not chosen.any():
             return f"its {short_name(path)} is {value}, which the run does not have"
     return chosen
@@ -192,7 +194,7 @@ def _notes(results: Results, table: Table) -> tuple[str, ...]:
         for path in scalar_fields(published)
         if path not in (*results.grid.axes, *MATCHED)
         and not path.startswith(_MACHINERY)
-        and own.get(path) != published.get(path)
+        and not same_number(own.get(path), published.get(path))
     ]
     if own.steps < published.steps and "steps" not in results.grid.axes:
         both = "" if table.t_train is None else "; both read as of the shorter"

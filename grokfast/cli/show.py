@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from grokfast.agree import Agreement, Share
 from grokfast.cli.boundary import ENVIRONMENT
-from grokfast.experiment import scalar_fields
+from grokfast.experiment import scalar_fields, value_text
 from grokfast.phases import PHASES, UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 
@@ -61,7 +63,7 @@ def info(file: str, results: Results, as_json: bool) -> None:
     unknown = f", not known yet {data['unknown']}" if data["unknown"] else ""
     print("phases    " + ", ".join(f"{k} {n}" for k, n in data["phases"].items()) + unknown)
     for name, values in results.axes.items():
-        print(f"axis      {name}: {', '.join(_value(v) for v in values)}")
+        print(f"axis      {_as_option(name, values)}")
     print("experiment")
     print(f"  task.name = {results.grid.experiment.task.name}")
     for path in scalar_fields(results.grid.experiment):
@@ -140,8 +142,14 @@ def _share(share: Share) -> str:
     return f"{share.agree:5d} of {share.of:<5d} {share.fraction:7.1%}"
 
 
-def _value(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _as_option(name: str, values: Iterable[Any]) -> str:
+    """An axis as the option of ``grokfast run`` that gives these very values."""
+    from grokfast.cli.commands import run
+
+    text = ",".join(map(value_text, values))
+    if name in inspect.signature(run).parameters:
+        return f"--{name.replace('_', '-')}={text}"
+    return f"--set={name}={text}"
 
 
 def _decoded(value: Any) -> Any:

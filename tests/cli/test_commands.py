@@ -101,7 +101,7 @@ def test_info(grokfast, finished):
     assert done.code == 0
     assert not done.imported_torch
     assert "addition-classification, complete" in done.out
-    assert "axis      lr: 0.001, 0.01" in done.out
+    assert "axis      --lr=0.001,0.01\n" in done.out
     data = json.loads(grokfast("info", finished, "--json").out)
     assert data["complete"] is True
     assert data["progress"] == 1.0
