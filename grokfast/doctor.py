@@ -135,9 +135,7 @@ def _engines() -> dict[str, str]:
         except GrokfastError as error:
             found[name] = f"no: {error}"
         else:
-            found[name] = f"yes, on {engine.device}" + (
-                f" ({engine.detail})" if engine.detail else ""
-            )
+            found[name] = f"yes, on {engine.device} ({engine.detail})"
     return found
 
 

@@ -23,7 +23,7 @@ from grokfast.collect import (
     provenance,
     restore_finished,
 )
-from grokfast.engines import Engine, choose_engine, resolve_device
+from grokfast.engines import Engine, choose_engine, facts, resolve_device
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
 from grokfast.experiment import short_name
 from grokfast.files import clear_leftovers, locked
@@ -118,7 +118,7 @@ def run(
             assert ready.old is not None
             reporter.note(f"{path} is complete")
             return ready.old
-        trainer = _Trainer(grid, ready.programs, ready.engine, path, reporter)
+        trainer = _Trainer(ready, path, reporter)
         if path is not None:
             if ready.old is None:  # or --overwrite: a checkpoint without results is an orphan
                 checkpoint_path(path).unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def plan(
     if ready.complete:
         left = [0] * len(programs)
     elif ready.old is not None:
-        trainer = _Trainer(grid, programs, ready.engine, path, make_progress(False))
+        trainer = _Trainer(ready, path, make_progress(False))
         trainer.restore(ready.old)
         left = trainer.left()
     else:
@@ -204,11 +204,13 @@ class _Ready:
     """Everything a run needs, checked against the file that it would go on from.
 
     Attributes:
+        grid: what was asked for, with the file's own values where they are the same numbers.
         old: what that file holds; None for a new run.
         complete: whether it holds all that was asked for.
         why: which engine, and why, for people.
     """
 
+    grid: Grid
     programs: list[Program]
     engine: Engine
     why: str
@@ -230,7 +232,10 @@ def _prepare(
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
-    old = _existing(path, grid, indices, overwrite)
+    old = _existing(path, overwrite)
+    if old is not None:
+        grid = grid.aligned(old.grid)
+        _same_run(old, grid, indices, path)
     goes_on = old is not None and engine == "auto"
     if old is not None and goes_on:
         engine = str(old.provenance.get("engine", engine))
@@ -242,10 +247,12 @@ def _prepare(
     if old is not None:
         same_cells = old.grid.to_json() == grid.to_json() and len(old) == len(indices)
         complete = old.complete and same_cells
-        _same_machinery(old, chosen, path, to_the_bit=not complete)
+        unknown = _same_machinery(old, chosen, path, to_the_bit=not complete)
+        if unknown:
+            why += f"; {path} does not tell its {', '.join(unknown)}"
         if not complete:
             _same_data(old, grid, programs, path)
-    return _Ready(programs, chosen, why, old, complete)
+    return _Ready(grid, programs, chosen, why, old, complete)
 
 
 def _programs(grid: Grid, indices: list[int]) -> list[Program]:
@@ -305,15 +312,19 @@ def _measured_seconds(program: Program, engine: Engine, budget: float = 2.0) -> 
     return took / steps
 
 
-def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool) -> Results | None:
-    """The results to go on from, checked against the grid.
-
-    Raises:
-        UsageError: they belong to another experiment; the message shows what differs.
-    """
+def _existing(path: Path | None, overwrite: bool) -> Results | None:
+    """The results to go on from."""
     if path is None or overwrite or not path.exists():
         return None
-    old = Results.load(path)
+    return Results.load(path)
+
+
+def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -> None:
+    """Refuses to go on with a file that holds other cells, or a larger budget.
+
+    Raises:
+        UsageError: the message shows what differs.
+    """
     new_cells = {grid.keys[i] for i in indices}
     budgets = "steps" in old.grid.axes or "steps" in grid.axes
     if any(old.grid.keys[i] not in new_cells for i in old["run"].tolist()):
@@ -331,7 +342,6 @@ def _existing(path: Path | None, grid: Grid, indices: list[int], overwrite: bool
             f"{grid.experiment.steps}",
             hint="budgets can be raised, not lowered",
         )
-    return old
 
 
 def _holds(grid: Grid, path: str, values: tuple[Any, ...]) -> bool:
@@ -339,20 +349,41 @@ def _holds(grid: Grid, path: str, values: tuple[Any, ...]) -> bool:
     return set(values) <= set(grid.axes.get(path, ()))
 
 
-def _same_machinery(old: Results, engine: Engine, path: Path | None, *, to_the_bit: bool) -> None:
-    """Refuses to go on with an engine that would not give the same bits."""
-    was = [str(old.provenance.get(k, "")) for k in ("engine", "device", "engine_detail")]
-    was[1] = was[1].partition(":")[0]  # cuda:1 computes as cuda:0 does
-    now = [engine.name, engine.device.type, engine.detail]
-    if not to_the_bit or not was[2]:  # files of engines that did not tell it yet have ""
-        was[2] = now[2]
-    if was != now:
-        old_one, new_one = (f"{a} on {b}" + (f" ({c})" if c else "") for a, b, c in (was, now))
-        raise UsageError(
-            f"{path} was trained by {old_one}, not {new_one}: the bits would differ",
-            hint="give the same --engine, --device and, of compiled, --threads "
-            "(of native, GROKFAST_NATIVE_LEVEL), or another --out",
-        )
+def _same_machinery(
+    old: Results, engine: Engine, path: Path | None, *, to_the_bit: bool
+) -> list[str]:
+    """Refuses to go on with an engine that would not give the same bits.
+
+    Returns:
+        Names of facts that the file does not tell, as older ones do not.
+    """
+    # cuda:1 computes as cuda:0 does
+    was: facts.Facts = {
+        name: (str(old.provenance.get(name, "")).partition(":")[0],)
+        for name in ("engine", "device")
+    }
+    now: facts.Facts = {"engine": (engine.name,), "device": (engine.device.type,)}
+    if was == now and to_the_bit:
+        was |= facts.read(str(old.provenance.get("engine_detail", "")))
+        now |= facts.read(engine.detail)
+    changed = facts.broken(was, now)
+    if not changed:
+        return [name for name in now if name not in was]
+
+    def told(known: facts.Facts) -> str:
+        rest = [
+            f"{name} {' and '.join(known.get(name, ('unknown',)))}"
+            for name in changed
+            if name not in ("engine", "device")
+        ]
+        where = f"{known['engine'][0]} on {known['device'][0]}"
+        return f"{where} ({', '.join(rest)})" if rest else where
+
+    give = facts.remedies(was, changed)
+    raise UsageError(
+        f"{path} was trained by {told(was)}, not {told(now)}: the bits would differ",
+        hint=f"give {', '.join(give)}, or another --out" if give else "choose another --out",
+    )
 
 
 def _same_data(old: Results, grid: Grid, programs: list[Program], path: Path | None) -> None:
@@ -370,19 +401,12 @@ def _same_data(old: Results, grid: Grid, programs: list[Program], path: Path | N
 class _Trainer:
     """State and loop of one run."""
 
-    def __init__(
-        self,
-        grid: Grid,
-        programs: list[Program],
-        engine: Engine,
-        out: Path | None,
-        progress: Progress,
-    ) -> None:
-        self.grid, self.programs, self.engine, self.out = grid, programs, engine, out
-        self.progress = progress
-        self.states = [State.initial(p) for p in programs]
-        self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in programs]
-        self.provenance = provenance(engine, grid, programs)
+    def __init__(self, ready: _Ready, out: Path | None, progress: Progress) -> None:
+        self.grid, self.programs, self.engine = ready.grid, ready.programs, ready.engine
+        self.out, self.progress = out, progress
+        self.states = [State.initial(p) for p in self.programs]
+        self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in self.programs]
+        self.provenance = provenance(self.engine, self.grid, self.programs)
         self.known: Results | None = None  # what the file said when the run was taken up again
         self.signum: int | None = None
         self._begun = time.monotonic()

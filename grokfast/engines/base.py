@@ -33,8 +33,12 @@ class Engine(Protocol):
 
     name: str
     device: torch.device
-    #: What decides the bits besides engine and device, such as the instruction set; may be "".
-    detail: str
+
+    #: What decides the bits besides engine and device, such as the instruction set: facts (see
+    #: :mod:`grokfast.engines.facts`). A file is gone on with only where they still hold.
+    @property
+    def detail(self) -> str: ...
+
     #: Steps after which finished cells make room for others; lockstep engines regroup the rest.
     chunk: int
     #: Whether a call that ``tick`` ends keeps what it has done; else it is as if never made.

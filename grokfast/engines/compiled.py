@@ -15,10 +15,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.engines.lockstep import Spec
 from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, split
-from grokfast.engines.lockstep_compile import Graph, compiled_pass
+from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compiled_pass
 from grokfast.program import Program
 from grokfast.state import State
 
@@ -57,9 +58,19 @@ class CompiledEngine:
         self.workers = 1
         if device.type == "cpu":
             self.workers = threads or torch.get_num_threads()
-            self.detail = f"threads {self.workers}"
-        else:
-            self.detail = f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+
+    @property
+    def detail(self) -> str:
+        """The facts that decide the bits; a first call compiles a small function."""
+        arithmetic = None if self.eager else compiled_arithmetic(self.device)
+        return facts.listed(
+            {
+                "code": "eager" if arithmetic is None else "compiled",
+                **facts.of_torch(self.device, self.workers),
+                "arithmetic": arithmetic or facts.arithmetic(self.device, 1),
+                "draws": facts.draws(),
+            }
+        )
 
     def unsupported(self, program: Program) -> str | None:
         precision, kind = program.cell.precision, self.device.type

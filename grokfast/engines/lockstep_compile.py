@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._inductor import config as inductor
+from torch._inductor.cpu_vec_isa import pick_vec_isa
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+from grokfast.engines import facts
 from grokfast.engines.lockstep import Data, Models, Pass, Spec, Tables, make_pass
-
-#: Set for the rest of the process by the first compilation that fails.
-_broken = threading.Event()
+from grokfast.errors import EnvironmentProblem
 
 
 @dataclass(frozen=True)
@@ -57,28 +63,81 @@ class CompiledPass:
 
     def _first_call(self, models: Models, data: Data, tables: Tables) -> Pass:
         """Does the pass; returns what will do the next ones."""
-        eager = make_pass(self.spec, self.judges)
-        if not (self.layout.eager or _broken.is_set()):
-            compiled = torch.compile(eager, fullgraph=True, dynamic=False, options=self._options())
-            try:
-                compiled(models, data, tables)
-                return compiled
-            except _COMPILER_ERRORS as error:
-                _warn_once(error)
-        eager(models, data, tables)
-        return eager
+        run = make_pass(self.spec, self.judges)
+        if self.layout.eager or compiled_arithmetic(self.layout.device) is None:
+            run(models, data, tables)
+            return run
+        try:
+            run = compiled(run, self.layout.device)
+            run(models, data, tables)
+            return run
+        except _COMPILER_ERRORS as error:  # to go on eagerly would be to mix bits
+            raise EnvironmentProblem(
+                f"torch.compile cannot compile this experiment ({_reason(error)})",
+                hint="TORCHDYNAMO_DISABLE=1 trains it eagerly, several times slower",
+            ) from error
 
-    def _options(self) -> dict[str, Any]:
-        # Guards would check on every call what the cache above has checked once: the layout.
-        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-        if self.layout.device.type == "cpu":
-            # One thread a block. Calls through the C++ wrapper run without Python's lock, so
-            # that blocks run side by side.
-            options |= {"cpp_wrapper": True, "cpp.threads": 1}
-        elif hasattr(inductor, "deterministic"):
-            # Else kernels are chosen by how fast they were just now, and the bits with them.
-            options["deterministic"] = True
-        return options
+
+def compiled(run: Callable[..., None], device: torch.device) -> Callable[..., None]:
+    """The function under torch.compile, as all passes on this device are."""
+    # Guards would check on every call what is checked once, by the key of `compiled_pass`.
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+    if device.type == "cpu":
+        _keep_code_apart()
+        # One thread a block. Calls through the C++ wrapper run without Python's lock, so
+        # that blocks run side by side.
+        options |= {"cpp_wrapper": True, "cpp.threads": 1}
+    elif hasattr(inductor, "deterministic"):
+        # Else kernels are chosen by how fast they were just now, and the bits with them.
+        options["deterministic"] = True
+    return torch.compile(run, fullgraph=True, dynamic=False, options=options)
+
+
+@cache
+def _keep_code_apart() -> None:
+    """Inductor's folder of compiled code becomes one for this instruction set and version.
+
+    Its keys tell neither, so code that was made on another machine with the same folder, or under
+    another ATEN_CPU_CAPABILITY, would be taken: it gives wrong losses or ends the process, both
+    without a word (torch 2.13; bench/LOG.md).
+    """
+    isa = f"{torch.backends.cpu.get_cpu_capability()} {pick_vec_isa()}"
+    name = "-".join(re.findall(r"[\w.]+", f"grokfast torch {torch.__version__} {isa}"))
+    if Path(cache_dir()).name != name:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(cache_dir(), name))
+
+
+def compiled_arithmetic(device: torch.device) -> str | None:
+    """:func:`grokfast.engines.facts.arithmetic` of compiled code; None where torch.compile does
+    not work here, which is found by using it. Said once a process, in a warning."""
+    with _looking:
+        return _compiled_arithmetic(device)
+
+
+_looking = threading.Lock()  # a cache alone lets two threads look
+
+
+@cache
+def _compiled_arithmetic(device: torch.device) -> str | None:
+    as_it_is = False
+
+    def probe(x: Tensor, w: Tensor, out: Tensor) -> None:
+        nonlocal as_it_is
+        if not torch.compiler.is_compiling():  # TORCHDYNAMO_DISABLE=1: the function itself runs
+            as_it_is = True
+        facts.probe(x, w, out)
+
+    try:
+        found = facts.arithmetic(device, 1, compiled(probe, device))
+    except RuntimeError as error:  # of compilers, and plain ones: TORCH_COMPILE_DISABLE=1
+        warnings.warn(
+            f"torch.compile does not work here ({_reason(error)}); the compiled engine runs "
+            "eagerly, several times slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return None if as_it_is else found
 
 
 def _compiler_errors() -> tuple[type[Exception], ...]:
@@ -91,17 +150,10 @@ def _compiler_errors() -> tuple[type[Exception], ...]:
 _COMPILER_ERRORS = _compiler_errors()
 
 
-def _warn_once(error: Exception) -> None:
-    if _broken.is_set():
-        return
-    _broken.set()
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    warnings.warn(
-        f"torch.compile does not work here ({reason.strip()}); the compiled engine runs eagerly, "
-        "several times slower",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+def _reason(error: Exception) -> str:
+    """First line of what the compiler says."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
 
 
 @cache

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.hardware import cores
@@ -40,9 +41,10 @@ class NativeEngine:
                 hint="install a C++17 compiler and reinstall grokfast",
             ) from error
         try:
-            self.detail = f"level {_native.levels()['active']}"
+            level = _native.levels()["active"]
         except ValueError as error:  # of GROKFAST_NATIVE_LEVEL
             raise UsageError(str(error)) from None
+        self.detail = facts.listed({"level": level, "libm": facts.libm(), "draws": facts.draws()})
         self._native = _native
         self.device = device
         self.threads = threads or cores()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.model import MLP
 from grokfast.program import Program
@@ -19,13 +20,23 @@ class ReferenceEngine:
     """Plain PyTorch; see :class:`grokfast.engines.base.Engine` for the meaning of a step."""
 
     name = "reference"
-    detail = ""
     chunk = 1000
     keeps_partial = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
-        self.threads = threads
+        self.threads = threads or torch.get_num_threads()
+
+    @property
+    def detail(self) -> str:
+        """The facts that decide the bits."""
+        return facts.listed(
+            {
+                **facts.of_torch(self.device, self.threads),
+                "arithmetic": facts.arithmetic(self.device, self.threads),
+                "draws": facts.draws(),
+            }
+        )
 
     def unsupported(self, program: Program) -> str | None:
         if program.cell.dtype == "float32" and program.cell.precision != "ieee":
@@ -35,12 +46,8 @@ class ReferenceEngine:
     def advance(
         self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        try:
+        with facts.on_threads(self.threads):
             self._advance(program, state, cells, until, tick)
-        finally:
-            torch.set_num_threads(before)
 
     def _advance(
         self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem
 from grokfast.program import Program
@@ -48,7 +49,10 @@ class TritonEngine:
         kind = "interpreter"
         if device.type == "cuda":
             kind = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-        self.detail = f"{kind}, triton {triton.__version__}"  # tiles and code depend on both
+        # Tiles and code depend on both.
+        self.detail = facts.listed(
+            {"capability": kind, "triton": triton.__version__, "draws": facts.draws()}
+        )
         #: Of ``kernels.train``: ``programs`` and ``tiles``, where they are to be tried. No bit of
         #: a result depends on the first.
         self.launch: dict[str, Any] = {}
