@@ -76,8 +76,9 @@ class Evaluation:
     """When accuracy is looked at: at the end of every epoch, or of the listed ones.
 
     With a full batch an epoch is one step. ``log-epochs`` evaluates after the epochs
-    ``unique(int(logspace(0, log10(horizon), points) / steps_per_epoch))`` counted from 0, the
-    schedule of Shabalin et al. 2023, whose horizon does not follow the budget of the run.
+    ``unique(int(logspace(0, log10(horizon), points) / steps_per_epoch))`` counted from 0 (its
+    numbers correctly rounded), the schedule of Shabalin et al. 2023, whose horizon does not follow
+    the budget of the run.
     """
 
     schedule: Literal["every-epoch", "log-epochs"] = "every-epoch"

@@ -97,9 +97,9 @@ def compiled(run: Callable[..., None], device: torch.device) -> Callable[..., No
 def _keep_code_apart() -> None:
     """Inductor's folder of compiled code becomes one for this instruction set and version.
 
-    Its keys tell neither, so code that was made on another machine with the same folder, or under
-    another ATEN_CPU_CAPABILITY, would be taken: it gives wrong losses or ends the process, both
-    without a word (torch 2.13; bench/LOG.md).
+    Its keys do not tell the instruction set, so code that was made on another machine with the same
+    folder, or under another ATEN_CPU_CAPABILITY, would be taken: it gives wrong losses or ends the
+    process, both without a word (torch 2.13; bench/LOG.md).
     """
     isa = f"{torch.backends.cpu.get_cpu_capability()} {pick_vec_isa()}"
     name = "-".join(re.findall(r"[\w.]+", f"grokfast torch {torch.__version__} {isa}"))
