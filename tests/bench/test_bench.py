@@ -161,8 +161,9 @@ def test_variants_of_the_triton_engine(tmp_path):
 
 #: Put before every Python of a part: it never ends by itself, on a machine however fast.
 HANGING = """
-import sys, time
+import signal, sys, time
 if not any(argument.endswith("gpu.py") for argument in sys.orig_argv):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     time.sleep(1e6)
 """
 
