@@ -351,7 +351,7 @@ def test_another_instruction_set_of_torch_is_refused(engine, tmp_path):
 
 
 def test_another_number_of_threads_is_refused(tmp_path):
-    """Torch's own products sum up in another order (measured: other bits after 60 steps)."""
+    """Torch's own products sum up in another order (measured: other weights of mnist-digits)."""
     out = tmp_path / "a.h5"
     run(small(steps=20), out=out, threads=1)
     with pytest.raises(gf.UsageError, match=r"reference on cpu \(threads 1.*\), not .*threads 2"):
