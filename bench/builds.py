@@ -90,8 +90,8 @@ def serve(
     spec.loader.exec_module(module)
     engine = NativeEngine(torch.device("cpu"), int(threads))
     engine._native = module
-    program = Work(task, evaluation_points=int(points)).program(int(models), dtype)
-    state, cells, done = State.initial(program), torch.arange(int(models)), 0
+    bucket = Work(task, evaluation_points=int(points)).bucket(int(models), dtype)
+    state, cells, done = State.initial(bucket), torch.arange(int(models)), 0
     for line in sys.stdin:
         if line.strip() == "digest":
             digest = hashlib.sha256()
@@ -101,7 +101,7 @@ def serve(
             continue
         done += int(steps)
         start = time.perf_counter()
-        engine.advance(program, state, cells, done)
+        engine.advance(bucket, state, cells, done)
         print((time.perf_counter() - start) / int(steps) / len(cells) * 1e6, flush=True)
 
 

@@ -8,20 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grokfast.program import Program
+from grokfast.bucket import Bucket
 
 Carry = tuple[Any, ...]  # params, m, v, step, loss, t_train, t_val
 
 
-def make(program: Program, device: Any) -> tuple[Carry, Callable[[Carry, int], Carry]]:
+def make(bucket: Bucket, device: Any) -> tuple[Carry, Callable[[Carry, int], Carry]]:
     """The initial carry of all models and a function that trains them so many steps."""
     jax.config.update("jax_default_matmul_precision", "highest")  # else TF32 on GPUs
     put = lambda x: jax.device_put(jnp.asarray(x.numpy()), device)  # noqa: E731
-    one_hot = lambda x: jax.nn.one_hot(x, program.vocabulary).sum(1)  # noqa: E731
-    x, x_val = one_hot(put(program.x_train[0].int())), one_hot(put(program.x_val[0].int()))
-    y, y_val = put(program.y_train[0].int()), put(program.y_val[0].int())
-    targets = None if program.targets is None else put(program.targets[0])
-    need_train, need_val = program.need_train, program.need_val
+    one_hot = lambda x: jax.nn.one_hot(x, bucket.vocabulary).sum(1)  # noqa: E731
+    x, x_val = one_hot(put(bucket.x_train[0].int())), one_hot(put(bucket.x_val[0].int()))
+    y, y_val = put(bucket.y_train[0].int()), put(bucket.y_val[0].int())
+    targets = None if bucket.targets is None else put(bucket.targets[0])
+    need_train, need_val = bucket.need_train, bucket.need_val
 
     def forward(params: Any, x: Any) -> Any:
         embedding, w1, b1, w2, b2, w3, b3 = params
@@ -58,20 +58,20 @@ def make(program: Program, device: Any) -> tuple[Carry, Callable[[Carry, int], C
         t_val = jnp.where((t_val < 0) & (val >= need_val), step, t_val)
         return params, m, v, step, loss, t_train, t_val
 
-    lr = [put(h.float()) for h in program.lr]  # G of [M]
-    decay = [put(h.float()) for h in program.weight_decay]
+    lr = [put(h.float()) for h in bucket.lr]  # G of [M]
+    decay = [put(h.float()) for h in bucket.weight_decay]
     models = jax.vmap(one_model)
 
     def run(carry: Carry, steps: Any) -> Carry:
         return jax.lax.fori_loop(0, steps, lambda _, c: models(lr, decay, c), carry)
 
     compiled = jax.jit(run, donate_argnums=0)
-    index = program.init_index.numpy()
+    index = bucket.init_index.numpy()
     params = [
         put(stack)[index]
         for stack in (
-            __import__("torch").stack([model[g] for model in program.init])
-            for g in range(len(program.names))
+            __import__("torch").stack([model[g] for model in bucket.init])
+            for g in range(len(bucket.names))
         )
     ]
     count = len(index)

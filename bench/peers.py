@@ -18,7 +18,7 @@ from torch import Tensor
 from grokfast import hardware
 from grokfast.bench import Contender, Unavailable
 from grokfast.bench.trials import EagerLoop
-from grokfast.program import Program
+from grokfast.bucket import Bucket
 
 StackedStep = Callable[..., tuple[Tensor, ...]]
 
@@ -30,25 +30,25 @@ class Stacked:
     precision = "ieee"
 
     def __init__(
-        self, program: Program, device: torch.device, wrap: Callable[[StackedStep], StackedStep]
+        self, bucket: Bucket, device: torch.device, wrap: Callable[[StackedStep], StackedStep]
     ) -> None:
-        if len(program.init) > 1 or len(program.x_train) > 1:
+        if len(bucket.init) > 1 or len(bucket.x_train) > 1:
             raise Unavailable("written for models that share data and shuffles")
-        self.program = program
-        self.cells = range(program.num_cells)
+        self.bucket = bucket
+        self.cells = range(bucket.num_cells)
         self.params = [
-            p.to(device).expand(len(self.cells), *p.shape).clone() for p in program.init[0]
+            p.to(device).expand(len(self.cells), *p.shape).clone() for p in bucket.init[0]
         ]
         self.m = [torch.zeros_like(p) for p in self.params]
         self.v = [torch.zeros_like(p) for p in self.params]
-        self.lr, self.decay = (h.float().to(device) for h in (program.lr, program.weight_decay))
+        self.lr, self.decay = (h.float().to(device) for h in (bucket.lr, bucket.weight_decay))
         self.x, self.x_val = (
-            self._dense(x[0]).to(device) for x in (program.x_train, program.x_val)
+            self._dense(x[0]).to(device) for x in (bucket.x_train, bucket.x_val)
         )  # [N, P] counts of tokens, or [N, I]
-        self.y, self.y_val = program.y_train[0].to(device), program.y_val[0].to(device)
-        self.targets = None if program.targets is None else program.targets[0].to(device)
-        self.activation = getattr(torch, program.cell.model.activation)
-        self.need = program.need_train, program.need_val  # torch.compile cannot ask for them
+        self.y, self.y_val = bucket.y_train[0].to(device), bucket.y_val[0].to(device)
+        self.targets = None if bucket.targets is None else bucket.targets[0].to(device)
+        self.activation = getattr(torch, bucket.cell.model.activation)
+        self.need = bucket.need_train, bucket.need_val  # torch.compile cannot ask for them
         count = torch.zeros(len(self.cells), device=device)
         self.counters = count.clone(), count.long(), count.long() - 1, count.long() - 1
         # In float64: 1 - 0.999**step would lose four digits in float32.
@@ -57,7 +57,7 @@ class Stacked:
         self.run = wrap(self._step)
 
     def _dense(self, x: Tensor) -> Tensor:
-        p = self.program
+        p = self.bucket
         if not p.vocabulary:
             return x
         return torch.nn.functional.one_hot(x, p.vocabulary).sum(1).to(p.dtype)
@@ -66,13 +66,13 @@ class Stacked:
     def advance(self, steps: int) -> None:
         x, y = self.x, self.y
         for i in range(self.done, self.done + steps):
-            if self.program.shuffles is not None:
-                epoch, k = divmod(i, self.program.steps_per_epoch)
-                order = self.program.shuffles.order(epoch, epoch + 1)[0, 0]
-                rows = order[k * self.program.batch_size :][: self.program.batch_size]
+            if self.bucket.shuffles is not None:
+                epoch, k = divmod(i, self.bucket.steps_per_epoch)
+                order = self.bucket.shuffles.order(epoch, epoch + 1)[0, 0]
+                rows = order[k * self.bucket.batch_size :][: self.bucket.batch_size]
                 x, y = self.x[rows], self.y[rows]
-            first = i % self.program.steps_per_epoch == 0
-            evaluates = self.program.evaluates(i + 1)
+            first = i % self.bucket.steps_per_epoch == 0
+            evaluates = self.bucket.evaluates(i + 1)
             self.counters = self.run(
                 x, y, self.params, self.m, self.v, self.step, self.counters, first, evaluates
             )
@@ -135,7 +135,7 @@ class Stacked:
 
     def _loss(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Loss [M] and its gradient [M, N, O]."""
-        if self.program.cell.loss == "cross_entropy":
+        if self.bucket.cell.loss == "cross_entropy":
             log_p = output.log_softmax(2)
             own = torch.nn.functional.one_hot(y, output.shape[2]).to(output.dtype)
             return -(log_p * own).sum(2).mean(1), (log_p.exp() - own) / len(y)
@@ -144,7 +144,7 @@ class Stacked:
         return error.square().mean((1, 2)), error * (2 / error[0].numel())
 
     def _correct(self, output: Tensor, y: Tensor) -> Tensor:
-        if self.program.cell.predict == "argmax":
+        if self.bucket.cell.predict == "argmax":
             return (output.argmax(2) == y).sum(1)
         assert self.targets is not None
         distance = (output[:, :, None] - self.targets).square().sum(3)
@@ -158,19 +158,19 @@ class Stacked:
         pass
 
 
-def check_is_toy(program: Program) -> None:
-    e = program.cell
+def check_is_toy(bucket: Bucket) -> None:
+    e = bucket.cell
     if (e.model.depth, e.model.embedding_dim, e.model.activation) != (3, 1, "tanh"):
         raise Unavailable("written for the toy model only")
 
 
-def stacked_eager(program: Program, device: torch.device) -> Stacked:
-    return Stacked(program, device, lambda step: step)
+def stacked_eager(bucket: Bucket, device: torch.device) -> Stacked:
+    return Stacked(bucket, device, lambda step: step)
 
 
-def stacked_compiled(program: Program, device: torch.device) -> Stacked:
+def stacked_compiled(bucket: Bucket, device: torch.device) -> Stacked:
     """The best plain way: one compiled function for the whole step of all models."""
-    return Stacked(program, device, lambda step: torch.compile(step, fullgraph=True, dynamic=False))
+    return Stacked(bucket, device, lambda step: torch.compile(step, fullgraph=True, dynamic=False))
 
 
 class Processes:
@@ -179,11 +179,11 @@ class Processes:
     elsewhere = True
     precision = "ieee"
 
-    def __init__(self, program: Program, device: torch.device) -> None:
+    def __init__(self, bucket: Bucket, device: torch.device) -> None:
         if device.type != "cpu":
             raise Unavailable("one process a core is for the CPU")
         cores = hardware.cores()
-        if program.num_cells < cores:
+        if bucket.num_cells < cores:
             raise Unavailable(f"needs at least {cores} models, one a core")
         self.cells = range(cores)
         context = multiprocessing.get_context("spawn")
@@ -191,7 +191,7 @@ class Processes:
         self.processes = []
         for cell in self.cells:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, program, cell), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, bucket, cell), daemon=True)
             process.start()
             self.pipes.append(ours)
             self.processes.append(process)
@@ -215,10 +215,10 @@ class Processes:
             process.join()
 
 
-def _serve(pipe: Connection, program: Program, cell: int) -> None:
+def _serve(pipe: Connection, bucket: Bucket, cell: int) -> None:
     """Trains one model as many steps as each message says, until one says None."""
     torch.set_num_threads(1)
-    loop = EagerLoop(program, torch.device("cpu"), cell)
+    loop = EagerLoop(bucket, torch.device("cpu"), cell)
     while (message := pipe.recv()) is not None:
         if isinstance(message, int):
             loop.advance(message)
@@ -231,8 +231,8 @@ class Jax:
 
     precision = "ieee"
 
-    def __init__(self, program: Program, device: torch.device) -> None:
-        check_is_toy(program)
+    def __init__(self, bucket: Bucket, device: torch.device) -> None:
+        check_is_toy(bucket)
         # Else JAX takes three quarters of a GPU's memory, whatever it needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         try:
@@ -247,8 +247,8 @@ class Jax:
         except RuntimeError as error:
             raise Unavailable(f"jax has no {kind}: {error}") from None
         self.elsewhere = kind == "gpu"
-        self.cells = range(program.num_cells)
-        self.carry, self.run = make(program, where)
+        self.cells = range(bucket.num_cells)
+        self.carry, self.run = make(bucket, where)
 
     def advance(self, steps: int) -> None:
         self.carry = self.run(self.carry, steps)

@@ -84,7 +84,7 @@ def main(
         raise UsageError(f"--models={models} --repetitions={repetitions}: give numbers from 1 on")
     works = [Work(task, evaluation_points) for task in names(tasks)]
     for work in works:
-        work.program(1)  # says what is wrong with it
+        work.bucket(1)  # says what is wrong with it
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
     path.parent.mkdir(exist_ok=True)
     rows = []

@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 import torch
 
+from grokfast.bucket import Bucket
 from grokfast.errors import UsageError
 from grokfast.files import open_hdf5, replacing
 from grokfast.grid import Grid
-from grokfast.program import Program
 from grokfast.state import State
 
 _VERSION = 1
@@ -33,7 +33,7 @@ def checkpoint_path(out: Path) -> Path:
 def save_checkpoint(
     path: Path,
     grid: Grid,
-    programs: list[Program],
+    buckets: list[Bucket],
     states: list[State],
     outcome_only: list[torch.Tensor],
 ) -> int:
@@ -43,17 +43,17 @@ def save_checkpoint(
         Size of the file in bytes; 0 where nothing is left to save and the old one was removed.
     """
     rows = [
-        torch.nonzero(((state.step > 0) & ~state.frozen(program)).cpu() & ~hollow)[:, 0]
-        for program, state, hollow in zip(programs, states, outcome_only, strict=True)
+        torch.nonzero(((state.step > 0) & ~state.frozen(bucket)).cpu() & ~hollow)[:, 0]
+        for bucket, state, hollow in zip(buckets, states, outcome_only, strict=True)
     ]
     if not any(len(r) for r in rows):
         path.unlink(missing_ok=True)
         return 0
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(schema="grokfast-checkpoint", schema_version=_VERSION)
-        for number, (program, state, keep) in enumerate(zip(programs, states, rows, strict=True)):
+        for number, (bucket, state, keep) in enumerate(zip(buckets, states, rows, strict=True)):
             group = file.create_group(str(number))
-            identities = [grid.keys[program.cells[m]] for m in keep.tolist()]
+            identities = [grid.keys[bucket.cells[m]] for m in keep.tolist()]
             group.attrs["identities"] = json.dumps(identities)
             for name, tensor in state.tensors():
                 values = tensor[keep.to(tensor.device)].cpu().numpy()

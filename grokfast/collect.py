@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.engines import Engine
 from grokfast.grid import Grid
 from grokfast.hardware import processor
 from grokfast.phases import classify
-from grokfast.program import Program
 from grokfast.results import (
     DIVERGED,
     OK,
@@ -36,7 +36,7 @@ _COUNTERS = ("t_train", "t_val", "diverged_at", "step", "epoch_correct", "epoch_
 
 def collect(
     grid: Grid,
-    programs: list[Program],
+    buckets: list[Bucket],
     states: list[State],
     provenance: dict[str, Any],
     known: Results | None = None,
@@ -48,7 +48,7 @@ def collect(
             far as it had come there keeps what was found then: nothing is lost where a cell must
             train again because its state is gone.
     """
-    run = np.array([i for p in programs for i in p.cells], np.int64)
+    run = np.array([i for b in buckets for i in b.cells], np.int64)
     order = np.argsort(run)
     cells = run[order].tolist()
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {"run": (("run",), run[order])}
@@ -58,7 +58,7 @@ def collect(
     def joined(name: str) -> np.ndarray:
         return torch.cat([getattr(s, name).cpu() for s in states]).numpy()[order]
 
-    pairs = list(zip(programs, states, strict=True))
+    pairs = list(zip(buckets, states, strict=True))
     for name in _COUNTERS:
         variables["steps_done" if name == "step" else name] = (("run",), joined(name))
     _add_curves(variables, pairs, order)
@@ -87,7 +87,7 @@ def collect(
 
 
 def _add_curves(
-    variables: dict[str, Any], pairs: list[tuple[Program, State]], order: np.ndarray
+    variables: dict[str, Any], pairs: list[tuple[Bucket, State]], order: np.ndarray
 ) -> None:
     """Curves ``[run, step]`` on the union of the buckets' steps, NaN where not measured."""
     step = np.unique(np.concatenate([p.curve_steps.numpy() for p, _ in pairs]))
@@ -96,16 +96,16 @@ def _add_curves(
     variables["step"] = (("step",), step)
     for name in CURVES:
         blocks = []
-        for program, state in pairs:
-            block = np.full((program.num_cells, len(step)), np.nan, np.float32)
-            at = np.searchsorted(step, program.curve_steps.numpy())
+        for bucket, state in pairs:
+            block = np.full((bucket.num_cells, len(step)), np.nan, np.float32)
+            at = np.searchsorted(step, bucket.curve_steps.numpy())
             block[:, at] = getattr(state, name).cpu().numpy()
             blocks.append(block)
         variables[name] = (("run", "step"), np.concatenate(blocks)[order])
 
 
 def _add_embeddings(
-    variables: dict[str, Any], pairs: list[tuple[Program, State]], order: np.ndarray
+    variables: dict[str, Any], pairs: list[tuple[Bucket, State]], order: np.ndarray
 ) -> None:
     """Embedding snapshots ``[run, snapshot, token, component]`` on the union of the buckets'
     steps, NaN where not measured."""
@@ -114,10 +114,10 @@ def _add_embeddings(
         return
     tokens, dims = (max(s.embeddings.shape[k] for _, s in pairs) for k in (2, 3))
     blocks = []
-    for program, state in pairs:
+    for bucket, state in pairs:
         values = state.embeddings.cpu().numpy()
-        block = np.full((program.num_cells, len(snapshot), tokens, dims), np.nan, np.float32)
-        at = np.searchsorted(snapshot, program.snapshot_steps)
+        block = np.full((bucket.num_cells, len(snapshot), tokens, dims), np.nan, np.float32)
+        at = np.searchsorted(snapshot, bucket.snapshot_steps)
         block[:, at, : values.shape[2], : values.shape[3]] = values
         blocks.append(block)
     variables["snapshot"] = (("snapshot",), snapshot)
@@ -127,10 +127,10 @@ def _add_embeddings(
     )
 
 
-def _weights(program: Program, state: State) -> dict[str, np.ndarray]:
+def _weights(bucket: Bucket, state: State) -> dict[str, np.ndarray]:
     return {
-        "run": np.array(program.cells, np.int64),
-        **{n: p.cpu().numpy() for n, p in zip(program.names, state.params, strict=True)},
+        "run": np.array(bucket.cells, np.int64),
+        **{n: p.cpu().numpy() for n, p in zip(bucket.names, state.params, strict=True)},
     }
 
 
@@ -187,7 +187,7 @@ def _weight_rows(results: Results) -> dict[int, tuple[dict[str, np.ndarray], int
 def restore_finished(
     old: Results,
     grid: Grid,
-    programs: list[Program],
+    buckets: list[Bucket],
     states: list[State],
     in_checkpoint: set[str],
 ) -> list[Tensor]:
@@ -201,48 +201,46 @@ def restore_finished(
     """
     position = {old.grid.keys[i]: k for k, i in enumerate(old["run"].tolist())}
     weights = _weight_rows(old)
-    outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in programs]
-    for program, state, hollow in zip(programs, states, outcome_only, strict=True):
-        for m, index in enumerate(program.cells):
+    outcome_only = [torch.zeros(b.num_cells, dtype=torch.bool) for b in buckets]
+    for bucket, state, hollow in zip(buckets, states, outcome_only, strict=True):
+        for m, index in enumerate(bucket.cells):
             key = grid.keys[index]
             k = position.get(key)
             if k is None or key in in_checkpoint:
                 continue
-            stopped = (old["t_train"][k] >= 0) and (old["t_val"][k] >= 0) and program.stop_at_both
-            spent = old["steps_done"][k] >= program.cell.steps
+            stopped = (old["t_train"][k] >= 0) and (old["t_val"][k] >= 0) and bucket.stop_at_both
+            spent = old["steps_done"][k] >= bucket.cell.steps
             if not stopped and not spent and old["diverged_at"][k] < 0:
                 continue
-            _take_over(old, k, program, state, m)
+            _take_over(old, k, bucket, state, m)
             hollow[m] = True
-            if program.cell.record.weights:
-                bucket, row = weights[int(old["run"][k])]
-                for name, tensor in zip(program.names, state.params, strict=True):
-                    tensor[m] = torch.from_numpy(bucket[name][row])
+            if bucket.cell.record.weights:
+                kept, row = weights[int(old["run"][k])]
+                for name, tensor in zip(bucket.names, state.params, strict=True):
+                    tensor[m] = torch.from_numpy(kept[name][row])
     return outcome_only
 
 
-def _take_over(old: Results, k: int, program: Program, state: State, m: int) -> None:
+def _take_over(old: Results, k: int, bucket: Bucket, state: State, m: int) -> None:
     """Counters and records of position k of the file become those of cell m."""
     for name in _COUNTERS:
         values = old["steps_done" if name == "step" else name]
         getattr(state, name)[m] = values[k].item()
     if "step" in old:
         _, here, there = np.intersect1d(
-            program.curve_steps.numpy(), old["step"], return_indices=True
+            bucket.curve_steps.numpy(), old["step"], return_indices=True
         )
         for name in CURVES:
             getattr(state, name)[m, here] = torch.from_numpy(old[name][k, there])
-    if "embeddings" in old and program.num_snapshots:
-        _, here, there = np.intersect1d(
-            program.snapshot_steps, old["snapshot"], return_indices=True
-        )
-        tokens, dims = program.shapes[0]
+    if "embeddings" in old and bucket.num_snapshots:
+        _, here, there = np.intersect1d(bucket.snapshot_steps, old["snapshot"], return_indices=True)
+        tokens, dims = bucket.shapes[0]
         state.embeddings[m, here] = torch.from_numpy(old["embeddings"][k, there, :tokens, :dims])
 
 
-def provenance(engine: Engine, grid: Grid, programs: list[Program]) -> dict[str, Any]:
+def provenance(engine: Engine, grid: Grid, buckets: list[Bucket]) -> dict[str, Any]:
     """Where and with what a run is made; no paths, no host name, no environment."""
-    cells = [p.cell for p in programs]
+    cells = [b.cell for b in buckets]
     return {
         "package_version": importlib.metadata.version("grokfast"),
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -252,7 +250,7 @@ def provenance(engine: Engine, grid: Grid, programs: list[Program]) -> dict[str,
         "device_name": _device_name(engine.device),
         "dtype": ", ".join(dict.fromkeys(c.dtype for c in cells)),
         "precision": ", ".join(dict.fromkeys(c.precision for c in cells)),
-        "data_sha256": listed_digests(data_digests(grid, programs)),
+        "data_sha256": listed_digests(data_digests(grid, buckets)),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda or ""),
@@ -288,20 +286,20 @@ def _device_name(device: torch.device) -> str:
     return processor()
 
 
-def data_digests(grid: Grid, programs: list[Program]) -> dict[str, str]:
+def data_digests(grid: Grid, buckets: list[Bucket]) -> dict[str, str]:
     """Identity of each data set -> SHA-256 of it as it enters training."""
     found: dict[str, str] = {}
-    for program in programs:
-        for m, index in enumerate(program.cells):
+    for bucket in buckets:
+        for m, index in enumerate(bucket.cells):
             identity = grid.cells[index].data_identity()
             if identity not in found:
-                found[identity] = _digest(program, int(program.data_index[m]))
+                found[identity] = _digest(bucket, int(bucket.data_index[m]))
     return found
 
 
-def _digest(program: Program, d: int) -> str:
+def _digest(bucket: Bucket, d: int) -> str:
     digest = hashlib.sha256()
-    for tensor in (program.x_train, program.y_train, program.x_val, program.y_val, program.targets):
+    for tensor in (bucket.x_train, bucket.y_train, bucket.x_val, bucket.y_val, bucket.targets):
         if tensor is not None:
             digest.update(tensor[d].contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grokfast.program import Program
+from grokfast.bucket import Bucket
 
 CURVES = ("train_loss", "val_loss", "train_acc", "val_acc")
 
@@ -38,22 +38,22 @@ class State:
     embeddings: Tensor  # [M, S, P, E] float32; S = 0 where not recorded
 
     @classmethod
-    def initial(cls, program: Program) -> State:
+    def initial(cls, bucket: Bucket) -> State:
         """Every cell before its first step."""
-        m, dtype = program.num_cells, program.dtype
+        m, dtype = bucket.num_cells, bucket.dtype
         params = [
-            torch.stack([model[g] for model in program.init])[program.init_index]
-            for g in range(len(program.names))
+            torch.stack([model[g] for model in bucket.init])[bucket.init_index]
+            for g in range(len(bucket.names))
         ]
 
         def never() -> Tensor:
             return torch.full((m,), -1, dtype=torch.int64)
 
         def curve() -> Tensor:
-            return torch.full((m, len(program.curve_steps)), torch.nan)
+            return torch.full((m, len(bucket.curve_steps)), torch.nan)
 
-        s = program.num_snapshots
-        shape = program.shapes[0] if s else (0, 0)
+        s = bucket.num_snapshots
+        shape = bucket.shapes[0] if s else (0, 0)
         embeddings = torch.full((m, s, *shape), torch.nan)
         if s:
             embeddings[:, 0] = params[0]
@@ -84,14 +84,14 @@ class State:
                 for g, tensor in enumerate(value):
                     yield f"{f.name}.{g}", tensor
 
-    def frozen(self, program: Program) -> Tensor:
+    def frozen(self, bucket: Bucket) -> Tensor:
         """Cells whose stop rule has fired or that diverged, whatever the budget: bool ``[M]``."""
         both = (self.t_train >= 0) & (self.t_val >= 0)
-        return (self.diverged_at >= 0) | (both & program.stop_at_both)
+        return (self.diverged_at >= 0) | (both & bucket.stop_at_both)
 
-    def done(self, program: Program) -> Tensor:
+    def done(self, bucket: Bucket) -> Tensor:
         """Cells that will not be trained further: bool ``[M]``."""
-        return self.frozen(program) | (self.step >= program.cell.steps)
+        return self.frozen(bucket) | (self.step >= bucket.cell.steps)
 
     def to(self, device: torch.device | str) -> State:
         """A copy on ``device`` (self where it is there already)."""

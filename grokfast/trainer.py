@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from grokfast.bucket import Bucket, make_buckets
 from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
 from grokfast.collect import (
     collect,
@@ -30,7 +31,6 @@ from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS, memory_bytes
 from grokfast.phases import PHASES, classify, counts
-from grokfast.program import Program, make_programs
 from grokfast.progress import Progress, make_progress
 from grokfast.results import Results
 from grokfast.state import State
@@ -148,15 +148,15 @@ def plan(
     path = Path(out) if out is not None else None
     indices = _checked(grid, path, device, threads, shard)
     ready = _prepare(grid, indices, path, engine, device, threads, overwrite)
-    programs = ready.programs
-    memory = sum(_state_bytes(p) for p in programs)
+    buckets = ready.buckets
+    memory = sum(_state_bytes(p) for p in buckets)
     records = sum(
         p.num_cells * (16 * len(p.curve_steps) + 4 * p.num_snapshots * int(np.prod(p.shapes[0])))
-        for p in programs
+        for p in buckets
     )
-    budgets = [p.num_cells * p.cell.steps for p in programs]
+    budgets = [p.num_cells * p.cell.steps for p in buckets]
     if ready.complete:
-        left = [0] * len(programs)
+        left = [0] * len(buckets)
     elif ready.old is not None:
         trainer = _Trainer(ready, path, make_progress(False))
         trainer.restore(ready.old)
@@ -164,11 +164,11 @@ def plan(
     else:
         left = budgets
     seconds = sum(
-        _measured_seconds(p, ready.engine) * n for p, n in zip(programs, left, strict=True) if n
+        _measured_seconds(p, ready.engine) * n for p, n in zip(buckets, left, strict=True) if n
     )
     return Plan(
         cells=len(indices),
-        buckets=len(programs),
+        buckets=len(buckets),
         engine=ready.why,
         memory_bytes=memory + records,
         disk_bytes=memory + 2 * records,
@@ -211,7 +211,7 @@ class _Ready:
     """
 
     grid: Grid
-    programs: list[Program]
+    buckets: list[Bucket]
     engine: Engine
     why: str
     old: Results | None
@@ -239,8 +239,8 @@ def _prepare(
     goes_on = old is not None and engine == "auto"
     if old is not None and goes_on:
         engine = str(old.provenance.get("engine", engine))
-    programs = _programs(grid, indices)
-    chosen, why = choose_engine(engine, programs, device, threads)
+    buckets = _buckets(grid, indices)
+    chosen, why = choose_engine(engine, buckets, device, threads)
     if goes_on:
         why = f"{chosen.name} on {chosen.device} (as in {path})"
     complete = False
@@ -251,11 +251,11 @@ def _prepare(
         if unknown:
             why += f"; {path} does not tell its {', '.join(unknown)}"
         if not complete:
-            _same_data(old, grid, programs, path)
-    return _Ready(grid, programs, chosen, why, old, complete)
+            _same_data(old, grid, buckets, path)
+    return _Ready(grid, buckets, chosen, why, old, complete)
 
 
-def _programs(grid: Grid, indices: list[int]) -> list[Program]:
+def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
     """What the listed cells need, made ready.
 
     Raises:
@@ -275,38 +275,38 @@ def _programs(grid: Grid, indices: list[int]) -> list[Program]:
             f"machine has {memory / 2**30:,.0f}",
             hint="--shard=i/n trains every n-th cell" if len(cells) > 1 else None,
         )
-    return make_programs(cells, indices)
+    return make_buckets(cells, indices)
 
 
-def _state_bytes(program: Program) -> int:
-    item = 8 if program.cell.dtype == "float64" else 4
-    return 3 * item * program.num_cells * sum(int(np.prod(s)) for s in program.shapes)
+def _state_bytes(bucket: Bucket) -> int:
+    item = 8 if bucket.cell.dtype == "float64" else 4
+    return 3 * item * bucket.num_cells * sum(int(np.prod(s)) for s in bucket.shapes)
 
 
-def _measured_seconds(program: Program, engine: Engine, budget: float = 2.0) -> float:
+def _measured_seconds(bucket: Bucket, engine: Engine, budget: float = 2.0) -> float:
     """Seconds per model-step; a first call pays for compilation.
 
     Over at most 16 cells on a CPU; a GPU trains many as fast as a few.
     """
-    some = program.num_cells if engine.device.type == "cuda" else min(program.num_cells, 16)
-    state = State.initial(program).to(engine.device)
+    some = bucket.num_cells if engine.device.type == "cuda" else min(bucket.num_cells, 16)
+    state = State.initial(bucket).to(engine.device)
     cells = torch.arange(some)
-    until = program.steps_per_epoch * max(1, 20 // program.steps_per_epoch)
-    engine.advance(program, state, cells, min(until, program.cell.steps))
+    until = bucket.steps_per_epoch * max(1, 20 // bucket.steps_per_epoch)
+    engine.advance(bucket, state, cells, min(until, bucket.cell.steps))
     steps, took = 0, 0.0
-    while took < budget / 4 and until < program.cell.steps:
+    while took < budget / 4 and until < bucket.cell.steps:
         before = int(state.step[:some].sum())
-        until = min(2 * until, program.cell.steps)
+        until = min(2 * until, bucket.cell.steps)
         start = time.perf_counter()
-        engine.advance(program, state, cells, until)
+        engine.advance(bucket, state, cells, until)
         took = time.perf_counter() - start
         steps = int(state.step[:some].sum()) - before
         if steps == 0:
             break
     if not steps:  # every cell has stopped already, or the budget is a handful of steps
-        state = State.initial(program).to(engine.device)
+        state = State.initial(bucket).to(engine.device)
         start = time.perf_counter()
-        engine.advance(program, state, cells, program.steps_per_epoch)
+        engine.advance(bucket, state, cells, bucket.steps_per_epoch)
         took = time.perf_counter() - start
         steps = max(1, int(state.step[:some].sum()))
     return took / steps
@@ -386,9 +386,9 @@ def _same_machinery(
     )
 
 
-def _same_data(old: Results, grid: Grid, programs: list[Program], path: Path | None) -> None:
+def _same_data(old: Results, grid: Grid, buckets: list[Bucket], path: Path | None) -> None:
     """Refuses to go on with other data than the run began with."""
-    was, now = old.data_digests(), data_digests(grid, programs)
+    was, now = old.data_digests(), data_digests(grid, buckets)
     for identity, digest in was.items():
         if now.get(identity, digest) != digest:
             raise UsageError(
@@ -402,11 +402,11 @@ class _Trainer:
     """State and loop of one run."""
 
     def __init__(self, ready: _Ready, out: Path | None, progress: Progress) -> None:
-        self.grid, self.programs, self.engine = ready.grid, ready.programs, ready.engine
+        self.grid, self.buckets, self.engine = ready.grid, ready.buckets, ready.engine
         self.out, self.progress = out, progress
-        self.states = [State.initial(p) for p in self.programs]
-        self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in self.programs]
-        self.provenance = provenance(self.engine, self.grid, self.programs)
+        self.states = [State.initial(p) for p in self.buckets]
+        self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in self.buckets]
+        self.provenance = provenance(self.engine, self.grid, self.buckets)
         self.known: Results | None = None  # what the file said when the run was taken up again
         self.signum: int | None = None
         self._begun = time.monotonic()
@@ -422,12 +422,12 @@ class _Trainer:
         self.known = old
         self.provenance = merged_provenance(self.provenance, old.provenance)
         rows = load_checkpoint(checkpoint_path(self.out))
-        for program, state in zip(self.programs, self.states, strict=True):
-            for m, index in enumerate(program.cells):
+        for bucket, state in zip(self.buckets, self.states, strict=True):
+            for m, index in enumerate(bucket.cells):
                 row = rows.get(self.grid.keys[index])
                 if row is not None:
                     restore_row(state, m, row)
-        self.outcome_only = restore_finished(old, self.grid, self.programs, self.states, set(rows))
+        self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, set(rows))
 
     def run(self) -> Results:
         """Trains to the end, or raises Interrupted."""
@@ -438,8 +438,8 @@ class _Trainer:
         with _signals(self):
             self.progress.start(self._total(), self._accounted())
             try:
-                for program, state in zip(self.programs, self.states, strict=True):
-                    self._train(program, state)
+                for bucket, state in zip(self.buckets, self.states, strict=True):
+                    self._train(bucket, state)
             finally:
                 self.progress.stop()
         results = self.save()
@@ -447,17 +447,17 @@ class _Trainer:
             raise Interrupted(self.signum, self.out)
         return results
 
-    def _train(self, program: Program, state: State) -> None:
-        chunk, budget = self.engine.chunk, program.cell.steps
+    def _train(self, bucket: Bucket, state: State) -> None:
+        chunk, budget = self.engine.chunk, bucket.cell.steps
         while self.signum is None:
-            left = torch.nonzero(~state.done(program))[:, 0]
+            left = torch.nonzero(~state.done(bucket))[:, 0]
             if not len(left):
                 return
             at = state.step[left]
             until = min(budget, (int(at.min()) // chunk + 1) * chunk)
             left = left[at < until]
             self._base = self._accounted()
-            self.engine.advance(program, state, left, until, self._tick)
+            self.engine.advance(bucket, state, left, until, self._tick)
             self.progress.update(self._accounted(), self._counts())
             if self._save_is_due():
                 self.save()
@@ -472,7 +472,7 @@ class _Trainer:
         return self.signum is not None or (self.engine.keeps_partial and self._save_is_due())
 
     def _total(self) -> int:
-        return sum(p.num_cells * p.cell.steps for p in self.programs)
+        return sum(p.num_cells * p.cell.steps for p in self.buckets)
 
     def _steps_done(self) -> int:
         return sum(int(s.step.sum()) for s in self.states)
@@ -482,21 +482,21 @@ class _Trainer:
         return self._total() - sum(self.left())
 
     def left(self) -> list[int]:
-        """Cell-steps that each program has before it; a finished cell has none."""
+        """Cell-steps that each bucket has before it; a finished cell has none."""
         return [
             int(torch.where(s.done(p), 0, p.cell.steps - s.step).sum())
-            for p, s in zip(self.programs, self.states, strict=True)
+            for p, s in zip(self.buckets, self.states, strict=True)
         ]
 
     def _counts(self) -> dict[str, int]:
         """Cells per phase, and diverged, of the states."""
         found = dict.fromkeys((*PHASES, "diverged"), 0)
-        for program, state in zip(self.programs, self.states, strict=True):
+        for bucket, state in zip(self.buckets, self.states, strict=True):
             phase = classify(
                 state.t_train.cpu().numpy(),
                 state.t_val.cpu().numpy(),
-                program.cell.phase,
-                finished=state.done(program).cpu().numpy(),
+                bucket.cell.phase,
+                finished=state.done(bucket).cpu().numpy(),
             )
             for name, number in counts(phase).items():
                 found[name] += number
@@ -506,7 +506,7 @@ class _Trainer:
     def results(self) -> Results:
         """What is known now."""
         now = self._provenance_now()
-        return collect(self.grid, self.programs, self.states, now, self.known)
+        return collect(self.grid, self.buckets, self.states, now, self.known)
 
     def _provenance_now(self) -> dict[str, Any]:
         took = time.monotonic() - self._begun
@@ -525,7 +525,7 @@ class _Trainer:
         if self.out is not None:
             results.save(self.out)
             save_checkpoint(
-                checkpoint_path(self.out), self.grid, self.programs, self.states, self.outcome_only
+                checkpoint_path(self.out), self.grid, self.buckets, self.states, self.outcome_only
             )
         self._saved = time.monotonic()
         self._save_took = self._saved - start

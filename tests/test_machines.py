@@ -28,7 +28,7 @@ from grokfast.agree import agree
 from grokfast.cli.overrides import build_grid
 from grokfast.experiment import scalar_fields
 from grokfast.presets import PRESETS
-from grokfast.program import curve_steps, evaluated_epochs
+from grokfast.bucket import curve_steps, evaluated_epochs
 
 SPELLED = {
     "addition-classification": {"lr": "logspace:-5:-2:5", "weight_decay": "linspace:0:20:5"},

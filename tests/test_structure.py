@@ -16,7 +16,7 @@ LAYERS = [
     {"tasks", "data"},
     {"experiment"},
     {"grid", "presets", "model"},
-    {"program", "state"},
+    {"bucket", "state"},
     {"engines"},
     {"results"},
     {"collect", "checkpoint", "progress"},

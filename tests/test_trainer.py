@@ -160,9 +160,9 @@ def stop_after(steps, grid, out):
     class Brief(native.NativeEngine):
         chunk = steps or 1
 
-        def advance(self, program, state, cells, until, tick=None):
+        def advance(self, bucket, state, cells, until, tick=None):
             if steps:
-                super().advance(program, state, cells, until, tick)
+                super().advance(bucket, state, cells, until, tick)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -320,17 +320,17 @@ def test_buckets_of_other_shapes_and_operations_share_a_file(tmp_path):
 def test_a_module_has_the_trained_weights(whole):
     import torch
 
-    from grokfast.program import make_programs
+    from grokfast.bucket import make_buckets
 
     k = int(np.flatnonzero(whole["t_train"] < 0)[0])  # not stopped: it ran to the budget
     values = {n: whole[n][k] for n in ("lr", "weight_decay")}
-    (program,) = make_programs(whole.grid.cells, range(6))
-    last = int(program.curve_steps[-1])  # a step whose accuracy and loss are kept
+    (bucket,) = make_buckets(whole.grid.cells, range(6))
+    last = int(bucket.curve_steps[-1])  # a step whose accuracy and loss are kept
     trained = run(small(steps=last, **values))
     with torch.no_grad():
-        output = trained.module()(program.x_val[0])
-        correct = (output.argmax(1) == program.y_val[0]).float().mean()
-        loss = torch.nn.functional.cross_entropy(output, program.y_val[0])
+        output = trained.module()(bucket.x_val[0])
+        correct = (output.argmax(1) == bucket.y_val[0]).float().mean()
+        loss = torch.nn.functional.cross_entropy(output, bucket.y_val[0])
     assert trained["step"][-1] == last
     assert float(correct) == pytest.approx(trained["val_acc"][0, -1])
     assert float(loss) == pytest.approx(trained["val_loss"][0, -1], rel=1e-4)
@@ -446,11 +446,11 @@ from grokfast.cli import main
 from grokfast.engines.native import NativeEngine
 class Speaking(NativeEngine):
     calls = 0
-    def advance(self, program, state, *rest):
+    def advance(self, bucket, state, *rest):
         self.calls += 1
         if self.calls == 2:
             print(int(state.step.min()), flush=True)
-        super().advance(program, state, *rest)
+        super().advance(bucket, state, *rest)
 sys.modules["grokfast.engines.native"].NativeEngine = Speaking
 sys.exit(main(sys.argv[1:]))
 """

@@ -47,7 +47,7 @@ def side_by_side(
     say("  ".join(f"{k} {v}" for k, v in machine.items() if v is not None))
     say("measured ceilings: " + ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))
     for work in works:
-        one = work.program(1)
+        one = work.bucket(1)
         floor = floor_us(one, rates)
         say(f"{work.task}: floor {floor:.3g} us a model-step (multiply-adds at the measured rate)")
         for models in numbers:

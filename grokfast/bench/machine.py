@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from grokfast.bench.measure import synchronize
+from grokfast.bucket import Bucket
 from grokfast.hardware import cores, processor
-from grokfast.program import Program
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -60,12 +60,12 @@ def ceilings(device: torch.device) -> dict[str, float]:
     return found
 
 
-def floor_us(program: Program, ceiling: dict[str, float], precision: str = "ieee") -> float:
+def floor_us(bucket: Bucket, ceiling: dict[str, float], precision: str = "ieee") -> float:
     """Microseconds a model-step if nothing but the products' multiply-adds took time."""
     rate = ceiling["gflops"]
     if precision != "ieee":  # tf32x3 multiplies three times
         rate = ceiling["tf32_gflops"] / (3 if precision == "tf32x3" else 1)
-    return program.flops_per_step() / rate / 1e3
+    return bucket.flops_per_step() / rate / 1e3
 
 
 def _matmul_gflops(device: torch.device, precision: str = "ieee") -> float:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from grokfast.bench.trials import Contender, EngineTrial, Trial, Unavailable
+from grokfast.bucket import Bucket, make_buckets
 from grokfast.presets import preset
-from grokfast.program import Program, make_programs
 
 #: Steps after which every contender's losses are compared with float64.
 CHECK_STEPS = 60
@@ -44,7 +44,7 @@ class Work:
     task: str
     evaluation_points: int = 0
 
-    def program(self, models: int, dtype: str = "float32") -> Program:
+    def bucket(self, models: int, dtype: str = "float32") -> Bucket:
         """``models`` cells spread over the preset's grid.
 
         The threshold is lowered, so that T_train and T_val of some are set within the steps that
@@ -70,13 +70,13 @@ class Work:
         cells = [
             grid.experiment.replace(**dict(zip(grid.axes, values[i], strict=True))) for i in spread
         ]
-        (program,) = make_programs(cells, list(range(models)))
-        return program
+        (bucket,) = make_buckets(cells, list(range(models)))
+        return bucket
 
 
-def checked(program: Program) -> list[int]:
+def checked(bucket: Bucket) -> list[int]:
     """Positions of the cells whose results are compared with float64."""
-    last = program.num_cells - 1
+    last = bucket.num_cells - 1
     return sorted({round(i * last / (CHECK_CELLS - 1)) for i in range(CHECK_CELLS)})
 
 
@@ -97,15 +97,15 @@ class Truth:
     def of(cls, work: Work, models: int) -> Truth:
         found = []
         for dtype in ("float64", "float32"):
-            program = work.program(models, dtype)
-            trial = EngineTrial("reference", program, torch.device("cpu"), checked(program))
+            bucket = work.bucket(models, dtype)
+            trial = EngineTrial("reference", bucket, torch.device("cpu"), checked(bucket))
             trial.advance(CHECK_STEPS)
             found.append(trial.results())
         (loss, t_train, t_val), (rough, *_) = found
         # Sums in another order may be a few times as far off.
         return cls(loss, t_train, t_val, float(4 * (rough / loss - 1).abs().max() + 1e-6))
 
-    def error_of(self, trial: Trial, program: Program) -> float:
+    def error_of(self, trial: Trial, bucket: Bucket) -> float:
         """Largest relative error of the losses.
 
         Raises:
@@ -117,7 +117,7 @@ class Truth:
             trial.precision, 100 * self.tolerance
         )
         both = [
-            (trial.cells.index(c), k) for k, c in enumerate(checked(program)) if c in trial.cells
+            (trial.cells.index(c), k) for k, c in enumerate(checked(bucket)) if c in trial.cells
         ]
         own, true = torch.tensor(both).T
         loss, t_train, t_val = (r[own] for r in trial.results())
@@ -129,7 +129,7 @@ class Truth:
                 ("T_train", t_train, self.t_train),
                 ("T_val", t_val, self.t_val),
             ):
-                if bool(((own_t - true_t[true]).abs() > program.steps_per_epoch).any()):
+                if bool(((own_t - true_t[true]).abs() > bucket.steps_per_epoch).any()):
                     raise Wrong(f"{name} is not right")
         return error
 
@@ -170,7 +170,7 @@ def measure(
 
     One that cannot run here, fails or computes something else is not timed; its row says why.
     """
-    program = work.program(models)
+    bucket = work.bucket(models)
     truth = Truth.of(work, models)
     rows, trials = [], {}
     for name, contender in contenders.items():
@@ -179,9 +179,9 @@ def measure(
         memory = Memory(device)
         start = time.perf_counter()
         try:
-            trial = contender(program, device)
+            trial = contender(bucket, device)
             trial.advance(CHECK_STEPS)
-            row.error = truth.error_of(trial, program)
+            row.error = truth.error_of(trial, bucket)
             row.compile_s = time.perf_counter() - start
             row.memory_mb = None if trial.elsewhere else memory.grown_mb()
             row.steps = _steps_for(trial, seconds, device)

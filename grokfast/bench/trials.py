@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from grokfast.bucket import Bucket
 from grokfast.engines import make_engine
 from grokfast.engines.triton import TritonEngine
 from grokfast.errors import GrokfastError
 from grokfast.model import MLP
-from grokfast.program import Program
 from grokfast.state import State
 
 
@@ -22,9 +22,9 @@ class Unavailable(Exception):
 
 
 class Trial(Protocol):
-    """Models of a program on their way."""
+    """Models of a bucket on their way."""
 
-    cells: Sequence[int]  # positions in the program of the models that are trained
+    cells: Sequence[int]  # positions in the bucket of the models that are trained
     precision: str  # of the products
     elsewhere: bool  # where its memory is not seen: in other processes, of another allocator
 
@@ -38,8 +38,8 @@ class Trial(Protocol):
         """Ends processes, frees memory."""
 
 
-#: Makes a trial of a program on a device, or raises Unavailable.
-Contender = Callable[[Program, torch.device], Trial]
+#: Makes a trial of a bucket on a device, or raises Unavailable.
+Contender = Callable[[Bucket, torch.device], Trial]
 
 
 class EngineTrial:
@@ -50,7 +50,7 @@ class EngineTrial:
     def __init__(
         self,
         name: str,
-        program: Program,
+        bucket: Bucket,
         device: torch.device,
         cells: Sequence[int] | None = None,
         precision: str = "ieee",
@@ -64,18 +64,18 @@ class EngineTrial:
             assert isinstance(self.engine, TritonEngine)
             self.engine.launch.update(launch)
         self.precision = precision
-        program = replace(program, cell=program.cell.replace(precision=precision))
-        reason = self.engine.unsupported(program)
+        bucket = replace(bucket, cell=bucket.cell.replace(precision=precision))
+        reason = self.engine.unsupported(bucket)
         if reason:
             raise Unavailable(reason)
-        self.program = program
-        self.cells: Sequence[int] = range(program.num_cells) if cells is None else cells
-        self.state = State.initial(program).to(device)
+        self.bucket = bucket
+        self.cells: Sequence[int] = range(bucket.num_cells) if cells is None else cells
+        self.state = State.initial(bucket).to(device)
         self.step = 0
 
     def advance(self, steps: int) -> None:
         self.step += steps
-        self.engine.advance(self.program, self.state, torch.tensor(self.cells), self.step)
+        self.engine.advance(self.bucket, self.state, torch.tensor(self.cells), self.step)
 
     def results(self) -> tuple[Tensor, Tensor, Tensor]:
         rows, s = torch.tensor(self.cells), self.state
@@ -91,26 +91,26 @@ class EagerLoop:
     elsewhere = False
     precision = "ieee"
 
-    def __init__(self, program: Program, device: torch.device, cell: int = 0) -> None:
-        self.program, self.step = program, 0
+    def __init__(self, bucket: Bucket, device: torch.device, cell: int = 0) -> None:
+        self.bucket, self.step = bucket, 0
         self.cells: Sequence[int] = [cell]
-        d = int(program.data_index[cell])
-        self.x, self.y = program.x_train[d].to(device), program.y_train[d].to(device)
-        self.x_val, self.y_val = program.x_val[d].to(device), program.y_val[d].to(device)
-        self.targets = None if program.targets is None else program.targets[d].to(device)
-        activation = program.cell.model.activation
-        model = MLP(program.sizes, activation, program.vocabulary, program.dtype)
+        d = int(bucket.data_index[cell])
+        self.x, self.y = bucket.x_train[d].to(device), bucket.y_train[d].to(device)
+        self.x_val, self.y_val = bucket.x_val[d].to(device), bucket.y_val[d].to(device)
+        self.targets = None if bucket.targets is None else bucket.targets[d].to(device)
+        activation = bucket.cell.model.activation
+        model = MLP(bucket.sizes, activation, bucket.vocabulary, bucket.dtype)
         with torch.no_grad():
             for p, initial in zip(
-                model.parameters(), program.init[int(program.init_index[cell])], strict=True
+                model.parameters(), bucket.init[int(bucket.init_index[cell])], strict=True
             ):
                 p.copy_(initial)
         self.model = model.to(device)
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for g, p in enumerate(self.model.parameters()):
-            key = float(program.lr[g, cell]), float(program.weight_decay[g, cell])
+            key = float(bucket.lr[g, cell]), float(bucket.weight_decay[g, cell])
             groups.setdefault(key, []).append(p)
-        o = program.cell.optimizer
+        o = bucket.cell.optimizer
         self.optimizer = torch.optim.AdamW(
             [{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()],
             betas=(o.beta1, o.beta2),
@@ -121,10 +121,10 @@ class EagerLoop:
         self.epoch_correct = 0
 
     def advance(self, steps: int) -> None:
-        program = self.program
+        bucket = self.bucket
         for _ in range(steps):
             x, y = self._batch()
-            if self.step % program.steps_per_epoch == 0:
+            if self.step % bucket.steps_per_epoch == 0:
                 self.epoch_loss, self.epoch_correct = torch.zeros_like(self.epoch_loss), 0
             self.step += 1
             output = self.model(x)
@@ -135,33 +135,33 @@ class EagerLoop:
             with torch.no_grad():
                 self.epoch_loss += loss
                 self.epoch_correct += self._correct(output, y)
-                if program.evaluates(self.step):
+                if bucket.evaluates(self.step):
                     self._evaluate()
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        program = self.program
-        if program.shuffles is None:
+        bucket = self.bucket
+        if bucket.shuffles is None:
             return self.x, self.y
-        epoch, k = divmod(self.step, program.steps_per_epoch)
-        order = program.shuffles.order(epoch, epoch + 1)[int(program.init_index[self.cells[0]]), 0]
-        rows = order[k * program.batch_size :][: program.batch_size]
+        epoch, k = divmod(self.step, bucket.steps_per_epoch)
+        order = bucket.shuffles.order(epoch, epoch + 1)[int(bucket.init_index[self.cells[0]]), 0]
+        rows = order[k * bucket.batch_size :][: bucket.batch_size]
         return self.x[rows], self.y[rows]
 
     def _evaluate(self) -> None:
         val = self._correct(self.model(self.x_val), self.y_val)
-        if self.t_train < 0 and self.epoch_correct >= self.program.need_train:
+        if self.t_train < 0 and self.epoch_correct >= self.bucket.need_train:
             self.t_train = self.step
-        if self.t_val < 0 and val >= self.program.need_val:
+        if self.t_val < 0 and val >= self.bucket.need_val:
             self.t_val = self.step
 
     def _loss(self, output: Tensor, y: Tensor) -> Tensor:
-        if self.program.cell.loss == "cross_entropy":
+        if self.bucket.cell.loss == "cross_entropy":
             return nn.functional.cross_entropy(output, y)
         assert self.targets is not None
         return nn.functional.mse_loss(output, self.targets[y])
 
     def _correct(self, output: Tensor, y: Tensor) -> int:
-        if self.program.cell.predict == "argmax":
+        if self.bucket.cell.predict == "argmax":
             return int((output.argmax(1) == y).sum())
         assert self.targets is not None
         distance = (output[:, None, :] - self.targets).square().sum(2)
@@ -181,9 +181,9 @@ def engine(name: str, precision: str = "ieee", **launch: Any) -> Contender:
         launch: of the triton engine, for its kernel: ``programs``, ``tiles``.
     """
 
-    def contender(program: Program, device: torch.device) -> Trial:
+    def contender(bucket: Bucket, device: torch.device) -> Trial:
         where = torch.device("cpu") if name == "native" else device
-        trial = EngineTrial(name, program, where, precision=precision, launch=launch)
+        trial = EngineTrial(name, bucket, where, precision=precision, launch=launch)
         trial.elsewhere = where.type != device.type
         return trial
 

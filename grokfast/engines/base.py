@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.program import Program
 from grokfast.state import State
 
 #: Called now and then with the model-steps done so far in this call; True asks to stop soon.
@@ -44,11 +44,11 @@ class Engine(Protocol):
     #: Whether a call that ``tick`` ends keeps what it has done; else it is as if never made.
     keeps_partial: bool
 
-    def unsupported(self, program: Program) -> str | None:
-        """Why this engine cannot run the program, or None."""
+    def unsupported(self, bucket: Bucket) -> str | None:
+        """Why this engine cannot run the bucket, or None."""
 
     def advance(
-        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+        self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
         """Trains the listed cells (int64 ``[K]``, positions in the bucket) up to step ``until``.
 
@@ -90,9 +90,9 @@ def make_engine(name: str, device: str = "auto", threads: int | None = None) -> 
 
 
 def choose_engine(
-    name: str, programs: list[Program], device: str = "auto", threads: int | None = None
+    name: str, buckets: list[Bucket], device: str = "auto", threads: int | None = None
 ) -> tuple[Engine, str]:
-    """The named engine, or with ``auto`` the fastest one here that supports every program.
+    """The named engine, or with ``auto`` the fastest one here that supports every bucket.
 
     Returns:
         The engine and one line that says which and why.
@@ -102,8 +102,8 @@ def choose_engine(
     """
     if name != "auto":
         engine = make_engine(name, device, threads)
-        for program in programs:
-            reason = engine.unsupported(program)
+        for bucket in buckets:
+            reason = engine.unsupported(bucket)
             if reason:
                 raise UsageError(f"engine {name!r} cannot run this experiment: {reason}")
         return engine, f"{name} on {engine.device} (asked for)"
@@ -115,7 +115,7 @@ def choose_engine(
         except EnvironmentProblem as error:
             passed_over.append(f"{candidate}: {error}")
             continue
-        reason = next(filter(None, map(engine.unsupported, programs)), None)
+        reason = next(filter(None, map(engine.unsupported, buckets)), None)
         if reason is None:
             why = "; ".join(["the fastest that supports this experiment", *passed_over])
             return engine, f"{candidate} on {engine.device} ({why})"

@@ -15,12 +15,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.engines.lockstep import Spec
 from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, split
 from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compiled_pass
-from grokfast.program import Program
 from grokfast.state import State
 
 
@@ -72,37 +72,37 @@ class CompiledEngine:
             }
         )
 
-    def unsupported(self, program: Program) -> str | None:
-        precision, kind = program.cell.precision, self.device.type
+    def unsupported(self, bucket: Bucket) -> str | None:
+        precision, kind = bucket.cell.precision, self.device.type
         known = ("ieee", "tf32") if kind == "cuda" else ("ieee",)
-        if program.cell.dtype == "float64" or precision in known:
+        if bucket.cell.dtype == "float64" or precision in known:
             return None
         return f"precision {precision!r}; on {kind} it computes in {' or '.join(known)} only"
 
     def advance(
-        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+        self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        plan = self._plan(program, state, cells.cpu(), until)
-        call = _Call(program, state, until, self.glance, self.eager, self._room)
-        with _arithmetic(program, self.device):
+        plan = self._plan(bucket, state, cells.cpu(), until)
+        call = _Call(bucket, state, until, self.glance, self.eager, self._room)
+        with _arithmetic(bucket, self.device):
             trained = call.run(plan, self.workers, tick)
         for block in trained:
             block.scatter(state)
 
-    def _plan(self, program: Program, state: State, cells: Tensor, until: int) -> list[Tensor]:
+    def _plan(self, bucket: Bucket, state: State, cells: Tensor, until: int) -> list[Tensor]:
         """The listed cells that have steps to do, by block; those of a block are at one step."""
         step = state.step.cpu()
-        cells = cells[~state.frozen(program).cpu()[cells] & (step[cells] < until)]
+        cells = cells[~state.frozen(bucket).cpu()[cells] & (step[cells] < until)]
         size = self._block_size(len(cells))
         return [
             block
             for start in step[cells].unique().tolist()
-            for block in split(program, cells[step[cells] == start], size)
+            for block in split(bucket, cells[step[cells] == start], size)
         ]
 
-    def _room(self, program: Program, cells: Tensor) -> int:
+    def _room(self, bucket: Bucket, cells: Tensor) -> int:
         """Models that the tensors of a block of these cells have room for."""
-        return len(cells) if self.device.type == "cpu" else room(program, cells)
+        return len(cells) if self.device.type == "cpu" else room(bucket, cells)
 
     def _block_size(self, cells: int) -> int | None:
         """Cells a block; None for as many as there are."""
@@ -116,19 +116,19 @@ class _Call:
 
     def __init__(
         self,
-        program: Program,
+        bucket: Bucket,
         state: State,
         until: int,
         glance: int,
         eager: bool,
-        room: Callable[[Program, Tensor], int],
+        room: Callable[[Bucket, Tensor], int],
     ) -> None:
-        self.program, self.state, self.until = program, state, until
+        self.bucket, self.state, self.until = bucket, state, until
         self.glance, self.eager, self.room = glance, eager, room
         self.device = state.step.device
         self.stop = threading.Event()
         self.done: list[int] = []  # model-steps by block, each entry with one writer
-        self.rows = BatchRows(program)
+        self.rows = BatchRows(bucket)
 
     def run(self, plan: list[Tensor], workers: int, tick: Tick | None) -> list[Block]:
         """The trained blocks, none of them where ``tick`` asked to stop."""
@@ -156,9 +156,9 @@ class _Call:
 
     @torch.no_grad()
     def _train(self, k: int, cells: Tensor) -> Block:
-        models = self.room(self.program, cells)
-        block = Block(self.program, self.state, cells, self.until, self.rows, models)
-        spec, layout = Spec.of(self.program), block.layout(self.eager)
+        models = self.room(self.bucket, cells)
+        block = Block(self.bucket, self.state, cells, self.until, self.rows, models)
+        spec, layout = Spec.of(self.bucket), block.layout(self.eager)
         passes = {
             judges: Graph(compiled_pass(spec, judges, layout), block.tensors)
             for judges in (False, True)
@@ -186,13 +186,13 @@ def _set_up_thread(device: torch.device) -> None:
 
 
 @contextmanager
-def _arithmetic(program: Program, device: torch.device) -> Iterator[None]:
+def _arithmetic(bucket: Bucket, device: torch.device) -> Iterator[None]:
     """Torch's process-wide settings as the workers need them, and afterwards as they were."""
     threads = torch.get_num_threads()
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     if device.type == "cuda":
-        matmul.fp32_precision = "tf32" if program.cell.precision == "tf32" else "ieee"
+        matmul.fp32_precision = "tf32" if bucket.cell.precision == "tf32" else "ieee"
     try:
         yield
     finally:

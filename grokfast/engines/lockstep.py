@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.model import activate
-from grokfast.program import Program
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,21 @@ class Spec:
     eps: float
 
     @classmethod
-    def of(cls, program: Program) -> Spec:
-        cell = program.cell
+    def of(cls, bucket: Bucket) -> Spec:
+        cell = bucket.cell
         return cls(
-            sizes=program.sizes,
-            vocabulary=program.vocabulary,
+            sizes=bucket.sizes,
+            vocabulary=bucket.vocabulary,
             activation=cell.model.activation,
             loss=cell.loss,
             predict=cell.predict,
-            batch_size=program.batch_size,
-            steps_per_epoch=program.steps_per_epoch,
-            num_train=program.num_train,
-            num_val=program.num_val,
-            need_train=program.need_train,
-            need_val=program.need_val,
-            stop_at_both=program.stop_at_both,
+            batch_size=bucket.batch_size,
+            steps_per_epoch=bucket.steps_per_epoch,
+            num_train=bucket.num_train,
+            num_val=bucket.num_val,
+            need_train=bucket.need_train,
+            need_val=bucket.need_val,
+            stop_at_both=bucket.stop_at_both,
             betas=(cell.optimizer.beta1, cell.optimizer.beta2),
             eps=cell.optimizer.eps,
         )

@@ -7,32 +7,32 @@ import threading
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.engines.lockstep import Data, Models, Tables
 from grokfast.engines.lockstep_compile import Layout
-from grokfast.program import Program
 from grokfast.state import CURVES, State
 
 
 class Samples:
-    """A program's data sets on a device, in the form that a pass reads."""
+    """A bucket's data sets on a device, in the form that a pass reads."""
 
-    def __init__(self, program: Program, device: torch.device) -> None:
-        x = torch.cat([program.x_train, program.x_val], dim=1).to(device)
-        if program.vocabulary:
+    def __init__(self, bucket: Bucket, device: torch.device) -> None:
+        x = torch.cat([bucket.x_train, bucket.x_val], dim=1).to(device)
+        if bucket.vocabulary:
             # How often each token occurs: the embedding sum and its gradient become products,
             # without the atomic additions that make a scatter differ from run to run on a GPU.
-            x = torch.nn.functional.one_hot(x, program.vocabulary).sum(2).to(program.dtype)
+            x = torch.nn.functional.one_hot(x, bucket.vocabulary).sum(2).to(bucket.dtype)
         self.x = x  # [D, N + V, I or P]
-        self.y = torch.cat([program.y_train, program.y_val], dim=1).to(device)  # [D, N + V]
-        self.targets = None if program.targets is None else program.targets.to(device)
+        self.y = torch.cat([bucket.y_train, bucket.y_val], dim=1).to(device)  # [D, N + V]
+        self.targets = None if bucket.targets is None else bucket.targets.to(device)
 
     @classmethod
-    def of(cls, program: Program, device: torch.device) -> Samples:
-        """Prepared once a program and device."""
+    def of(cls, bucket: Bucket, device: torch.device) -> Samples:
+        """Prepared once a bucket and device."""
         key = f"samples on {device}"
-        if key not in program.extra:
-            program.extra[key] = cls(program, device)
-        return program.extra[key]  # type: ignore[return-value]
+        if key not in bucket.extra:
+            bucket.extra[key] = cls(bucket, device)
+        return bucket.extra[key]  # type: ignore[return-value]
 
 
 #: Passes whose tables are on the device at a time: a fixed number, because compiled code knows it.
@@ -42,8 +42,8 @@ WINDOW = 512
 class BatchRows:
     """The shuffled rows of every step of a call, drawn once for all blocks."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
         self._lock = threading.Lock()
         self._drawn: dict[tuple[int, int], Tensor] = {}
 
@@ -55,24 +55,24 @@ class BatchRows:
             return self._drawn[first, last]
 
     def _draw(self, start: int, until: int) -> Tensor:
-        assert self.program.shuffles is not None
-        per_epoch = self.program.steps_per_epoch
+        assert self.bucket.shuffles is not None
+        per_epoch = self.bucket.steps_per_epoch
         epoch = start // per_epoch
-        epochs = self.program.shuffles.order(epoch, -(-until // per_epoch))  # [R, epochs, N]
-        batches = epochs.reshape(len(epochs), -1, self.program.batch_size)
+        epochs = self.bucket.shuffles.order(epoch, -(-until // per_epoch))  # [R, epochs, N]
+        batches = epochs.reshape(len(epochs), -1, self.bucket.batch_size)
         return batches[:, start - epoch * per_epoch : until - epoch * per_epoch]
 
 
-def split(program: Program, cells: Tensor, size: int | None) -> list[Tensor]:
+def split(bucket: Bucket, cells: Tensor, size: int | None) -> list[Tensor]:
     """Blocks of cells.
 
     With a ``size``, blocks of just that many cells that share their data and shuffles, and the
     rest in blocks of one: two layouts to compile. Without, one block for all, or one for each
     kind of data where that leaves large ones: a block of mixed data copies it for every model.
     """
-    kind = program.data_index[cells] * len(program.init)
-    if program.shuffles is not None:
-        kind = kind + program.init_index[cells]
+    kind = bucket.data_index[cells] * len(bucket.init)
+    if bucket.shuffles is not None:
+        kind = kind + bucket.init_index[cells]
     kinds = [cells[kind == k] for k in kind.unique().tolist()]
     if size is None:
         large = all(len(own) >= _LARGE for own in kinds)
@@ -88,15 +88,15 @@ def split(program: Program, cells: Tensor, size: int | None) -> list[Tensor]:
 _LARGE = 64
 
 
-def room(program: Program, cells: Tensor) -> int:
+def room(bucket: Bucket, cells: Tensor) -> int:
     """Models to compile a block of these cells for, on a GPU: as many as trained together at the
     start, halved as long as the cells fit. So a run compiles a few times, not for every number of
     cells that are left.
     """
-    blocks = split(program, torch.arange(program.num_cells), None)
+    blocks = split(bucket, torch.arange(bucket.num_cells), None)
     models = next(len(block) for block in blocks if bool((block == cells[0]).any()))
     if models < len(cells):  # of several kinds, once few are left of each
-        models = program.num_cells
+        models = bucket.num_cells
     while models > 1 and -(-models // 2) >= len(cells):
         models = -(-models // 2)
     return models
@@ -130,31 +130,31 @@ class Block:
 
     def __init__(
         self,
-        program: Program,
+        bucket: Bucket,
         state: State,
         cells: Tensor,
         until: int,
         rows: BatchRows,
         models: int,
     ) -> None:
-        self.program = program
+        self.bucket = bucket
         self.start, self.until = int(state.step[cells[0]]), until
         self.size = len(cells)
         cells = torch.cat([cells, cells[:1].expand(models - self.size)])
         device = state.step.device
         self.index = cells.to(device)  # [M] int64
         self.rows = rows
-        d, r = program.data_index[cells], program.init_index[cells]
-        if (d == d[0]).all() and (program.shuffles is None or bool((r == r[0]).all())):
+        d, r = bucket.data_index[cells], bucket.init_index[cells]
+        if (d == d[0]).all() and (bucket.shuffles is None or bool((r == r[0]).all())):
             d, r = d[:1], r[:1]  # all models read one copy
         self.orders = r
         self.models = self._gather(state)
-        self.data = self._data(Samples.of(program, device), d)
-        self.tables = self._tables(program.lr[:, cells], program.weight_decay[:, cells])
+        self.data = self._data(Samples.of(bucket, device), d)
+        self.tables = self._tables(bucket.lr[:, cells], bucket.weight_decay[:, cells])
         steps, live = range(self.start + 1, until + 1), self.models.live
-        points = [step for step in steps if step in program.curve_index]
+        points = [step for step in steps if step in bucket.curve_index]
         self.curves = Records(points, tuple(self.models.judged.shape), live)
-        every = program.cell.record.embeddings
+        every = bucket.cell.record.embeddings
         snapshots = [step for step in steps if every and step % every == 0]
         self.snapshots = Records(snapshots, tuple(self.models.params[0].shape), live)
 
@@ -177,14 +177,14 @@ class Block:
 
     def _data(self, samples: Samples, d: Tensor) -> Data:
         order = None
-        if self.program.shuffles is not None:
-            shape = len(self.orders), WINDOW, self.program.batch_size
+        if self.bucket.shuffles is not None:
+            shape = len(self.orders), WINDOW, self.bucket.batch_size
             order = torch.zeros(shape, dtype=torch.int64, device=samples.x.device)
         targets = None if samples.targets is None else samples.targets[d]
         return Data(samples.x[d], samples.y[d], targets, order)
 
     def _tables(self, lr: Tensor, decay: Tensor) -> Tables:
-        device, dtype = self.index.device, self.program.dtype
+        device, dtype = self.index.device, self.bucket.dtype
         return Tables(
             next=torch.zeros(1, dtype=torch.int64, device=device),
             flags=torch.zeros(WINDOW, 4, dtype=torch.int64, device=device),
@@ -195,18 +195,18 @@ class Block:
 
     def load(self, k: int) -> None:
         """Writes the tables of passes k to k + WINDOW - 1."""
-        program = self.program
+        bucket = self.bucket
         numbers = range(self.start + k + 1, min(self.start + k + WINDOW, self.until + 1) + 1)
         flags = [
             (
                 i,
-                i > self.start + 1 and program.evaluates(i - 1),
+                i > self.start + 1 and bucket.evaluates(i - 1),
                 i <= self.until,
-                (i - 1) % program.steps_per_epoch == 0,
+                (i - 1) % bucket.steps_per_epoch == 0,
             )
             for i in numbers
         ]
-        beta1, beta2 = program.cell.optimizer.beta1, program.cell.optimizer.beta2
+        beta1, beta2 = bucket.cell.optimizer.beta1, bucket.cell.optimizer.beta2
         bias = [(1 / (1 - beta1**i), (1 - beta2**i) ** -0.5) for i in numbers]
         tables, n = self.tables, len(numbers)
         tables.flags[:n] = torch.tensor(flags, dtype=torch.int64)
@@ -225,16 +225,16 @@ class Block:
         return Layout(
             models=len(self.index),
             shared=len(self.data.x) == 1,
-            dtype=self.program.dtype,
+            dtype=self.bucket.dtype,
             device=self.index.device,
-            precision=self.program.cell.precision,
+            precision=self.bucket.cell.precision,
             eager=eager,
         )
 
     @property
     def passes(self) -> int:
         """One a step, and one more where the last step remains to be judged."""
-        return self.until - self.start + self.program.evaluates(self.until)
+        return self.until - self.start + self.bucket.evaluates(self.until)
 
     def judges(self, k: int) -> bool:
         """Whether pass k (from 0) judges the step before it.
@@ -242,9 +242,9 @@ class Block:
         With a full batch evaluated at every step all passes do, the first one to no effect: it
         is not worth a compilation of its own.
         """
-        program = self.program
-        every_step = program.steps_per_epoch == 1 and program.eval_steps is None
-        return every_step or (k > 0 and program.evaluates(self.start + k))
+        bucket = self.bucket
+        every_step = bucket.steps_per_epoch == 1 and bucket.eval_steps is None
+        return every_step or (k > 0 and bucket.evaluates(self.start + k))
 
     def record(self, k: int) -> None:
         """Keeps what pass k has judged or done, where the experiment asks for it."""
@@ -262,11 +262,11 @@ class Block:
                 whole[cells] = own[: self.size]
         for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", "epoch_loss"):
             getattr(state, name)[cells] = getattr(self.models, name)[: self.size]
-        program, curves, snapshots = self.program, self.curves, self.snapshots
+        bucket, curves, snapshots = self.bucket, self.curves, self.snapshots
         for step, k in curves.row.items():
-            j, did = program.curve_index[step], curves.did[k]
+            j, did = bucket.curve_index[step], curves.did[k]
             for name, own in zip(CURVES, curves.values[k], strict=True):
                 getattr(state, name)[self.index[did], j] = own[did]
         for step, k in snapshots.row.items():
-            s, did = step // program.cell.record.embeddings, snapshots.did[k]
+            s, did = step // bucket.cell.record.embeddings, snapshots.did[k]
             state.embeddings[self.index[did], s] = snapshots.values[k][did]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.hardware import cores
-from grokfast.program import Program
 from grokfast.state import CURVES, State
 
 #: Longest stretch of minibatch orders handed over at once: bounds their memory (4 bytes a sample).
@@ -49,25 +49,25 @@ class NativeEngine:
         self.device = device
         self.threads = threads or cores()
 
-    def unsupported(self, program: Program) -> str | None:
-        cell = program.cell
+    def unsupported(self, bucket: Bucket) -> str | None:
+        cell = bucket.cell
         if cell.dtype == "float32" and cell.precision != "ieee":
             return f"precision {cell.precision!r}; it computes in ieee only"
         return None
 
     def advance(
-        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+        self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        job = self._job(program, state, cells)
-        per_epoch = program.steps_per_epoch
+        job = self._job(bucket, state, cells)
+        per_epoch = bucket.steps_per_epoch
         done = 0
         while True:
             start = int(state.step[cells].min()) if len(cells) else until
             stretch = until
-            if program.shuffles is not None:
+            if bucket.shuffles is not None:
                 first = start // per_epoch
                 last = min(first + _EPOCHS_A_CALL, -(-until // per_epoch))
-                order = program.shuffles.order(first, last)  # [R, E, N]
+                order = bucket.shuffles.order(first, last)  # [R, E, N]
                 job["order"] = np.ascontiguousarray(order.numpy().astype(np.int32))
                 job["first_epoch"] = first
                 stretch = min(until, last * per_epoch)
@@ -83,16 +83,16 @@ class NativeEngine:
             done += int(state.step[cells].sum()) - before
             if stopped or stretch >= until:
                 return
-            cells = cells[~state.frozen(program)[cells]]
+            cells = cells[~state.frozen(bucket)[cells]]
             if not len(cells):
                 return
             job["cells"] = _int32(cells)
 
-    def _job(self, program: Program, state: State, cells: Tensor) -> dict[str, Any]:
-        """The arguments of ``_native.train``: views of the state's own memory, and the program."""
-        fixed = program.extra.get("native")
+    def _job(self, bucket: Bucket, state: State, cells: Tensor) -> dict[str, Any]:
+        """The arguments of ``_native.train``: views of the state's own memory, and the bucket."""
+        fixed = bucket.extra.get("native")
         if fixed is None:
-            fixed = program.extra["native"] = self._fixed(program)
+            fixed = bucket.extra["native"] = self._fixed(bucket)
         job: dict[str, Any] = dict(fixed)  # type: ignore[call-overload]
         for name in ("params", "exp_avg", "exp_avg_sq"):
             job[name] = [t.numpy() for t in getattr(state, name)]
@@ -105,13 +105,13 @@ class NativeEngine:
         job["threads"] = self.threads
         return job
 
-    def _fixed(self, program: Program) -> dict[str, Any]:
-        cell, o = program.cell, program.cell.optimizer
-        tokens = bool(program.vocabulary)
+    def _fixed(self, bucket: Bucket) -> dict[str, Any]:
+        cell, o = bucket.cell, bucket.cell.optimizer
+        tokens = bool(bucket.vocabulary)
         return {
             "dtype": cell.dtype,
-            "sizes": list(program.sizes),
-            "embedding": (program.vocabulary, program.sizes[0]) if tokens else None,
+            "sizes": list(bucket.sizes),
+            "embedding": (bucket.vocabulary, bucket.sizes[0]) if tokens else None,
             "activation": cell.model.activation,
             "loss": cell.loss,
             "predict": cell.predict,
@@ -119,24 +119,24 @@ class NativeEngine:
             "beta1": o.beta1,
             "beta2": o.beta2,
             "eps": o.eps,
-            "lr": program.lr.numpy(),
-            "weight_decay": program.weight_decay.numpy(),
-            "x_train": _int32(program.x_train) if tokens else program.x_train.numpy(),
-            "y_train": _int32(program.y_train),
-            "x_val": _int32(program.x_val) if tokens else program.x_val.numpy(),
-            "y_val": _int32(program.y_val),
-            "targets": None if program.targets is None else program.targets.numpy(),
-            "num_classes": program.num_classes,
-            "data_index": _int32(program.data_index),
-            "batch_size": program.batch_size,
+            "lr": bucket.lr.numpy(),
+            "weight_decay": bucket.weight_decay.numpy(),
+            "x_train": _int32(bucket.x_train) if tokens else bucket.x_train.numpy(),
+            "y_train": _int32(bucket.y_train),
+            "x_val": _int32(bucket.x_val) if tokens else bucket.x_val.numpy(),
+            "y_val": _int32(bucket.y_val),
+            "targets": None if bucket.targets is None else bucket.targets.numpy(),
+            "num_classes": bucket.num_classes,
+            "data_index": _int32(bucket.data_index),
+            "batch_size": bucket.batch_size,
             "order": None,
-            "order_index": _int32(program.init_index),
+            "order_index": _int32(bucket.init_index),
             "first_epoch": 0,
-            "eval_steps": None if program.eval_steps is None else program.eval_steps.numpy(),
-            "need_train": program.need_train,
-            "need_val": program.need_val,
-            "stop": program.stop_at_both,
-            "curve_steps": program.curve_steps.numpy(),
+            "eval_steps": None if bucket.eval_steps is None else bucket.eval_steps.numpy(),
+            "need_train": bucket.need_train,
+            "need_val": bucket.need_val,
+            "stop": bucket.stop_at_both,
+            "curve_steps": bucket.curve_steps.numpy(),
             "snapshot_every": cell.record.embeddings,
             "level": None,
         }

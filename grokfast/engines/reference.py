@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.model import MLP
-from grokfast.program import Program
 from grokfast.state import State
 
 
@@ -38,26 +38,26 @@ class ReferenceEngine:
             }
         )
 
-    def unsupported(self, program: Program) -> str | None:
-        if program.cell.dtype == "float32" and program.cell.precision != "ieee":
-            return f"precision {program.cell.precision!r}; it computes in ieee only"
+    def unsupported(self, bucket: Bucket) -> str | None:
+        if bucket.cell.dtype == "float32" and bucket.cell.precision != "ieee":
+            return f"precision {bucket.cell.precision!r}; it computes in ieee only"
         return None
 
     def advance(
-        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+        self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
         with facts.on_threads(self.threads):
-            self._advance(program, state, cells, until, tick)
+            self._advance(bucket, state, cells, until, tick)
 
     def _advance(
-        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None
+        self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None
     ) -> None:
-        frozen = state.frozen(program)
+        frozen = state.frozen(bucket)
         done = 0
         for m in cells.tolist():
             if frozen[m] or state.step[m] >= until:
                 continue
-            cell = _Cell(program, state, m, self.device)
+            cell = _Cell(bucket, state, m, self.device)
             while cell.step < until and not cell.frozen:
                 cell.advance()
                 done += 1
@@ -70,18 +70,18 @@ class ReferenceEngine:
 class _Cell:
     """One model on its way: an ``nn.Module``, a ``torch.optim.AdamW`` and the cell's counters."""
 
-    def __init__(self, program: Program, state: State, m: int, device: torch.device) -> None:
-        self.program, self.state, self.m = program, state, m
+    def __init__(self, bucket: Bucket, state: State, m: int, device: torch.device) -> None:
+        self.bucket, self.state, self.m = bucket, state, m
         self.step = int(state.step[m])
         self.frozen = False
-        d = int(program.data_index[m])
-        self.x_train = program.x_train[d].to(device)  # [N, I] or [N, K]
-        self.y_train = program.y_train[d].to(device)  # [N]
-        self.x_val = program.x_val[d].to(device)
-        self.y_val = program.y_val[d].to(device)
-        self.targets = None if program.targets is None else program.targets[d].to(device)
+        d = int(bucket.data_index[m])
+        self.x_train = bucket.x_train[d].to(device)  # [N, I] or [N, K]
+        self.y_train = bucket.y_train[d].to(device)  # [N]
+        self.x_val = bucket.x_val[d].to(device)
+        self.y_val = bucket.y_val[d].to(device)
+        self.targets = None if bucket.targets is None else bucket.targets[d].to(device)
         self.model = MLP(
-            program.sizes, program.cell.model.activation, program.vocabulary, program.dtype
+            bucket.sizes, bucket.cell.model.activation, bucket.vocabulary, bucket.dtype
         ).to(device)
         with torch.no_grad():
             for p, stacked in zip(self.model.parameters(), state.params, strict=True):
@@ -89,13 +89,13 @@ class _Cell:
         self.optimizer = self._make_optimizer()
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        program, m, o = self.program, self.m, self.program.cell.optimizer
+        bucket, m, o = self.bucket, self.m, self.bucket.cell.optimizer
         optimizer = torch.optim.AdamW(
             [
                 {
                     "params": [p],
-                    "lr": float(program.lr[g, m]),
-                    "weight_decay": float(program.weight_decay[g, m]),
+                    "lr": float(bucket.lr[g, m]),
+                    "weight_decay": float(bucket.weight_decay[g, m]),
                 }
                 for g, p in enumerate(self.model.parameters())
             ],
@@ -113,14 +113,14 @@ class _Cell:
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Mean loss of outputs ``[B, O]`` for labels ``[B]``."""
-        if self.program.cell.loss == "cross_entropy":
+        if self.bucket.cell.loss == "cross_entropy":
             return nn.functional.cross_entropy(output, label)
         assert self.targets is not None
         return nn.functional.mse_loss(output, self.targets[label])
 
     def correct(self, output: Tensor, label: Tensor) -> int:
         """Number of right predictions: the largest output, or the nearest target row."""
-        if self.program.cell.predict == "argmax":
+        if self.bucket.cell.predict == "argmax":
             prediction = output.argmax(dim=1)
         else:
             assert self.targets is not None
@@ -130,17 +130,17 @@ class _Cell:
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the next step."""
-        program = self.program
-        if program.shuffles is None:
+        bucket = self.bucket
+        if bucket.shuffles is None:
             return self.x_train, self.y_train
-        epoch, k = divmod(self.step, program.steps_per_epoch)
-        order = program.shuffles.order(epoch, epoch + 1)[int(program.init_index[self.m]), 0]
-        rows = order[k * program.batch_size : (k + 1) * program.batch_size].to(self.x_train.device)
+        epoch, k = divmod(self.step, bucket.steps_per_epoch)
+        order = bucket.shuffles.order(epoch, epoch + 1)[int(bucket.init_index[self.m]), 0]
+        rows = order[k * bucket.batch_size : (k + 1) * bucket.batch_size].to(self.x_train.device)
         return self.x_train[rows], self.y_train[rows]
 
     def advance(self) -> None:
         """One step."""
-        program, state, m = self.program, self.state, self.m
+        bucket, state, m = self.bucket, self.state, self.m
         i = self.step + 1
         x, y = self.batch()
         output = self.model(x)
@@ -149,7 +149,7 @@ class _Cell:
             state.diverged_at[m] = i
             self.frozen = True
             return
-        if self.step % program.steps_per_epoch == 0:
+        if self.step % bucket.steps_per_epoch == 0:
             state.epoch_correct[m] = 0
             state.epoch_loss[m] = 0.0
         state.epoch_correct[m] += self.correct(output.detach(), y)
@@ -158,30 +158,30 @@ class _Cell:
         loss.backward()
         self.optimizer.step()
         self.step = i
-        if program.evaluates(i):
+        if bucket.evaluates(i):
             self.evaluate(i)
-        every = program.cell.record.embeddings
+        every = bucket.cell.record.embeddings
         if every and i % every == 0:
             state.embeddings[m, i // every] = next(self.model.parameters()).detach()
-        if program.stop_at_both:
+        if bucket.stop_at_both:
             self.frozen = bool(state.t_train[m] >= 0 and state.t_val[m] >= 0)
 
     @torch.no_grad()
     def evaluate(self, i: int) -> None:
         """Accuracies after step i: T_train, T_val and the curves."""
-        program, state, m = self.program, self.state, self.m
+        bucket, state, m = self.bucket, self.state, self.m
         output = self.model(self.x_val)
         val_correct = self.correct(output, self.y_val)
-        if state.t_train[m] < 0 and state.epoch_correct[m] >= program.need_train:
+        if state.t_train[m] < 0 and state.epoch_correct[m] >= bucket.need_train:
             state.t_train[m] = i
-        if state.t_val[m] < 0 and val_correct >= program.need_val:
+        if state.t_val[m] < 0 and val_correct >= bucket.need_val:
             state.t_val[m] = i
-        j = program.curve_index.get(i)
+        j = bucket.curve_index.get(i)
         if j is not None:
-            state.train_loss[m, j] = state.epoch_loss[m] / program.steps_per_epoch
-            state.train_acc[m, j] = state.epoch_correct[m] / program.num_train
+            state.train_loss[m, j] = state.epoch_loss[m] / bucket.steps_per_epoch
+            state.train_acc[m, j] = state.epoch_correct[m] / bucket.num_train
             state.val_loss[m, j] = self.loss(output, self.y_val)
-            state.val_acc[m, j] = val_correct / program.num_val
+            state.val_acc[m, j] = val_correct / bucket.num_val
 
     def store(self) -> None:
         """Parameters, moments and step back into the stacked state."""

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem
-from grokfast.program import Program
 from grokfast.state import CURVES, State
 
 #: Steps a launch: the host looks at signals in between. One toy step of 441 models is estimated
@@ -57,62 +57,62 @@ class TritonEngine:
         #: a result depends on the first.
         self.launch: dict[str, Any] = {}
 
-    def unsupported(self, program: Program) -> str | None:
+    def unsupported(self, bucket: Bucket) -> str | None:
         spec = self._kernels.Spec(
-            **self._constant(program),
-            num_train=program.num_train,
-            num_val=program.num_val,
-            num_tokens=program.x_train.shape[2] if program.vocabulary else 0,
-            dtype=program.cell.dtype,
-            every_step=program.eval_steps is None,
+            **self._constant(bucket),
+            num_train=bucket.num_train,
+            num_val=bucket.num_val,
+            num_tokens=bucket.x_train.shape[2] if bucket.vocabulary else 0,
+            dtype=bucket.cell.dtype,
+            every_step=bucket.eval_steps is None,
         )
         return self._kernels.unsupported(spec)
 
     def advance(
-        self, program: Program, state: State, cells: Tensor, until: int, tick: Tick | None = None
+        self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
         cells = listed = cells.to(self.device)
         begun = int(state.step[listed].sum())
-        tensors = self._tensors(program)
+        tensors = self._tensors(bucket)
         while True:
-            cells = cells[~state.frozen(program)[cells] & (state.step[cells] < until)]
+            cells = cells[~state.frozen(bucket)[cells] & (state.step[cells] < until)]
             if not len(cells):
                 return
             start = int(state.step[cells].min())
             stretch = min(until, start + _STEPS_A_LAUNCH)
             order = {}
-            if program.shuffles is not None:
-                first = start // program.steps_per_epoch
-                last = -(-stretch // program.steps_per_epoch)
-                epochs = program.shuffles.order(first, last)  # [R, E, N]
+            if bucket.shuffles is not None:
+                first = start // bucket.steps_per_epoch
+                last = -(-stretch // bucket.steps_per_epoch)
+                epochs = bucket.shuffles.order(first, last)  # [R, E, N]
                 order = {"order": epochs.int().to(self.device), "first_epoch": first}
             self._kernels.train(
-                **self._constant(program),
+                **self._constant(bucket),
                 **tensors,
                 **order,
                 **_state_tensors(state),
                 cells=cells,
                 until=stretch,
-                need_train=program.need_train,
-                need_val=program.need_val,
-                stop=program.stop_at_both,
-                snapshot_every=program.cell.record.embeddings,
+                need_train=bucket.need_train,
+                need_val=bucket.need_val,
+                stop=bucket.stop_at_both,
+                snapshot_every=bucket.cell.record.embeddings,
                 **self.launch,
             )
             if tick is not None and tick(int(state.step[listed].sum()) - begun):
                 return
 
-    def _constant(self, program: Program) -> dict[str, Any]:
+    def _constant(self, bucket: Bucket) -> dict[str, Any]:
         """What the kernel is compiled for."""
-        cell, o = program.cell, program.cell.optimizer
+        cell, o = bucket.cell, bucket.cell.optimizer
         return {
-            "sizes": program.sizes,
+            "sizes": bucket.sizes,
             "activation": cell.model.activation,
             "loss": cell.loss,
             "predict": cell.predict,
-            "num_classes": program.num_classes,
-            "batch_size": program.batch_size,
-            "embedding": (program.vocabulary, program.sizes[0]) if program.vocabulary else None,
+            "num_classes": bucket.num_classes,
+            "batch_size": bucket.batch_size,
+            "embedding": (bucket.vocabulary, bucket.sizes[0]) if bucket.vocabulary else None,
             "optimizer": o.kind,
             "beta1": o.beta1,
             "beta2": o.beta2,
@@ -120,25 +120,25 @@ class TritonEngine:
             "precision": cell.precision,
         }
 
-    def _tensors(self, program: Program) -> dict[str, Any]:
-        """Data and hyperparameters on the device, moved once a program."""
-        moved = program.extra.get("triton")
+    def _tensors(self, bucket: Bucket) -> dict[str, Any]:
+        """Data and hyperparameters on the device, moved once a bucket."""
+        moved = bucket.extra.get("triton")
         if moved is None:
-            tokens = bool(program.vocabulary)
+            tokens = bool(bucket.vocabulary)
             moved = {
-                "lr": program.lr,
-                "weight_decay": program.weight_decay,
-                "x_train": program.x_train.int() if tokens else program.x_train,
-                "y_train": program.y_train.int(),
-                "x_val": program.x_val.int() if tokens else program.x_val,
-                "y_val": program.y_val.int(),
-                "targets": program.targets,
-                "data_index": program.data_index.int(),
-                "order_index": program.init_index.int(),
-                "eval_steps": program.eval_steps,
-                "curve_steps": program.curve_steps,
+                "lr": bucket.lr,
+                "weight_decay": bucket.weight_decay,
+                "x_train": bucket.x_train.int() if tokens else bucket.x_train,
+                "y_train": bucket.y_train.int(),
+                "x_val": bucket.x_val.int() if tokens else bucket.x_val,
+                "y_val": bucket.y_val.int(),
+                "targets": bucket.targets,
+                "data_index": bucket.data_index.int(),
+                "order_index": bucket.init_index.int(),
+                "eval_steps": bucket.eval_steps,
+                "curve_steps": bucket.curve_steps,
             }
-            program.extra["triton"] = moved = {
+            bucket.extra["triton"] = moved = {
                 k: None if t is None else t.contiguous().to(self.device) for k, t in moved.items()
             }
         return moved  # type: ignore[return-value]

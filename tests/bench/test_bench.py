@@ -22,16 +22,16 @@ TOY = Work("addition-regression")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def reference(program, device):
-    return EngineTrial("reference", program, device)
+def reference(bucket, device):
+    return EngineTrial("reference", bucket, device)
 
 
 def with_other(**fields):
-    """The reference engine on a program with other data or hyperparameters."""
+    """The reference engine on a bucket with other data or hyperparameters."""
 
-    def contender(program, device):
-        changed = {name: change(getattr(program, name)) for name, change in fields.items()}
-        return EngineTrial("reference", replace(program, **changed), device)
+    def contender(bucket, device):
+        changed = {name: change(getattr(bucket, name)) for name, change in fields.items()}
+        return EngineTrial("reference", replace(bucket, **changed), device)
 
     return contender
 
@@ -87,27 +87,27 @@ def test_precision_belongs_to_the_contender():
     (row,) = measure(TOY, 1, {"compiled tf32": engine("compiled", "tf32")}, CPU)
     assert "precision 'tf32'; on cpu it computes in ieee" in row.skipped
     rates = {"gflops": 50.0, "tf32_gflops": 600.0}
-    floors = [floor_us(TOY.program(1), rates, p) for p in ("ieee", "tf32x3", "tf32")]
+    floors = [floor_us(TOY.bucket(1), rates, p) for p in ("ieee", "tf32x3", "tf32")]
     assert floors[0] / floors[1] == pytest.approx(4)
     assert floors[1] / floors[2] == pytest.approx(3)
 
 
 def test_what_cannot_run_is_skipped_with_its_reason():
-    def absent(program, device):
+    def absent(bucket, device):
         raise Unavailable("not here")
 
-    def broken(program, device):
+    def broken(bucket, device):
         raise ValueError("one\ntwo")
 
     contenders = {"absent": absent, "broken": broken, "reference": reference}
     rows = measure(TOY, 1, contenders, CPU, repetitions=1, seconds=0.01)
     assert [r.skipped for r in rows] == ["not here", "failed: ValueError: one", None]
     with pytest.raises(Unavailable, match="CUDA"):
-        engine("triton")(TOY.program(1), CPU)
+        engine("triton")(TOY.bucket(1), CPU)
 
 
 def test_evaluation_points_thin_out_the_evaluations():
-    dense, thin = (Work("mnist-digits", evaluation_points=n).program(1) for n in (0, 3))
+    dense, thin = (Work("mnist-digits", evaluation_points=n).bucket(1) for n in (0, 3))
     evaluations = [sum(p.evaluates(i) for i in range(1, 1001)) for p in (dense, thin)]
     assert evaluations[0] == 1000 // dense.steps_per_epoch
     assert evaluations[1] <= 3

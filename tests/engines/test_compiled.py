@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import grokfast as gf
+from grokfast.bucket import make_buckets
 from grokfast.engines import compiled as engine_module
 from grokfast.engines import lockstep_block as block_module
 from grokfast.engines import lockstep_compile
 from grokfast.engines.compiled import CompiledEngine
 from grokfast.engines.lockstep_block import room, split
 from grokfast.engines.reference import ReferenceEngine
-from grokfast.program import make_programs
 from grokfast.state import State
 
 CPU = torch.device("cpu")
@@ -54,8 +54,8 @@ def one_thread():
 
 def make(preset, **changes):
     grid = gf.preset(preset).grid(**({"lr": [1e-3, 1e-2], "weight_decay": [0.0, 3.0]} | changes))
-    (program,) = make_programs(grid.cells, range(grid.size))
-    return program
+    (bucket,) = make_buckets(grid.cells, range(grid.size))
+    return bucket
 
 
 def compiled(threads=2, eager=False, cpu_block=4):
@@ -64,11 +64,11 @@ def compiled(threads=2, eager=False, cpu_block=4):
     return engine
 
 
-def train(engine, program, *untils, state=None, cells=None, tick=None):
-    state = State.initial(program) if state is None else state
-    cells = torch.arange(program.num_cells) if cells is None else cells
+def train(engine, bucket, *untils, state=None, cells=None, tick=None):
+    state = State.initial(bucket) if state is None else state
+    cells = torch.arange(bucket.num_cells) if cells is None else cells
     for until in untils:
-        engine.advance(program, state, cells, until, tick)
+        engine.advance(bucket, state, cells, until, tick)
     return state
 
 
@@ -107,16 +107,16 @@ def assert_same_bits(a, b, rows=slice(None)):
 @pytest.mark.parametrize("name", CASES)
 def test_float64_parity_with_the_reference(name):
     preset, changes = CASES[name]
-    program = make(preset, **changes)
+    bucket = make(preset, **changes)
     engine = compiled(eager=True)
-    first = train(ReferenceEngine(CPU), program, 1)
+    first = train(ReferenceEngine(CPU), bucket, 1)
     for gradients in ("exp_avg.", "exp_avg_sq.", "epoch_loss"):
-        assert_close(train(engine, program, 1), first, rtol=1e-13, fields=gradients)
-    truth = train(ReferenceEngine(CPU), program, 30, state=first)
-    assert_close(train(engine, program, 30), truth)
+        assert_close(train(engine, bucket, 1), first, rtol=1e-13, fields=gradients)
+    truth = train(ReferenceEngine(CPU), bucket, 30, state=first)
+    assert_close(train(engine, bucket, 30), truth)
     # Mixed data in one block, as on CUDA.
     engine._block_size = lambda *_: None
-    assert_close(train(engine, program, 30), truth)
+    assert_close(train(engine, bucket, 30), truth)
 
 
 def make_toy(**changes):
@@ -189,8 +189,8 @@ def test_cells_not_listed_frozen_or_past_the_step_are_left_alone(toy, truth):
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_diverging_cell_changes_no_bit_of_its_neighbours(eager):
     def with_second(lr):
-        program = make_toy(lr=[1e-3, lr, 3e-3, 1e-2], weight_decay=0.0)
-        return train(compiled(threads=1, cpu_block=2, eager=eager), program, 60)
+        bucket = make_toy(lr=[1e-3, lr, 3e-3, 1e-2], weight_decay=0.0)
+        return train(compiled(threads=1, cpu_block=2, eager=eager), bucket, 60)
 
     calm, wild = with_second(4e-3), with_second(1e308)
     assert 0 < int(wild.diverged_at[1]) <= 60
@@ -200,11 +200,11 @@ def test_a_diverging_cell_changes_no_bit_of_its_neighbours(eager):
 
 
 def test_cell_that_diverges_ends_where_it_does_in_the_reference():
-    program = make(
+    bucket = make(
         "addition-regression", width=16, steps=60, activation="relu", dtype="float64",
         lr=[1e-3, 1e60, 1e300], weight_decay=[0.0], stop="never",
     )  # fmt: skip
-    ours, truth = train(compiled(eager=True), program, 60), train(ReferenceEngine(CPU), program, 60)
+    ours, truth = train(compiled(eager=True), bucket, 60), train(ReferenceEngine(CPU), bucket, 60)
     assert (truth.diverged_at > 0).any()
     assert torch.equal(ours.diverged_at, truth.diverged_at)
     assert torch.equal(ours.step, truth.step)
@@ -212,37 +212,37 @@ def test_cell_that_diverges_ends_where_it_does_in_the_reference():
 
 def test_compiled_minibatches_in_calls_that_split_epochs():
     changes = {"model_seed": [0, 1], "lr": [1e-3], "depth": 1}
-    program = make("mnist-digits", **DIGITS | changes)
-    truth = train(ReferenceEngine(CPU), program, 37)
-    assert_close(train(compiled(cpu_block=2, threads=1), program, 13, 37), truth)
+    bucket = make("mnist-digits", **DIGITS | changes)
+    truth = train(ReferenceEngine(CPU), bucket, 37)
+    assert_close(train(compiled(cpu_block=2, threads=1), bucket, 13, 37), truth)
 
 
 @pytest.mark.parametrize("preset", ["addition-classification", "mnist-digits"])
 def test_tables_are_refilled_where_a_call_outlasts_them(preset, monkeypatch):
-    program = make(preset, width=2, steps=50, lr=[1e-3])
-    at_once = train(compiled(eager=True), program, 50)
+    bucket = make(preset, width=2, steps=50, lr=[1e-3])
+    at_once = train(compiled(eager=True), bucket, 50)
     for module in (engine_module, block_module):
         monkeypatch.setattr(module, "WINDOW", 16)
     lockstep_compile.compiled_pass.cache_clear()
-    assert_same_bits(train(compiled(eager=True), program, 50), at_once)
+    assert_same_bits(train(compiled(eager=True), bucket, 50), at_once)
 
 
 def test_blocks_share_their_data_where_they_can():
-    program = make("addition-classification", width=2, steps=10, **SEEDS)  # 2 x 2 x 4 cells
-    cells = torch.arange(program.num_cells)
-    blocks = split(program, cells, 3)
+    bucket = make("addition-classification", width=2, steps=10, **SEEDS)  # 2 x 2 x 4 cells
+    cells = torch.arange(bucket.num_cells)
+    blocks = split(bucket, cells, 3)
     assert sorted(torch.cat(blocks).tolist()) == cells.tolist()
     assert {len(b) for b in blocks} == {3, 1}
-    assert all(len(program.data_index[b].unique()) == 1 for b in blocks)
-    assert [b.tolist() for b in split(program, cells, None)] == [cells.tolist()]
-    assert split(program, cells[:0], 3) == []
+    assert all(len(bucket.data_index[b].unique()) == 1 for b in blocks)
+    assert [b.tolist() for b in split(bucket, cells, None)] == [cells.tolist()]
+    assert split(bucket, cells[:0], 3) == []
 
 
 def test_a_gpus_blocks_shrink_by_halves_and_their_filling_changes_nothing(toy):
     sizes, cells = [], torch.arange(7)
 
-    def as_on_cuda(program, cells):
-        sizes.append((len(cells), room(program, cells)))
+    def as_on_cuda(bucket, cells):
+        sizes.append((len(cells), room(bucket, cells)))
         return sizes[-1][1]
 
     engine = compiled(eager=True)
@@ -254,27 +254,27 @@ def test_a_gpus_blocks_shrink_by_halves_and_their_filling_changes_nothing(toy):
 
 
 def test_room_of_kinds_of_data():
-    program = make(
+    bucket = make(
         "addition-classification", width=2, steps=10, lr=[1e-3 * k for k in range(1, 41)], **SEEDS
     )
-    kinds = split(program, torch.arange(program.num_cells), None)  # two data sets
+    kinds = split(bucket, torch.arange(bucket.num_cells), None)  # two data sets
     assert [len(own) for own in kinds] == [160, 160]
-    assert [room(program, kinds[0][:n]) for n in (160, 81, 80, 3, 1)] == [160, 160, 80, 3, 1]
+    assert [room(bucket, kinds[0][:n]) for n in (160, 81, 80, 3, 1)] == [160, 160, 80, 3, 1]
     few, many = (torch.cat([own[:n] for own in kinds]) for n in (30, 90))
-    assert [room(program, mixed) for mixed in (few, many)] == [80, 320]
+    assert [room(bucket, mixed) for mixed in (few, many)] == [80, 320]
 
 
 def test_without_a_compiler_it_runs_eagerly_with_one_warning(tmp_path):
     script = """
 import torch, grokfast as gf
 from grokfast.engines.compiled import CompiledEngine
-from grokfast.program import make_programs
+from grokfast.bucket import make_buckets
 from grokfast.state import State
 grid = gf.preset("addition-classification").grid(width=5, steps=8, lr=[1e-3, 1e-2], depth=1)
-(program,) = make_programs(grid.cells[:4], range(4))
-state = State.initial(program)
+(bucket,) = make_buckets(grid.cells[:4], range(4))
+state = State.initial(bucket)
 for until in (4, 8):
-    CompiledEngine(torch.device("cpu"), 2).advance(program, state, torch.arange(4), until)
+    CompiledEngine(torch.device("cpu"), 2).advance(bucket, state, torch.arange(4), until)
 print(state.step.tolist())
 """
     env = os.environ | {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
@@ -285,13 +285,13 @@ print(state.step.tolist())
 
 
 def test_what_it_does_not_compute_is_refused_by_name():
-    program = make("addition-classification", width=2, steps=10, precision="tf32x3")
+    bucket = make("addition-classification", width=2, steps=10, precision="tf32x3")
     engine = CompiledEngine(CPU)
-    assert "tf32x3" in (engine.unsupported(program) or "")
+    assert "tf32x3" in (engine.unsupported(bucket) or "")
     engine.device = torch.device("cuda")  # as if one were here
-    assert "tf32" in (engine.unsupported(program) or "")
-    program = make("addition-classification", width=2, steps=10, precision="tf32")
-    assert engine.unsupported(program) is None
+    assert "tf32" in (engine.unsupported(bucket) or "")
+    bucket = make("addition-classification", width=2, steps=10, precision="tf32")
+    assert engine.unsupported(bucket) is None
 
 
 def test_torchs_settings_are_as_they_were(toy):

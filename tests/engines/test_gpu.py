@@ -7,8 +7,8 @@ import torch
 import grokfast as gf
 from grokfast.agree import agree
 from grokfast.agree.tables import PUBLISHED
+from grokfast.bucket import make_buckets
 from grokfast.engines import make_engine
-from grokfast.program import make_programs
 from grokfast.state import State
 
 TOY = {
@@ -39,12 +39,12 @@ def test_whole_cells_end_where_the_authors_do(task, precision):
     assert near.of == 4 and near.agree >= 3
 
 
-def advanced(name, program, *untils, tick=None):
+def advanced(name, bucket, *untils, tick=None):
     """The state after calls to these steps, each by an engine of its own."""
-    state = State.initial(program).to(torch.device("cuda"))
+    state = State.initial(bucket).to(torch.device("cuda"))
     for until in untils:
         make_engine(name, "cuda").advance(
-            program, state, torch.arange(program.num_cells), until, tick
+            bucket, state, torch.arange(bucket.num_cells), until, tick
         )
     return state
 
@@ -58,29 +58,29 @@ def toy(**changes):
     grid = gf.preset("addition-classification").grid(
         **{"lr": [1e-4, 1e-3, 1e-2], "weight_decay": [0.0, 3.0, 9.0], "steps": 2500} | changes
     )
-    (program,) = make_programs(grid.cells, range(grid.size))
-    return program
+    (bucket,) = make_buckets(grid.cells, range(grid.size))
+    return bucket
 
 
 def test_an_interrupted_call_goes_on_to_the_same_bits():
-    program = toy(stop="never")
+    bucket = toy(stop="never")
     done = []
-    halted = advanced("triton", program, 2500, tick=lambda n: done.append(n) or True)
+    halted = advanced("triton", bucket, 2500, tick=lambda n: done.append(n) or True)
     assert 0 < int(halted.step.min()) == int(halted.step.max()) < 2500
     assert done == [int(halted.step.sum())]
-    make_engine("triton", "cuda").advance(program, halted, torch.arange(9), 2500)
-    assert_same_bits(halted, advanced("triton", program, 2500))
+    make_engine("triton", "cuda").advance(bucket, halted, torch.arange(9), 2500)
+    assert_same_bits(halted, advanced("triton", bucket, 2500))
 
 
 @pytest.mark.parametrize("changes", [{}, {"data_seed": [1, 2]}], ids=["one data set", "two"])
 def test_compiled_in_float64_ends_where_the_reference_does(changes):
     """Over several calls, so that finished cells leave and graphs are captured anew."""
-    program = toy(dtype="float64", width=24, **{"phase.threshold": 0.15, **changes})
-    state = advanced("compiled", program, *range(100, 601, 100))
-    truth = State.initial(program)
-    cells = torch.arange(program.num_cells)
-    make_engine("reference", "cpu").advance(program, truth, cells, 600)
-    assert (truth.t_val >= 0).any() and not truth.frozen(program).all()
+    bucket = toy(dtype="float64", width=24, **{"phase.threshold": 0.15, **changes})
+    state = advanced("compiled", bucket, *range(100, 601, 100))
+    truth = State.initial(bucket)
+    cells = torch.arange(bucket.num_cells)
+    make_engine("reference", "cpu").advance(bucket, truth, cells, 600)
+    assert (truth.t_val >= 0).any() and not truth.frozen(bucket).all()
     for name in ("step", "t_train", "t_val", "diverged_at"):
         assert torch.equal(getattr(state, name).cpu(), getattr(truth, name)), name
     for ours, true in zip(state.params, truth.params, strict=True):
@@ -88,8 +88,8 @@ def test_compiled_in_float64_ends_where_the_reference_does(changes):
 
 
 def test_compiled_repeats_its_bits():
-    program = toy(steps=120)
-    assert_same_bits(advanced("compiled", program, 60, 120), advanced("compiled", program, 60, 120))
+    bucket = toy(steps=120)
+    assert_same_bits(advanced("compiled", bucket, 60, 120), advanced("compiled", bucket, 60, 120))
 
 
 @pytest.mark.parametrize("engine", ["triton", "compiled"])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import grokfast as gf
+from grokfast.bucket import make_buckets
 from grokfast.engines import make_engine
-from grokfast.program import make_programs
 from grokfast.state import State
 
 pytest.importorskip("grokfast._native")
@@ -31,13 +31,13 @@ def case(name, **more):
     preset, changes = CASES[name]
     axes = {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 3.0]}
     grid = gf.preset(preset).grid(**(axes | changes | more))
-    (program,) = make_programs(grid.cells, range(grid.size))
-    return program, State.initial(program)
+    (bucket,) = make_buckets(grid.cells, range(grid.size))
+    return bucket, State.initial(bucket)
 
 
-def advance(engine, program, state, until, cells=None, threads=2, tick=None):
-    cells = torch.arange(program.num_cells) if cells is None else cells
-    make_engine(engine, "cpu", threads).advance(program, state, cells, until, tick)
+def advance(engine, bucket, state, until, cells=None, threads=2, tick=None):
+    cells = torch.arange(bucket.num_cells) if cells is None else cells
+    make_engine(engine, "cpu", threads).advance(bucket, state, cells, until, tick)
     return state
 
 
@@ -50,10 +50,10 @@ def assert_same_bits(a, b, rows=None):
 
 @pytest.mark.parametrize("name", CASES)
 def test_float64_parity_with_the_reference(name):
-    program, native = case(name)
+    bucket, native = case(name)
     _, reference = case(name)
-    advance("native", program, native, 30)
-    advance("reference", program, reference, 30, threads=1)
+    advance("native", bucket, native, 30)
+    advance("reference", bucket, reference, 30, threads=1)
     for (field, x), (_, y) in zip(native.tensors(), reference.tensors(), strict=True):
         if not x.numel():
             continue
@@ -70,33 +70,33 @@ def test_float64_parity_with_the_reference(name):
 @pytest.mark.parametrize("name", ["cross-entropy", "mse", "minibatch"])
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_chunks_of_any_length_give_the_same_bits(name, chunk):
-    program, whole = case(name)
+    bucket, whole = case(name)
     _, parts = case(name)
-    advance("native", program, whole, 60)
+    advance("native", bucket, whole, 60)
     for until in [*range(chunk, 60, chunk), 60]:
-        advance("native", program, parts, until)
+        advance("native", bucket, parts, until)
     assert_same_bits(whole, parts)
 
 
 @pytest.mark.parametrize("name", ["cross-entropy", "minibatch"])
 def test_alone_in_any_order_on_any_threads_gives_the_same_bits(name):
-    program, whole = case(name)
-    advance("native", program, whole, 60, threads=2)
+    bucket, whole = case(name)
+    advance("native", bucket, whole, 60, threads=2)
     _, alone = case(name)
-    for m in reversed(range(program.num_cells)):
-        advance("native", program, alone, 60, cells=torch.tensor([m]), threads=1)
+    for m in reversed(range(bucket.num_cells)):
+        advance("native", bucket, alone, 60, cells=torch.tensor([m]), threads=1)
     assert_same_bits(whole, alone)
 
 
 def test_an_interrupted_call_goes_on_to_the_same_bits():
     endless = {"steps": 10**7, "record.embeddings": 0}  # minutes, unless it is told to stop
-    program, whole = case("cross-entropy", **endless)
+    bucket, whole = case("cross-entropy", **endless)
     _, parts = case("cross-entropy", **endless)
-    advance("native", program, parts, 10**7, tick=lambda done: done > 0)
+    advance("native", bucket, parts, 10**7, tick=lambda done: done > 0)
     later = int(parts.step.max()) + 7
     assert 7 < later < 10**7
-    advance("native", program, parts, later)
-    advance("native", program, whole, later)
+    advance("native", bucket, parts, later)
+    advance("native", bucket, whole, later)
     assert_same_bits(whole, parts)
 
 

@@ -6,8 +6,8 @@ import torch
 
 import grokfast as gf
 from grokfast.agree.tables import PUBLISHED, load_reference
+from grokfast.bucket import make_buckets
 from grokfast.engines import make_engine
-from grokfast.program import make_programs
 from grokfast.state import State
 
 TOY = ("addition-classification", "addition-regression")
@@ -19,16 +19,16 @@ def test_losses_and_accuracies_of_the_authors_trace(name, dtype, trace):
     rows = trace[name][f"trace_{dtype}"]
     last = rows[-1]["step"]
     grid = gf.preset(name).grid(lr=1e-3, weight_decay=5.0, dtype=dtype, steps=last, stop="never")
-    (program,) = make_programs(grid.cells, [0])
-    state = State.initial(program)
+    (bucket,) = make_buckets(grid.cells, [0])
+    state = State.initial(bucket)
     engine = make_engine("reference", "cpu", threads=1)
     # float32: one rounding of a sum of 45 terms, another summation order elsewhere.
     tolerance = 1e-6 if dtype == "float32" else 1e-12
     for row in rows:
-        engine.advance(program, state, torch.tensor([0]), row["step"])
+        engine.advance(bucket, state, torch.tensor([0]), row["step"])
         assert float(state.epoch_loss[0]) == pytest.approx(row["loss"], rel=tolerance)
         assert int(state.epoch_correct[0]) / 45 == pytest.approx(row["train_acc"])
-        j = program.curve_index.get(row["step"])
+        j = bucket.curve_index.get(row["step"])
         if j is not None:
             assert float(state.val_acc[0, j]) == pytest.approx(row["val_acc"], abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""The triton engine through Program and State, in Triton's interpreter (a process of its own)."""
+"""The triton engine through Bucket and State, in Triton's interpreter (a process of its own)."""
 
 import os
 import subprocess
@@ -12,15 +12,15 @@ _PARITY = """
 import torch
 import grokfast as gf
 from grokfast.engines import make_engine
-from grokfast.program import make_programs
+from grokfast.bucket import make_buckets
 from grokfast.state import State
 
 def trained(grid, engine, ends):
-    (program,) = make_programs(grid.cells, range(grid.size))
-    state = State.initial(program)
+    (bucket,) = make_buckets(grid.cells, range(grid.size))
+    state = State.initial(bucket)
     for until in ends:
         make_engine(engine, "cpu", threads=1).advance(
-            program, state, torch.arange(program.num_cells), until)
+            bucket, state, torch.arange(bucket.num_cells), until)
     return state
 
 toy = gf.preset("addition-regression").grid(

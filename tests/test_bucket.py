@@ -5,25 +5,25 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.program import Shuffles, evaluated_epochs, make_programs
+from grokfast.bucket import Shuffles, evaluated_epochs, make_buckets
 from grokfast.state import State
 
 TOY = ("addition-classification", "addition-regression")
 
 
 def program_of(grid):
-    (program,) = make_programs(grid.cells, range(grid.size))
-    return program
+    (bucket,) = make_buckets(grid.cells, range(grid.size))
+    return bucket
 
 
 @pytest.mark.parametrize("name", TOY)
 def test_split_and_initial_values_are_the_authors(name, trace):
     grid = gf.preset(name).grid(lr=1e-3, weight_decay=5.0)
-    program = program_of(grid)
-    assert program.x_train[0].tolist() == trace[name]["train_pairs"]
-    assert program.x_val[0].tolist() == trace[name]["val_pairs"]
+    bucket = program_of(grid)
+    assert bucket.x_train[0].tolist() == trace[name]["train_pairs"]
+    assert bucket.x_val[0].tolist() == trace[name]["val_pairs"]
     init = trace[name]["init_float32"]
-    got = dict(zip(program.names, State.initial(program).params, strict=True))
+    got = dict(zip(bucket.names, State.initial(bucket).params, strict=True))
     assert got["embedding.weight"][0, :, 0].tolist() == init["embedding"]
     for layer in (0, 1, 2):
         weight = got[f"layers.{layer}.weight"][0].flatten()
@@ -39,13 +39,13 @@ def test_a_seed_gives_the_same_cell_in_every_grid():
     torch.manual_seed(0)
     a = State.initial(program_of(small))
     torch.rand(17)  # the global generator must not matter
-    program = program_of(large)
-    b = State.initial(program)
+    bucket = program_of(large)
+    b = State.initial(bucket)
     at = next(i for i, c in enumerate(large.cells) if c.model.seed == 7)
     for p, q in zip(a.params, b.params, strict=True):
         assert torch.equal(p[0], q[at])
-    assert program.x_train.shape[0] == 2
-    assert sorted(set(program.data_index.tolist())) == [0, 1]
+    assert bucket.x_train.shape[0] == 2
+    assert sorted(set(bucket.data_index.tolist())) == [0, 1]
 
 
 def test_drawing_models_leaves_torchs_generator_alone():
@@ -57,9 +57,9 @@ def test_drawing_models_leaves_torchs_generator_alone():
 
 
 def test_parameter_groups_follow_the_spec():
-    program = program_of(gf.preset("addition-regression").grid(lr=3e-3, weight_decay=7.0))
-    assert program.lr[:, 0].tolist() == [1e-3] + [3e-3] * 6
-    assert program.weight_decay[:, 0].tolist() == [0.0] + [7.0] * 6
+    bucket = program_of(gf.preset("addition-regression").grid(lr=3e-3, weight_decay=7.0))
+    assert bucket.lr[:, 0].tolist() == [1e-3] + [3e-3] * 6
+    assert bucket.weight_decay[:, 0].tolist() == [0.0] + [7.0] * 6
     digits = program_of(gf.preset("mnist-digits").grid(lr=0.5, weight_decay=2.0))
     assert digits.lr[:, 0].tolist() == [1e-3] * 4 + [0.5] * 2
     assert digits.weight_decay[:, 0].tolist() == [2.0] * 6

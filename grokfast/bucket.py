@@ -1,4 +1,4 @@
-"""A Program: an Experiment made ready for one bucket of cells.
+"""A Bucket: experiments made ready to train together.
 
 A bucket holds the cells that share shapes and operations; they differ in per-cell numbers
 (learning rates, decays, seeds, init scale) only, and so may train together in stacked tensors.
@@ -23,7 +23,7 @@ from grokfast.tasks import Task, TaskData
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class Bucket:
     """The constant parts, the data and the per-cell hyperparameters of one bucket (CPU tensors).
 
     M cells, D data sets, R shuffle orders, G parameter tensors. Parameter tensors are in the
@@ -204,7 +204,7 @@ def curve_steps(record: Recording, evaluated: np.ndarray, steps_per_epoch: int) 
     return np.unique(candidates[index[index < len(candidates)]]).astype(np.int64)
 
 
-def make_programs(cells: Sequence[Experiment], indices: Sequence[int]) -> list[Program]:
+def make_buckets(cells: Sequence[Experiment], indices: Sequence[int]) -> list[Bucket]:
     """The buckets of a grid, in order of their first cell.
 
     Args:
@@ -224,7 +224,7 @@ def make_programs(cells: Sequence[Experiment], indices: Sequence[int]) -> list[P
         key = (static_key(cell), built.x_train.shape, built.x_val.shape, built.num_classes)
         buckets.setdefault(key, []).append(position)
     return [
-        _make_program([cells[p] for p in bucket], [indices[p] for p in bucket], data)
+        _make_bucket([cells[p] for p in bucket], [indices[p] for p in bucket], data)
         for bucket in buckets.values()
     ]
 
@@ -275,9 +275,9 @@ def checked_data(cell: Experiment) -> TaskData:
     return d
 
 
-def _make_program(
+def _make_bucket(
     cells: list[Experiment], indices: list[int], built: dict[Task, TaskData]
-) -> Program:
+) -> Bucket:
     first = cells[0]
     dtype = torch_dtype(first.dtype)
     tasks = list(dict.fromkeys(c.task for c in cells))
@@ -304,7 +304,7 @@ def _make_program(
         return x.to(dtype) if x.is_floating_point() else x.long()
 
     lr, decay = _group_hyperparameters(cells, names)
-    return Program(
+    return Bucket(
         cell=first,
         cells=tuple(indices),
         names=names,
