@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grokfast import figures
     from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
-    from grokfast.experiment import Evaluation, Experiment, Model, Optimizer, Recording
+    from grokfast.experiment import Batches, Evaluation, Experiment, Optimizer, Recording
     from grokfast.grid import Grid
+    from grokfast.losses import loss
+    from grokfast.models import Mlp, Model, Shape, model
+    from grokfast.observables import observable
+    from grokfast.optimizers import UpdateRule, optimizer
     from grokfast.phases import PHASES, PhaseRule
     from grokfast.presets import PRESETS, preset
     from grokfast.results import Results
@@ -30,12 +34,20 @@ _HOMES = {
     "EnvironmentProblem": "grokfast.errors",
     "GrokfastError": "grokfast.errors",
     "UsageError": "grokfast.errors",
+    "Batches": "grokfast.experiment",
     "Evaluation": "grokfast.experiment",
     "Experiment": "grokfast.experiment",
-    "Model": "grokfast.experiment",
     "Optimizer": "grokfast.experiment",
     "Recording": "grokfast.experiment",
     "Grid": "grokfast.grid",
+    "loss": "grokfast.losses",
+    "Mlp": "grokfast.models",
+    "Model": "grokfast.models",
+    "Shape": "grokfast.models",
+    "model": "grokfast.models",
+    "observable": "grokfast.observables",
+    "UpdateRule": "grokfast.optimizers",
+    "optimizer": "grokfast.optimizers",
     "PHASES": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
     "PRESETS": "grokfast.presets",
@@ -53,22 +65,30 @@ _HOMES = {
 __all__ = [
     "PHASES",
     "PRESETS",
+    "Batches",
     "EnvironmentProblem",
     "Evaluation",
     "Experiment",
     "Grid",
     "GrokfastError",
     "Interrupted",
+    "Mlp",
     "Model",
     "Optimizer",
     "PhaseRule",
     "Plan",
     "Recording",
     "Results",
+    "Shape",
     "Task",
     "TaskData",
+    "UpdateRule",
     "UsageError",
     "figures",
+    "loss",
+    "model",
+    "observable",
+    "optimizer",
     "plan",
     "preset",
     "run",

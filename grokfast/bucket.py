@@ -1,7 +1,8 @@
 """A Bucket: experiments made ready to train together.
 
-A bucket holds the cells that share shapes and operations; they differ in per-cell numbers
-(learning rates, decays, seeds, init scale) only, and so may train together in stacked tensors.
+A bucket holds the cells that share shapes and operations; they differ in numbers and data only
+(learning rates, decays, seeds, initial values, data sets of equal size), and so may train together
+in stacked tensors.
 """
 
 from __future__ import annotations
@@ -10,32 +11,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from grokfast.batches import ByStepOrders, ContinuedOrders, FixedOrders, LoaderOrders, Orders
 from grokfast.errors import UsageError
-from grokfast.experiment import Evaluation, Experiment, Recording
+from grokfast.experiment import Experiment
 from grokfast.grid import static_key
-from grokfast.model import initial_model, torch_dtype
-from grokfast.spacing import log10, logspace
+from grokfast.losses import LOSSES
+from grokfast.models import Model, Shape
+from grokfast.models.chain import torch_dtype
+from grokfast.models.layers import Layer, Linear, Plain, plain
+from grokfast.optimizers import OPTIMIZERS
+from grokfast.schedule import Schedule
 from grokfast.tasks import Task, TaskData
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter tensor of a cell: its name in the module, its shape and its group."""
+
+    name: str
+    shape: tuple[int, ...]
+    group: str  # "embedding", "hidden" or "output"
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
     """The constant parts, the data and the per-cell hyperparameters of one bucket (CPU tensors).
 
-    M cells, D data sets, R shuffle orders, G parameter tensors. Parameter tensors are in the
-    order of ``MLP.parameters()``: the embedding if there is one, then weight and bias a layer.
+    M cells, D data sets, R orders of the training rows, G parameter tensors, H further thresholds.
     """
 
     cell: Experiment  # any one of the cells: the source of every field that they share
     cells: tuple[int, ...]  # flat grid index of each cell, [M]
-    names: tuple[str, ...]  # parameter names, [G]
-    shapes: tuple[tuple[int, ...], ...]  # of one cell's parameters, [G]
-    sizes: tuple[int, ...]  # (I, H, ..., O)
-    vocabulary: int  # P, 0 for dense inputs
+    shape: Shape  # of the data, as the model sees them
+    layers: tuple[Layer, ...] | None  # None: a model that is no chain of layers
+    parameters: tuple[Parameter, ...]  # [G], in the order of the module's parameters()
     num_classes: int  # C
     x_train: Tensor  # [D, N, I] in the run's dtype, or int64 tokens [D, N, K]
     y_train: Tensor  # [D, N] int64
@@ -46,15 +58,42 @@ class Bucket:
     lr: Tensor  # [G, M] float64
     weight_decay: Tensor  # [G, M] float64
     init: tuple[tuple[Tensor, ...], ...]  # distinct initial models, each G tensors
-    init_index: Tensor  # [M] int64: into init; also the shuffle order of each cell
-    shuffles: Shuffles | None  # None for the full batch
-    eval_steps: Tensor | None  # sorted int64; None: the end of every epoch
-    curve_steps: Tensor  # [T] int64, a subset of the evaluated steps
+    init_index: Tensor  # [M] int64: into init
+    buffers: dict[str, Tensor]  # initial values of one cell's buffers, by name
+    noise_seeds: Tensor  # [M] int64: of dropout
+    orders: Orders | None  # None for the full batch
+    order_index: Tensor  # [M] int64: the order of each cell
+    schedule: Schedule
     extra: dict[str, object] = field(default_factory=dict)  # an engine's own prepared data
 
     @property
     def dtype(self) -> torch.dtype:
         return torch_dtype(self.cell.dtype)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names, [G]."""
+        return tuple(p.name for p in self.parameters)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of one cell's parameters, [G]."""
+        return tuple(p.shape for p in self.parameters)
+
+    @cached_property
+    def plain(self) -> Plain | None:
+        """The network in the terms of ``csrc`` and ``kernels``; None where it is no such one."""
+        return None if self.layers is None else plain(self.layers)
+
+    @property
+    def vocabulary(self) -> int:
+        """P; 0 for dense inputs."""
+        return self.shape.vocabulary
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What the optimizer remembers of each parameter."""
+        return OPTIMIZERS[self.cell.optimizer.kind].slots
 
     @property
     def num_cells(self) -> int:
@@ -74,134 +113,76 @@ class Bucket:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.num_train // self.batch_size
+        return self.schedule.steps_per_epoch
+
+    def batch_rows(self, step: int) -> tuple[int, int]:
+        """First and last (excluded) row of the epoch's order in the batch of step 0, 1, ..."""
+        k = step % self.steps_per_epoch
+        return k * self.batch_size, min((k + 1) * self.batch_size, self.num_train)
+
+    @property
+    def counted(self) -> int:
+        """Training samples that an accuracy is counted over."""
+        if self.cell.evaluation.train == "after":
+            return self.num_train
+        return min(self.steps_per_epoch * self.batch_size, self.num_train)
 
     @cached_property
     def need_train(self) -> int:
-        """Correct predictions of an epoch's N that reach the threshold."""
-        return self.cell.phase.needed(self.num_train)
+        """Right predictions of ``counted`` that reach the threshold."""
+        return self.cell.phase.needed(self.counted)
 
     @cached_property
     def need_val(self) -> int:
         return self.cell.phase.needed(self.num_val)
 
     @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The further ones, [H]."""
+        return self.cell.evaluation.thresholds
+
+    @cached_property
+    def need_train_more(self) -> list[int]:
+        return [self.cell.phase.needed(self.counted, t) for t in self.thresholds]
+
+    @cached_property
+    def need_val_more(self) -> list[int]:
+        return [self.cell.phase.needed(self.num_val, t) for t in self.thresholds]
+
+    @property
     def stop_at_both(self) -> bool:
         return self.cell.stop == "both"
 
-    @cached_property
-    def _eval_set(self) -> frozenset[int] | None:
-        return None if self.eval_steps is None else frozenset(self.eval_steps.tolist())
-
     def evaluates(self, step: int) -> bool:
         """Whether accuracy is looked at after this step."""
-        if self.eval_steps is None:
-            return step % self.steps_per_epoch == 0
-        return step in self._eval_set  # type: ignore[operator]
+        return self.schedule.evaluates(step)
 
     @cached_property
+    def eval_steps(self) -> Tensor | None:
+        """Sorted int64; None: the end of every epoch."""
+        steps = self.schedule.eval_steps
+        return None if steps is None else torch.from_numpy(steps)
+
+    @cached_property
+    def curve_steps(self) -> Tensor:
+        """[T] int64, a subset of the evaluated steps."""
+        return torch.from_numpy(self.schedule.curve_steps)
+
+    @property
     def curve_index(self) -> dict[int, int]:
         """Step -> index on the curve axis."""
-        return {step: j for j, step in enumerate(self.curve_steps.tolist())}
-
-    @property
-    def snapshot_steps(self) -> np.ndarray:
-        """Steps after which the embedding is kept, the initial one included: int64 ``[S]``."""
-        every = self.cell.record.embeddings
-        count = self.cell.steps // every + 1 if every else 0
-        return np.arange(count, dtype=np.int64) * every
-
-    @property
-    def num_snapshots(self) -> int:
-        return len(self.snapshot_steps)
+        return self.schedule.curve_index
 
     def flops_per_step(self) -> float:
         """Floating-point operations of the products of one step: forward, dX, dW and validation.
 
-        The first layer needs no input gradient where inputs are dense.
+        The first linear layer needs no input gradient where inputs are dense.
         """
-        pairs = [i * o for i, o in zip(self.sizes, self.sizes[1:], strict=False)]
+        pairs = [x.inputs * x.outputs for x in self.layers or () if isinstance(x, Linear)]
         total = sum(pairs)
         backward = 2 * total - (0 if self.vocabulary else pairs[0])
-        evals = 1.0 / self.steps_per_epoch
-        if self.eval_steps is not None:
-            evals = len(self.eval_steps) / self.cell.steps
+        evals = self.schedule.evaluations / self.cell.steps
         return 2.0 * (self.batch_size * (total + backward) + evals * self.num_val * total)
-
-
-class Shuffles:
-    """The minibatch order of each distinct model seed, one permutation an epoch.
-
-    The order is that of torch's DataLoader in the authors' loop: from the generator as the
-    model's initial draws left it, every iteration over a loader draws an int64 base seed, and a
-    shuffling sampler a second one that seeds its permutation; an evaluated epoch so consumes one
-    more draw, for the pass over the validation loader.
-
-    Args:
-        states: torch generator state after each model's init, R of them.
-        samples: N.
-        epochs: budget in epochs.
-        evaluated: for each epoch, whether it ends in an evaluation, bool ``[epochs]``.
-    """
-
-    def __init__(
-        self, states: Sequence[Tensor], samples: int, epochs: int, evaluated: np.ndarray
-    ) -> None:
-        self.samples = samples
-        self._seeds = [self._draw_seeds(state, epochs, evaluated) for state in states]
-
-    @staticmethod
-    def _draw_seeds(state: Tensor, epochs: int, evaluated: np.ndarray) -> list[int]:
-        generator = torch.Generator()
-        generator.set_state(state)
-        cell = torch.empty((), dtype=torch.int64)
-        seeds = []
-        for epoch in range(epochs):
-            cell.random_(generator=generator)  # base seed of the training loader's workers
-            seeds.append(int(cell.random_(generator=generator)))
-            if evaluated[epoch]:
-                cell.random_(generator=generator)  # base seed of the validation loader's
-        return seeds
-
-    def order(self, first: int, last: int) -> Tensor:
-        """Permutations of epochs ``first`` to ``last - 1``: int64 ``[R, last - first, N]``."""
-        return torch.stack(
-            [
-                torch.stack([self._permutation(seed) for seed in seeds[first:last]])
-                if last > first
-                else torch.empty(0, self.samples, dtype=torch.int64)
-                for seeds in self._seeds
-            ]
-        )
-
-    def _permutation(self, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(self.samples, generator=generator)
-
-
-def evaluated_epochs(evaluation: Evaluation, steps_per_epoch: int, epochs: int) -> np.ndarray:
-    """For each epoch (counted from 0) whether it ends in an evaluation: bool ``[epochs]``."""
-    if evaluation.schedule == "every-epoch":
-        return np.ones(epochs, bool)
-    spaced = np.array(logspace(0, log10(evaluation.horizon), evaluation.points))
-    listed = np.unique((spaced / steps_per_epoch).astype(np.int64))
-    mask = np.zeros(epochs, bool)
-    mask[listed[listed < epochs]] = True
-    return mask
-
-
-def curve_steps(record: Recording, evaluated: np.ndarray, steps_per_epoch: int) -> np.ndarray:
-    """Evaluated steps at which losses and accuracies are kept: log-spaced, int64 ``[T]``.
-
-    The grid of candidates is that of a budget of 10**6 steps, whatever the run's, so that a run
-    whose budget is raised keeps the steps that it has.
-    """
-    candidates = (np.flatnonzero(evaluated) + 1) * steps_per_epoch
-    if not record.curve_points or not len(candidates):
-        return np.empty(0, np.int64)
-    wanted = logspace(0, 6, record.curve_points)
-    index = np.searchsorted(candidates, wanted)
-    return np.unique(candidates[index[index < len(candidates)]]).astype(np.int64)
 
 
 def make_buckets(cells: Sequence[Experiment], indices: Sequence[int]) -> list[Bucket]:
@@ -219,9 +200,17 @@ def make_buckets(cells: Sequence[Experiment], indices: Sequence[int]) -> list[Bu
     buckets: dict[object, list[int]] = {}
     for position, cell in enumerate(cells):
         if cell.task not in data:
-            data[cell.task] = checked_data(cell)
+            data[cell.task] = cell.task.build()
         built = data[cell.task]
-        key = (static_key(cell), built.x_train.shape, built.x_val.shape, built.num_classes)
+        check_data(cell, built)
+        key = (
+            static_key(cell),
+            built.x_train.shape,
+            built.x_val.shape,
+            built.num_classes,
+            built.vocabulary,
+            None if built.targets is None else built.targets.shape,
+        )
         buckets.setdefault(key, []).append(position)
     return [
         _make_bucket([cells[p] for p in bucket], [indices[p] for p in bucket], data)
@@ -229,9 +218,12 @@ def make_buckets(cells: Sequence[Experiment], indices: Sequence[int]) -> list[Bu
     ]
 
 
-def checked_data(cell: Experiment) -> TaskData:
-    """The task's data, checked against the experiment that uses it."""
-    d = cell.task.build()
+def check_data(cell: Experiment, d: TaskData) -> None:
+    """Looks at whether a task's data are what they should be, and fit the experiment.
+
+    Raises:
+        UsageError: they do not; the message says what and what would do.
+    """
     name = cell.task.name
     samples = d.x_train.shape[0]
     if samples < 1 or d.x_val.shape[0] < 1:
@@ -249,12 +241,13 @@ def checked_data(cell: Experiment) -> TaskData:
             raise UsageError(f"task {name!r}: labels y_{what} are not in 0..{d.num_classes - 1}")
         if d.vocabulary and not 0 <= int(x.min()) <= int(x.max()) < d.vocabulary:
             raise UsageError(f"task {name!r}: tokens x_{what} are not in 0..{d.vocabulary - 1}")
-    if bool(d.vocabulary) != bool(cell.model.embedding_dim):
+    cell.model.fits(_shape(d), name)
+    if cell.model.seed is None and d.generator is None:
         raise UsageError(
-            f"task {name!r} gives {'tokens' if d.vocabulary else 'dense inputs'}, but "
-            f"model.embedding_dim is {cell.model.embedding_dim}"
+            f"model.seed is none, but task {name!r} leaves no generator to go on with",
+            hint="give model_seed a number",
         )
-    if d.targets is None and (cell.loss == "mse" or cell.predict == "nearest"):
+    if d.targets is None and (LOSSES[cell.loss].targets or cell.predict == "nearest"):
         raise UsageError(
             f"task {name!r} gives no dense targets, which loss={cell.loss} with "
             f"predict={cell.predict} needs",
@@ -265,14 +258,74 @@ def checked_data(cell: Experiment) -> TaskData:
     wide = d.targets is not None and d.targets.shape[1] != d.num_classes
     if wide and cell.loss == "cross_entropy":
         raise UsageError(f"task {name!r} has dense targets, which loss=cross_entropy cannot use")
+    per_epoch = _steps_per_epoch(cell, samples)
+    by_epoch = cell.evaluation.schedule in ("every-epoch", "log-epochs")
+    if by_epoch and cell.steps % per_epoch:
+        raise UsageError(f"steps {cell.steps} is no multiple of the {per_epoch} steps of an epoch")
+
+
+def _steps_per_epoch(cell: Experiment, samples: int) -> int:
+    """Steps of an epoch.
+
+    Raises:
+        UsageError: a batch size that does not go with the number of samples.
+    """
     batch = cell.batch_size
-    if batch and samples % batch:
-        raise UsageError(f"batch_size {batch} does not divide the {samples} training samples")
-    if cell.steps % (samples // (batch or samples)):
+    if not batch:
+        return 1
+    smallest = batch
+    match cell.batches.remainder:
+        case "none":
+            if samples % batch:
+                raise UsageError(
+                    f"batch_size {batch} does not divide the {samples} training samples",
+                    hint="--set=batches.remainder=dropped or short admits any",
+                )
+            steps = samples // batch
+        case "dropped":
+            if batch > samples:
+                raise UsageError(f"batch_size {batch} is more than the {samples} training samples")
+            steps = samples // batch
+        case "short":
+            steps = -(-samples // batch)
+            smallest = samples - (steps - 1) * batch
+        case other:
+            raise ValueError(f"unknown remainder {other!r}")
+    if smallest == 1 and getattr(cell.model, "norm", "none") == "batch":
         raise UsageError(
-            f"steps {cell.steps} is no multiple of the {samples // batch} steps of an epoch"
+            f"model.norm=batch with batch_size {batch} has a batch of 1 sample, which has no "
+            "variance: give batches of 2 or more"
         )
-    return d
+    return steps
+
+
+def _shape(d: TaskData) -> Shape:
+    outputs = d.num_classes if d.targets is None else d.targets.shape[1]
+    return Shape(inputs=d.x_train.shape[1], outputs=outputs, vocabulary=d.vocabulary)
+
+
+@dataclass(frozen=True)
+class _Initial:
+    """A model before its first step, and torch's CPU generator state after its draws."""
+
+    module: nn.Module
+    generator: Tensor  # [5056] bytes
+
+
+def initial_model(model: Model, data: TaskData) -> _Initial:
+    """The model before its first step.
+
+    The same function of the seed on every machine, device and grid; torch's global generator is
+    left as it was. Minibatch orders continue from the returned state.
+    """
+    with torch.random.fork_rng(devices=[]):
+        if model.seed is None:
+            assert data.generator is not None
+            torch.set_rng_state(data.generator)
+        else:
+            torch.random.default_generator.manual_seed(model.seed)
+        module = model.build(_shape(data))
+        return _Initial(module, torch.get_rng_state())
 
 
 def _make_bucket(
@@ -282,35 +335,35 @@ def _make_bucket(
     dtype = torch_dtype(first.dtype)
     tasks = list(dict.fromkeys(c.task for c in cells))
     data = [built[t] for t in tasks]
-    outputs = data[0].num_classes if data[0].targets is None else data[0].targets.shape[1]
-    inputs = first.model.embedding_dim or data[0].x_train.shape[1]
-    sizes = (inputs, *[first.model.width] * (first.model.depth - 1), outputs)
-    vocabulary = data[0].vocabulary
+    shape = _shape(data[0])
 
-    models = list(dict.fromkeys(c.model for c in cells))
-    made = [initial_model(m, sizes, vocabulary) for m in models]
-    names = tuple(name for name, _ in made[0][0].named_parameters())
-    init = tuple(tuple(p.detach().to(dtype) for p in mlp.parameters()) for mlp, _ in made)
+    # A model without a seed of its own is a different one on every data set.
+    sources = [(c.model, c.task if c.model.seed is None else None) for c in cells]
+    distinct = list(dict.fromkeys(sources))
+    made = [initial_model(m, built[t] if t else data[0]) for m, t in distinct]
+    init_index = torch.tensor([distinct.index(source) for source in sources])
+    module = made[0].module
+    parameters = tuple(
+        Parameter(name, tuple(p.shape), first.model.group(name, shape))
+        for name, p in module.named_parameters()
+    )
 
     samples = data[0].x_train.shape[0]
-    per_epoch = samples // (first.batch_size or samples)
-    epochs = first.steps // per_epoch
-    evaluated = evaluated_epochs(first.evaluation, per_epoch, epochs)
-    every = first.evaluation.schedule == "every-epoch"
-    steps = torch.from_numpy((np.flatnonzero(evaluated) + 1) * per_epoch)
+    per_epoch = _steps_per_epoch(first, samples)
+    schedule = Schedule(first.evaluation, first.record, per_epoch, first.steps)
+    orders, order_index = _orders(first, samples, schedule, [m.generator for m in made], init_index)
 
     def stacked(name: str) -> Tensor:
         x = torch.stack([getattr(d, name) for d in data])
         return x.to(dtype) if x.is_floating_point() else x.long()
 
-    lr, decay = _group_hyperparameters(cells, names)
+    lr, decay = _group_hyperparameters(cells, parameters)
     return Bucket(
         cell=first,
         cells=tuple(indices),
-        names=names,
-        shapes=tuple(tuple(p.shape) for p in init[0]),
-        sizes=sizes,
-        vocabulary=vocabulary,
+        shape=shape,
+        layers=first.model.layers(shape),
+        parameters=parameters,
         num_classes=data[0].num_classes,
         x_train=stacked("x_train"),
         y_train=stacked("y_train"),
@@ -320,36 +373,58 @@ def _make_bucket(
         data_index=torch.tensor([tasks.index(c.task) for c in cells]),
         lr=lr,
         weight_decay=decay,
-        init=init,
-        init_index=torch.tensor([models.index(c.model) for c in cells]),
-        shuffles=Shuffles([s for _, s in made], samples, epochs, evaluated)
-        if first.batch_size
-        else None,
-        eval_steps=None if every else steps,
-        curve_steps=torch.from_numpy(curve_steps(first.record, evaluated, per_epoch)),
+        init=tuple(tuple(p.detach().to(dtype) for p in m.module.parameters()) for m in made),
+        init_index=init_index,
+        buffers={name: b.detach().to(dtype) for name, b in module.named_buffers()},
+        noise_seeds=torch.tensor([c.model.seed or 0 for c in cells]),
+        orders=orders,
+        order_index=order_index,
+        schedule=schedule,
     )
 
 
-def in_encoder(optimizer_encoder: str, name: str, names: tuple[str, ...]) -> bool:
-    """Whether a parameter belongs to the encoder group."""
-    if optimizer_encoder == "embedding":
-        return name.startswith("embedding.")
-    if optimizer_encoder == "all-but-last":
-        return name not in names[-2:]  # weight and bias of the last layer
-    return False
+def _orders(
+    cell: Experiment, samples: int, schedule: Schedule, states: list[Tensor], init_index: Tensor
+) -> tuple[Orders | None, Tensor]:
+    """The orders of the training rows, and the order of each cell ``[M]``."""
+    if not cell.batch_size:
+        return None, init_index
+    same = torch.zeros_like(init_index)
+    match cell.batches.order:
+        case "loader":
+            return LoaderOrders(states, samples, schedule), init_index
+        case "continued":
+            return ContinuedOrders(states, samples), init_index
+        case "by-step":
+            return ByStepOrders(samples, schedule.steps_per_epoch), same
+        case "fixed":
+            return FixedOrders(samples), same
+    raise ValueError(f"unknown order {cell.batches.order!r}")
+
+
+def in_encoder(encoder: str, group: str) -> bool:
+    """Whether parameters of a group belong to the optimizer's encoder group."""
+    match encoder:
+        case "none":
+            return False
+        case "embedding":
+            return group == "embedding"
+        case "all-but-last":
+            return group != "output"
+    raise ValueError(f"unknown encoder {encoder!r}")
 
 
 def _group_hyperparameters(
-    cells: list[Experiment], names: tuple[str, ...]
+    cells: list[Experiment], parameters: tuple[Parameter, ...]
 ) -> tuple[Tensor, Tensor]:
     """Learning rate and weight decay of every parameter tensor and cell: float64 ``[G, M]``."""
-    lr = torch.empty(len(names), len(cells), dtype=torch.float64)
+    lr = torch.empty(len(parameters), len(cells), dtype=torch.float64)
     decay = torch.empty_like(lr)
     for m, cell in enumerate(cells):
         o = cell.optimizer
         own = o.weight_decay if o.encoder_weight_decay is None else o.encoder_weight_decay
-        for g, name in enumerate(names):
-            encoder = in_encoder(o.encoder, name, names)
+        for g, parameter in enumerate(parameters):
+            encoder = in_encoder(o.encoder, parameter.group)
             lr[g, m] = o.encoder_lr if encoder else o.lr
             decay[g, m] = own if encoder else o.weight_decay
     return lr, decay

@@ -21,9 +21,13 @@ from grokfast.bucket import Bucket
 from grokfast.errors import UsageError
 from grokfast.files import open_hdf5, replacing
 from grokfast.grid import Grid
+from grokfast.outcomes import CROSSINGS
 from grokfast.state import State
 
-_VERSION = 1
+_VERSION = 2
+
+#: What a checkpoint of version 1 lacks: such a cell goes on as if it had just been begun in these.
+_SINCE_2 = ("train_correct", "val_correct", "best_train_correct", "best_val_correct", *CROSSINGS)
 
 
 def checkpoint_path(out: Path) -> Path:
@@ -105,6 +109,8 @@ def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
 def restore_row(state: State, m: int, row: dict[str, Any]) -> None:
     """Puts one cell's saved row back; curves and snapshots of a larger budget are longer."""
     for name, tensor in state.tensors():
+        if name in _SINCE_2 and name not in row:
+            continue
         saved = torch.from_numpy(np.asarray(row[name]).copy())
         if saved.ndim and saved.shape != tensor[m].shape:
             tensor[m, : saved.shape[0]] = saved

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -28,10 +29,10 @@ from grokfast.results import (
     hyperparameter_columns,
     listed_digests,
 )
-from grokfast.state import CURVES, State
-
-#: Tensors of a State that are one number a cell; the epoch's are needed to go on inside it.
-_COUNTERS = ("t_train", "t_val", "diverged_at", "step", "epoch_correct", "epoch_loss")
+from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS
+from grokfast.observables import OBSERVABLES
+from grokfast.observing import Observer
+from grokfast.state import State
 
 
 def collect(
@@ -59,13 +60,15 @@ def collect(
         return torch.cat([getattr(s, name).cpu() for s in states]).numpy()[order]
 
     pairs = list(zip(buckets, states, strict=True))
-    for name in _COUNTERS:
-        variables["steps_done" if name == "step" else name] = (("run",), joined(name))
+    for outcome in PROGRESS:
+        variables[outcome.in_file] = (("run",), joined(outcome.name))
     _add_curves(variables, pairs, order)
-    _add_embeddings(variables, pairs, order)
+    _add_crossings(variables, pairs, order)
+    _add_observed(variables, pairs, order)
     weights = [_weights(p, s) for p, s in pairs if p.cell.record.weights]
     if known is not None:
         _keep_known(variables, weights, known, [grid.keys[i] for i in cells])
+    _add_accuracies(variables, pairs, order)
 
     done = torch.cat([s.done(p).cpu() for p, s in pairs]).numpy()[order]
     diverged, steps = variables["diverged_at"][1] >= 0, variables["steps_done"][1]
@@ -104,34 +107,80 @@ def _add_curves(
         variables[name] = (("run", "step"), np.concatenate(blocks)[order])
 
 
-def _add_embeddings(
+def _add_crossings(
     variables: dict[str, Any], pairs: list[tuple[Bucket, State]], order: np.ndarray
 ) -> None:
-    """Embedding snapshots ``[run, snapshot, token, component]`` on the union of the buckets'
-    steps, NaN where not measured."""
-    snapshot = np.unique(np.concatenate([p.snapshot_steps for p, _ in pairs]))
-    if not len(snapshot):
+    """First crossings ``[run, threshold]`` on the union of the buckets' thresholds, -1 where never
+    or not asked for."""
+    threshold = np.unique([t for b, _ in pairs for t in b.thresholds])
+    if not len(threshold):
         return
-    tokens, dims = (max(s.embeddings.shape[k] for _, s in pairs) for k in (2, 3))
-    blocks = []
-    for bucket, state in pairs:
-        values = state.embeddings.cpu().numpy()
-        block = np.full((bucket.num_cells, len(snapshot), tokens, dims), np.nan, np.float32)
-        at = np.searchsorted(snapshot, bucket.snapshot_steps)
-        block[:, at, : values.shape[2], : values.shape[3]] = values
-        blocks.append(block)
-    variables["snapshot"] = (("snapshot",), snapshot)
-    variables["embeddings"] = (
-        ("run", "snapshot", "token", "component"),
-        np.concatenate(blocks)[order],
-    )
+    variables["threshold"] = (("threshold",), threshold)
+    for name in CROSSINGS:
+        blocks = []
+        for bucket, state in pairs:
+            block = np.full((bucket.num_cells, len(threshold)), -1, np.int64)
+            at = np.searchsorted(threshold, np.array(bucket.thresholds))
+            block[:, at] = getattr(state, name).cpu().numpy()
+            blocks.append(block)
+        variables[name] = (("run", "threshold"), np.concatenate(blocks)[order])
+
+
+def _add_observed(
+    variables: dict[str, Any], pairs: list[tuple[Bucket, State]], order: np.ndarray
+) -> None:
+    """Observables ``[run, observed, ...]`` on the union of all their steps (embeddings on steps of
+    their own, ``snapshot``), NaN where not measured."""
+    steps = [Observer(bucket).steps for bucket, _ in pairs]
+    for name in dict.fromkeys(n for own in steps for n in own):
+        dim = _observed_dim(name)
+        together = [v for own in steps for n, v in own.items() if _observed_dim(n) == dim]
+        axis = np.unique(np.concatenate(together))
+        rest = [s.observed[name].shape[2:] for _, s in pairs if name in s.observed]
+        largest = tuple(max(sizes) for sizes in zip(*rest, strict=True))
+        blocks = []
+        for (bucket, state), own in zip(pairs, steps, strict=True):
+            block = np.full((bucket.num_cells, len(axis), *largest), np.nan, np.float32)
+            if name in own:
+                values = state.observed[name].cpu().numpy()
+                inner = [slice(n) for n in values.shape[2:]]
+                block[:, np.searchsorted(axis, own[name]), *inner] = values
+            blocks.append(block)
+        variables[dim] = ((dim,), axis)
+        dims = ("run", dim, *OBSERVABLES[name].dims)
+        variables[name] = (dims, np.concatenate(blocks)[order])
+
+
+def _observed_dim(name: str) -> str:
+    return "snapshot" if name == "embeddings" else "observed"
+
+
+def _add_accuracies(
+    variables: dict[str, Any], pairs: list[tuple[Bucket, State]], order: np.ndarray
+) -> None:
+    """Last and best accuracies ``[run]``, NaN where a cell has not been evaluated."""
+    sizes = {
+        "train": [n for b, _ in pairs for n in [b.counted] * b.num_cells],
+        "val": [n for b, _ in pairs for n in [b.num_val] * b.num_cells],
+    }
+    for name, (count, _) in ACCURACIES.items():
+        samples = np.array(sizes["train" if "train" in count else "val"])[order]
+        right = variables[count][1]
+        accuracy = np.where(right < 0, np.nan, right / samples).astype(np.float32)
+        variables[name] = (("run",), accuracy)
 
 
 def _weights(bucket: Bucket, state: State) -> dict[str, np.ndarray]:
     return {
         "run": np.array(bucket.cells, np.int64),
-        **{n: p.cpu().numpy() for n, p in zip(bucket.names, state.params, strict=True)},
+        **{name: tensor.cpu().numpy() for name, tensor in _module_tensors(bucket, state)},
     }
+
+
+def _module_tensors(bucket: Bucket, state: State) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by the module's names."""
+    yield from zip(bucket.names, state.params, strict=True)
+    yield from state.buffers.items()
 
 
 def _keep_known(
@@ -148,8 +197,8 @@ def _keep_known(
     )
     if not len(behind):
         return
-    outcome = ("t_train", "t_val", "diverged_at", "steps_done", "epoch_correct", "epoch_loss")
-    for name in (*outcome, *CURVES, "embeddings"):
+    outcomes = [x.in_file for x in PROGRESS]
+    for name in (*outcomes, *CROSSINGS, *CURVES, *OBSERVABLES):
         if name not in variables or name not in known:
             continue
         dims, values = variables[name]
@@ -160,7 +209,8 @@ def _keep_known(
         else:
             axis = variables[dims[1]][1], known[dims[1]]
             _, here, there = np.intersect1d(*axis, return_indices=True)
-            block = np.full((len(behind), *values.shape[1:]), np.nan, values.dtype)
+            nothing = -1 if values.dtype.kind == "i" else np.nan
+            block = np.full((len(behind), *values.shape[1:]), nothing, values.dtype)
             rest: list[Any] = [slice(n) for n in old.shape[2:]]
             block[:, here, *rest] = old[:, there]
             values[behind] = block
@@ -216,26 +266,28 @@ def restore_finished(
             hollow[m] = True
             if bucket.cell.record.weights:
                 kept, row = weights[int(old["run"][k])]
-                for name, tensor in zip(bucket.names, state.params, strict=True):
+                for name, tensor in _module_tensors(bucket, state):
                     tensor[m] = torch.from_numpy(kept[name][row])
     return outcome_only
 
 
 def _take_over(old: Results, k: int, bucket: Bucket, state: State, m: int) -> None:
     """Counters and records of position k of the file become those of cell m."""
-    for name in _COUNTERS:
-        values = old["steps_done" if name == "step" else name]
-        getattr(state, name)[m] = values[k].item()
-    if "step" in old:
-        _, here, there = np.intersect1d(
-            bucket.curve_steps.numpy(), old["step"], return_indices=True
-        )
-        for name in CURVES:
-            getattr(state, name)[m, here] = torch.from_numpy(old[name][k, there])
-    if "embeddings" in old and bucket.num_snapshots:
-        _, here, there = np.intersect1d(bucket.snapshot_steps, old["snapshot"], return_indices=True)
-        tokens, dims = bucket.shapes[0]
-        state.embeddings[m, here] = torch.from_numpy(old["embeddings"][k, there, :tokens, :dims])
+    for outcome in PROGRESS:
+        if outcome.in_file in old:  # older files have fewer
+            state.progress[outcome.name][m] = old[outcome.in_file][k].item()
+    axes = {"step": bucket.curve_steps.numpy(), "threshold": np.array(bucket.thresholds)}
+    for name, tensor in (*state.curves.items(), *state.crossings.items()):
+        if name in old:
+            dim = old.variables[name][0][1]
+            _, here, there = np.intersect1d(axes[dim], old[dim], return_indices=True)
+            tensor[m, here] = torch.from_numpy(old[name][k, there])
+    for name, steps in Observer(bucket).steps.items():
+        if name in old:
+            dim = _observed_dim(name)
+            _, here, there = np.intersect1d(steps, old[dim], return_indices=True)
+            inner = [slice(n) for n in state.observed[name].shape[2:]]
+            state.observed[name][m, here] = torch.from_numpy(old[name][k, there][:, *inner])
 
 
 def provenance(engine: Engine, grid: Grid, buckets: list[Bucket]) -> dict[str, Any]:

@@ -6,53 +6,42 @@ Imports no torch: the command line reads and checks experiments before it loads 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import hashlib
 import json
 import math
-import types
-import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from grokfast.errors import UsageError
+from grokfast.fields import (
+    as_field_type,
+    check_type,
+    replace_tree,
+    resolve_field,
+    scalar_fields,
+    short_name,
+    without_newer,
+)
+from grokfast.losses import LOSSES
+from grokfast.models import MODELS, Mlp, Model
+from grokfast.models.base import stand_in as model_stand_in
+from grokfast.observables import OBSERVABLES
+from grokfast.optimizers import OPTIMIZERS
 from grokfast.phases import PhaseRule
-from grokfast.tasks.base import TASKS, Task, stand_in
+from grokfast.tasks.base import TASKS, Task
+from grokfast.tasks.base import stand_in as task_stand_in
 
-ACTIVATIONS = ("tanh", "relu", "leaky_relu", "square")
-MAX_DEPTH = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """An MLP of ``depth`` linear layers, optionally behind a learned embedding sum.
-
-    Attributes:
-        width: hidden units a layer.
-        depth: linear layers, 1 to 4 (hidden layers: depth - 1).
-        embedding_dim: 0 for dense inputs; else each token has a learned vector of this size and
-            the first layer sees the sum over the sample's tokens.
-        activation: after all layers but the last; ``leaky_relu`` has slope 0.1.
-        init_scale: every initial parameter is multiplied by it.
-        init_dtype: the precision in which initial values are drawn (draws differ with it).
-        seed: the model seed, of the initial values and, with minibatches, of the shuffles.
-    """
-
-    width: int = 200
-    depth: int = 3
-    embedding_dim: int = 0
-    activation: Literal["tanh", "relu", "leaky_relu", "square"] = "tanh"
-    init_scale: float = 1.0
-    init_dtype: Literal["float32", "float64"] = "float32"
-    seed: int = 0
+_NEW: dict[str, Any] = {"since": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW, decoupled decay before the update, as ``torch.optim.AdamW``.
+    """How gradients become updates.
 
     Attributes:
+        kind: ``adamw``, decoupled decay before the update, as ``torch.optim.AdamW``; ``sgd``,
+            coupled decay and momentum, as ``torch.optim.SGD``; or a user's own.
         lr, weight_decay: of every parameter outside the encoder group; biases are decayed too.
         encoder: which early parameters form a group with a learning rate of its own (Liu et al.
             2022 call them the representation, the rest the decoder).
@@ -60,7 +49,7 @@ class Optimizer:
         encoder_weight_decay: decay of the encoder group; ``None`` for that of the rest.
     """
 
-    kind: Literal["adamw"] = "adamw"
+    kind: Annotated[str, OPTIMIZERS] = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
     encoder: Literal["none", "embedding", "all-but-last"] = "none"
@@ -69,21 +58,52 @@ class Optimizer:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    momentum: float = field(default=0.0, metadata=_NEW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How minibatches are made of the training set, epoch by epoch.
+
+    Attributes:
+        order: ``loader``, torch's DataLoader with a shuffling sampler; ``continued``, one
+            ``torch.randperm`` an epoch; both from the generator as the model's initial draws left
+            it. ``by-step``, ``torch.randperm`` after seeding with the number of steps done, the
+            same for all models; ``fixed``, the order of the data, never shuffled.
+        remainder: what is left over at the end of an epoch: ``none`` (the batch size must divide
+            the training set), ``dropped``, or ``short`` (a last, smaller batch).
+    """
+
+    order: Literal["loader", "continued", "by-step", "fixed"] = "loader"
+    remainder: Literal["none", "dropped", "short"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """When accuracy is looked at: at the end of every epoch, or of the listed ones.
+    """When accuracy is looked at, and of what.
 
-    With a full batch an epoch is one step. ``log-epochs`` evaluates after the epochs
-    ``unique(int(logspace(0, log10(horizon), points) / steps_per_epoch))`` counted from 0 (its
-    numbers correctly rounded), the schedule of Shabalin et al. 2023, whose horizon does not follow
-    the budget of the run.
+    Attributes:
+        schedule: ``every-epoch`` (with a full batch an epoch is one step); ``every-steps``, after
+            every ``every`` steps; ``log-steps``, after the steps
+            ``unique(int(logspace(0, log10(horizon), points)))``; ``end``, after the last step of
+            the budget alone. ``log-epochs``, after the epochs
+            ``unique(int(logspace(0, log10(horizon), points) / steps_per_epoch))`` counted from 0,
+            the schedule of Shabalin et al. 2023, whose horizon does not follow the budget of the
+            run (numbers correctly rounded).
+        train: the training accuracy is ``running``, counted over the batches of the epoch before
+            their updates, or of the whole training set ``after`` the update, in evaluation mode.
+            With ``after`` the training loss is that of the step's own batch, before its update.
+        thresholds: further accuracies whose first crossings are kept, besides the phase rule's.
     """
 
-    schedule: Literal["every-epoch", "log-epochs"] = "every-epoch"
+    schedule: Literal["every-epoch", "log-epochs", "every-steps", "log-steps", "end"] = (
+        "every-epoch"
+    )
     horizon: int = 300_000
     points: int = 1000
+    every: int = field(default=1, metadata=_NEW)
+    train: Literal["running", "after"] = field(default="running", metadata=_NEW)
+    thresholds: tuple[float, ...] = field(default=(), metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +114,14 @@ class Recording:
         curve_points: log-spaced steps at which losses and accuracies are kept (at most this many).
         embeddings: steps between snapshots of the embedding, 0 for none.
         weights: whether each cell's trained parameters go into the results file.
+        observables: names of :data:`grokfast.observables.OBSERVABLES`, each at log-spaced steps,
+            or as ``norms:100`` every so many steps.
     """
 
     curve_points: int = 200
     embeddings: int = 0
     weights: bool = False
+    observables: tuple[str, ...] = field(default=(), metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +129,7 @@ class Experiment:
     """Everything that defines the training of one cell.
 
     Attributes:
-        batch_size: 0 for the full batch; else it must divide the number of training samples.
+        batch_size: 0 for the full batch; else see :class:`Batches`.
         steps: budget in optimizer updates.
         stop: ``both`` ends a cell when T_train and T_val exist, ``never`` at the budget.
         predict: ``argmax`` of the outputs, or the class whose target is ``nearest`` (Euclidean).
@@ -117,11 +140,12 @@ class Experiment:
     """
 
     task: Task
-    model: Model = field(default_factory=Model)
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    model: Model = field(default_factory=Mlp)
+    loss: Annotated[str, LOSSES] = "cross_entropy"
     predict: Literal["argmax", "nearest"] = "argmax"
     optimizer: Optimizer = field(default_factory=Optimizer)
     batch_size: int = 0
+    batches: Batches = field(default_factory=Batches, metadata=_NEW)
     steps: int = 100_000
     stop: Literal["both", "never"] = "both"
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -132,7 +156,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for path, kind in scalar_fields(self).items():
-            _check_type(path, self.get(path), kind)
+            check_type(path, self.get(path), kind)
+        self.model.check()
         _check_ranges(self)
 
     def get(self, path: str) -> Any:
@@ -155,37 +180,38 @@ class Experiment:
             node = tree
             for part in parents:
                 node = node.setdefault(part, {})
-            node[leaf] = _as_field_type(scalar_fields(self)[path], value)
-        return _replace_tree(self, tree)
+            node[leaf] = as_field_type(scalar_fields(self)[path], value)
+        return replace_tree(self, tree)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; the task carries its registered name under ``name``."""
+        """Plain JSON types; task, model and phase rule carry their registered name as ``name``."""
         data = dataclasses.asdict(self)
-        data["task"] = {"name": self.task.name, **data["task"]}
+        for part in ("task", "model"):
+            data[part] = {"name": getattr(self, part).name, **data[part]}
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Experiment:
-        """The inverse of :meth:`to_dict`. A task that is not registered is a stand-in, which can
-        be read but not trained.
+        """The inverse of :meth:`to_dict`; fields that an older version did not have are at their
+        default. What is registered under no name here is a stand-in, which can be read but not
+        trained.
 
         Raises:
             UsageError: unknown field.
         """
         data = dict(data)
-        task_data = dict(data.pop("task", {}))
-        name = task_data.pop("name", None)
-        nested = {
-            "model": Model,
-            "optimizer": Optimizer,
-            "evaluation": Evaluation,
-            "phase": PhaseRule,
-            "record": Recording,
-        }
         try:
-            parts = {key: kind(**data.pop(key, {})) for key, kind in nested.items()}
-            task = TASKS[name](**task_data) if name in TASKS else stand_in(str(name), task_data)
-            return cls(task=task, **parts, **data)
+            parts: dict[str, Any] = {
+                "task": _registered(TASKS, task_stand_in, data.pop("task", {}), ""),
+                "model": _registered(MODELS, model_stand_in, data.pop("model", {}), "mlp"),
+            }
+            for key, kind in _PARTS.items():
+                parts[key] = kind(**_with_tuples(data.pop(key, {})))
+            LOSSES.tolerate(data.get("loss", "mse"))
+            OPTIMIZERS.tolerate(parts["optimizer"].kind)
+            for entry in parts["record"].observables:
+                OBSERVABLES.tolerate(entry.partition(":")[0])
+            return cls(**parts, **data)
         except TypeError as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
@@ -198,8 +224,11 @@ class Experiment:
 
     def identity(self) -> str:
         """SHA-256 of everything but the budget: equal cells have equal results step for step."""
-        data = self.to_dict()
+        data = without_newer(self)
         del data["steps"]
+        data["task"] = {"name": self.task.name, **data["task"]}
+        if self.model.name != "mlp":  # the only one of the first version
+            data["model"] = {"name": self.model.name, **data["model"]}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def data_identity(self) -> str:
@@ -208,166 +237,51 @@ class Experiment:
         return json.dumps({name: data[name] for name in ("task", "dtype")}, sort_keys=True)
 
 
-#: Short names of the fields that are most often an axis.
-SHORT_NAMES: dict[str, str] = {
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "data_seed": "task.seed",
-    "model_seed": "model.seed",
-    "activation": "model.activation",
-    "init_scale": "model.init_scale",
-    "width": "model.width",
-    "depth": "model.depth",
+
+_PARTS: dict[str, type] = {
+    "optimizer": Optimizer,
+    "batches": Batches,
+    "evaluation": Evaluation,
+    "phase": PhaseRule,
+    "record": Recording,
 }
-_SHORT_OF = {path: short for short, path in SHORT_NAMES.items()}
 
 
-def short_name(path: str) -> str:
-    """The name of a field in files and figures: ``optimizer.lr`` is ``lr``."""
-    return _SHORT_OF.get(path, path)
+def _registered(
+    registry: Any, stand_in: Callable[[str, dict[str, Any]], Any], data: dict[str, Any], usual: str
+) -> Any:
+    """What the registry builds of ``{"name": ..., field: value, ...}``, or its stand-in."""
+    values = _with_tuples(data)
+    name = str(values.pop("name", usual))
+    return registry[name](**values) if name in registry else stand_in(name, values)
 
 
-@functools.cache
-def _type_hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def scalar_fields(experiment: Experiment) -> dict[str, Any]:
-    """Dotted name -> type annotation of every scalar field, in order of declaration."""
-    found: dict[str, Any] = {}
-
-    def walk(value: Any, prefix: str) -> None:
-        hints = _type_hints(type(value))  # type: ignore[arg-type]
-        for f in dataclasses.fields(value):
-            inner = getattr(value, f.name)
-            if dataclasses.is_dataclass(inner):
-                walk(inner, f"{prefix}{f.name}.")
-            else:
-                found[prefix + f.name] = hints[f.name]
-
-    walk(experiment, "")
-    return found
-
-
-def resolve_field(experiment: Experiment, name: str) -> str:
-    """Dotted name of the field called ``name`` (short or dotted).
-
-    Raises:
-        UsageError: no such field; the message suggests the closest one.
-    """
-    path = SHORT_NAMES.get(name, name)
-    known = scalar_fields(experiment)
-    if path in known:
-        return path
-    close = difflib.get_close_matches(name, [*known, *SHORT_NAMES], n=1, cutoff=0.5)
-    if not close:  # the leaf alone: `beta2` for `optimizer.beta2`
-        close = [p for p in known if p.rsplit(".", 1)[-1] == name][:1]
-    hint = f"did you mean {close[0]}?" if close else "grokfast run PRESET --dry-run lists them all"
-    raise UsageError(f"unknown field {name!r}", hint=hint)
-
-
-def parse_value(path: str, kind: Any, text: str) -> Any:
-    """One value of a field from its command-line text.
-
-    Raises:
-        UsageError: the text is no value of the field's type.
-    """
-    options = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    if options:
-        if text in options:
-            return text
-        close = difflib.get_close_matches(text, options, n=1)
-        raise UsageError(
-            f"{short_name(path)}={text!r} is not one of {', '.join(options)}",
-            hint=f"did you mean {close[0]}?" if close else None,
-        )
-    if isinstance(kind, types.UnionType):
-        if text.lower() == "none":
-            return None
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
-    if kind is bool:
-        if text.lower() in ("true", "1", "yes"):
-            return True
-        if text.lower() in ("false", "0", "no"):
-            return False
-        raise UsageError(f"{short_name(path)}={text!r} is not true or false")
-    try:
-        if kind is int:
-            number = float(text)
-            if number != int(number):
-                raise ValueError
-            return int(text) if text.lstrip("+-").isdigit() else int(number)
-        if kind is float:
-            return float(text)
-    except (ValueError, OverflowError):
-        what = "a whole number, such as 1000 or 1e5" if kind is int else "a number, such as 1e-3"
-        raise UsageError(f"{short_name(path)}={text!r} is not {what}") from None
-    return text
-
-
-def value_text(value: Any) -> str:
-    """The inverse of :func:`parse_value`: the text that is read back as this very value."""
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _as_field_type(kind: Any, value: Any) -> Any:
-    """Numbers from NumPy and whole floats take the field's own Python type."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind == (float | None) and isinstance(value, int):
-        return float(value)
-    return value
-
-
-def _replace_tree(value: Any, tree: dict[str, Any]) -> Any:
-    changes = {
-        name: _replace_tree(getattr(value, name), inner) if isinstance(inner, dict) else inner
-        for name, inner in tree.items()
-    }
-    try:
-        return dataclasses.replace(value, **changes)
-    except ValueError as error:  # a task's own check
-        raise UsageError(str(error)) from error
-
-
-def _check_type(path: str, value: Any, kind: Any) -> None:
-    if typing.get_origin(kind) is Literal:
-        options = typing.get_args(kind)
-        if value not in options:
-            raise UsageError(f"{path} is {value!r}; give one of {', '.join(map(str, options))}")
-        return
-    accepted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if float in accepted:
-        accepted = (*accepted, int)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-        names = " or ".join(k.__name__ for k in accepted if k is not type(None))
-        raise UsageError(f"{path} is {value!r}; give a value of type {names}")
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
 
 
 def _check_ranges(e: Experiment) -> None:
     at_least = {
         "steps": 1,
         "batch_size": 0,
-        "model.width": 1,
-        "model.depth": 1,
-        "model.embedding_dim": 0,
         "record.curve_points": 0,
         "record.embeddings": 0,
         "evaluation.horizon": 1,
         "evaluation.points": 1,
+        "evaluation.every": 1,
         "phase.gap": 0,
         "task.seed": 0,
         "model.seed": 0,
         "optimizer.lr": 0.0,
         "optimizer.weight_decay": 0.0,
         "optimizer.encoder_lr": 0.0,
+        "optimizer.momentum": 0.0,
     }
     for path, low in at_least.items():
         value = e.get(path)
+        if value is None and path == "model.seed":
+            continue
         if not (value >= low and math.isfinite(value)):
             raise UsageError(
                 f"{short_name(path)} is {value!r}; give a finite value of {low} or more"
@@ -377,16 +291,11 @@ def _check_ranges(e: Experiment) -> None:
         raise UsageError(f"optimizer.encoder_weight_decay is {decay!r}; give 0 or more, or none")
     if e.steps >= 2**31:  # the kernels count steps in 32 bits
         raise UsageError(f"steps is {e.steps}; give less than 2**31")
-    for path in ("model.width", "model.embedding_dim", "batch_size"):
-        if e.get(path) >= 2**20:
-            raise UsageError(f"{short_name(path)} is {e.get(path)}; give less than 2**20")
+    if e.batch_size >= 2**20:
+        raise UsageError(f"batch_size is {e.batch_size}; give less than 2**20")
     for path in ("task.seed", "model.seed"):
-        if e.get(path) >= 2**32:  # NumPy's RandomState takes 32 bits
+        if (e.get(path) or 0) >= 2**32:  # NumPy's RandomState takes 32 bits
             raise UsageError(f"{short_name(path)} is {e.get(path)}; give less than 2**32")
-    if e.model.depth > MAX_DEPTH:
-        raise UsageError(f"depth is {e.model.depth}; give 1 to {MAX_DEPTH}")
-    if not math.isfinite(e.model.init_scale):
-        raise UsageError(f"init_scale is {e.model.init_scale!r}; give a finite number")
     for path in ("optimizer.beta1", "optimizer.beta2"):
         if not 0 <= e.get(path) < 1:
             raise UsageError(f"{path} is {e.get(path)!r}; give 0 <= beta < 1")
@@ -398,7 +307,26 @@ def _check_ranges(e: Experiment) -> None:
         raise UsageError(f"phase.tolerance is {e.phase.tolerance!r}; give 0 <= tolerance < 1")
     if not 0 < e.phase.threshold <= 1:
         raise UsageError(f"phase.threshold is {e.phase.threshold!r}; give 0 < threshold <= 1")
-    if e.optimizer.encoder == "embedding" and not e.model.embedding_dim:
+    for threshold in e.evaluation.thresholds:
+        if not 0 < threshold <= 1:
+            raise UsageError(f"evaluation.thresholds has {threshold!r}; give 0 < threshold <= 1")
+    for entry in e.record.observables:
+        name, colon, every = entry.partition(":")
+        if not OBSERVABLES.admits(name):
+            OBSERVABLES[name]  # raises
+        if colon and not (every.isdecimal() and int(every) > 0):
+            raise UsageError(f"record.observables has {entry!r}; give NAME or NAME:STEPS")
+    has_embedding = getattr(e.model, "embedding_dim", 0) or getattr(e.model, "one_hot", False)
+    if e.optimizer.encoder == "embedding" and not has_embedding:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")
-    if e.record.embeddings and not e.model.embedding_dim:
+    if e.record.embeddings and not has_embedding:
         raise UsageError("record=embeddings: this experiment has no embedding to record")
+    if e.evaluation.train == "running" and e.evaluation.schedule in _BY_STEP and e.batch_size:
+        raise UsageError(
+            f"evaluation.schedule={e.evaluation.schedule} looks at steps inside an epoch, where "
+            "there is no running accuracy: give evaluation.train=after"
+        )
+
+
+#: Schedules that do not go by epochs.
+_BY_STEP = ("every-steps", "log-steps", "end")

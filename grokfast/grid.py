@@ -6,14 +6,16 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from grokfast.errors import UsageError
-from grokfast.experiment import (
-    Experiment,
+from grokfast.experiment import Experiment
+from grokfast.fields import (
+    SHORT_NAMES,
+    is_tuple,
     parse_value,
     resolve_field,
     scalar_fields,
@@ -22,16 +24,12 @@ from grokfast.experiment import (
 )
 from grokfast.spacing import linspace, logspace
 
-#: Fields that may differ between cells trained together: they are data, not operations.
-PER_CELL_FIELDS = (
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "optimizer.encoder_lr",
-    "optimizer.encoder_weight_decay",
-    "task.seed",
-    "model.seed",
-    "model.init_scale",
-)
+#: Fields of the optimizer that may differ between cells trained together: they are numbers, not
+#: operations.
+_PER_CELL = ("lr", "weight_decay", "encoder_lr", "encoder_weight_decay")
+
+#: Name of a setting's value -> field -> value.
+Setting = Mapping[str, Mapping[str, Any]]
 
 #: Numbers this close, relatively, are one number, written by two machines.
 _ROUNDING = 1e-12
@@ -45,8 +43,11 @@ class Grid:
 
     Attributes:
         experiment: the values of every field that is not an axis.
-        axes: dotted field name -> its distinct values, in the order of the cells.
+        axes: dotted field name, or name of a setting -> its distinct values, in the order of the
+            cells.
         name: the preset it comes from, for titles and default file names.
+        settings: named settings: each value of such an axis is a name that stands for values of
+            several fields, as a batch size with its learning rate and budget.
 
     Raises:
         UsageError: an axis that is empty, repeats a value or names no field.
@@ -55,10 +56,19 @@ class Grid:
     experiment: Experiment
     axes: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     name: str = "experiment"
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, setting in self.settings.items():
+            if "." in name or name in (*scalar_fields(self.experiment), *SHORT_NAMES):
+                raise UsageError(f"setting {name!r} has the name of a field; choose another")
+            for values in setting.values():
+                for path in values:
+                    resolve_field(self.experiment, path)
         for path, values in self.axes.items():
-            resolve_field(self.experiment, path)
+            self.resolve(path)
+            for value in values if path in self.settings else ():
+                self._setting(path, value)
             if not values:
                 raise UsageError(f"axis {short_name(path)} has no values")
             if len(set(values)) != len(values):
@@ -68,23 +78,64 @@ class Grid:
     def grid(self, **axes: Any) -> Grid:
         """A copy with axes replaced: a scalar fixes a field, several values make an axis.
 
-        Names are short or dotted (``**{"task.p": [10, 12]}``). A field that is an axis already
-        keeps its place among the axes; the rest are appended.
+        Names are short or dotted (``**{"task.p": [10, 12]}``), or of a setting. A field that is an
+        axis already keeps its place among the axes; the rest are appended.
         """
         scalars: dict[str, Any] = {}
         several: dict[str, list[Any]] = {}
+        fixed: list[str] = []  # settings of which one value is chosen
+        # One value of a field that is a tuple is a tuple; several are a list of them.
+        kinds = {p: tuple for p, k in scalar_fields(self.experiment).items() if is_tuple(k)}
         for name, values in axes.items():
-            path = resolve_field(self.experiment, name)
-            if isinstance(values, str) or not isinstance(values, Iterable):
+            path = self.resolve(name)
+            if path in self.settings and isinstance(values, str):
+                scalars |= {
+                    resolve_field(self.experiment, f): v
+                    for f, v in self._setting(path, values).items()
+                }
+                fixed.append(path)
+            elif isinstance(values, kinds.get(path, str)) or not isinstance(values, Iterable):
                 scalars[path] = values
             else:
                 several[path] = list(values)
         # All scalars at once: one of them may only be possible together with another.
         experiment = self.experiment.replace(**scalars)
-        merged = {path: values for path, values in self.axes.items() if path not in scalars}
+        gone = (*scalars, *fixed)
+        merged = {path: values for path, values in self.axes.items() if path not in gone}
         for path, many in several.items():
-            merged[path] = tuple(experiment.replace(**{path: v}).get(path) for v in many)
-        return Grid(experiment=experiment, axes=merged, name=self.name)
+            if path in self.settings:
+                merged[path] = tuple(many)
+            else:
+                merged[path] = tuple(experiment.replace(**{path: v}).get(path) for v in many)
+        return replace(self, experiment=experiment, axes=merged)
+
+    def resolve(self, name: str) -> str:
+        """Dotted name of a field, or the name of a setting.
+
+        Raises:
+            UsageError: neither.
+        """
+        return name if name in self.settings else resolve_field(self.experiment, name)
+
+    def _setting(self, name: str, value: str) -> Mapping[str, Any]:
+        """The fields that one value of a setting stands for.
+
+        Raises:
+            UsageError: no such value.
+        """
+        if value not in self.settings[name]:
+            known = ", ".join(self.settings[name])
+            raise UsageError(f"{name}={value!r} is not one of {known}")
+        return self.settings[name][value]
+
+    def varies(self, path: str) -> bool:
+        """Whether a field may differ between cells."""
+        stands_for = (
+            {resolve_field(self.experiment, f) for f in fields}
+            for name in self.settings.keys() & self.axes.keys()
+            for fields in self.settings[name].values()
+        )
+        return path in self.axes or any(path in fields for fields in stands_for)
 
     def aligned(self, other: Grid) -> Grid:
         """This grid with the other's own value wherever the two are the same number.
@@ -109,7 +160,7 @@ class Grid:
                 fixed[path] = new[0]
         if not fixed and axes == self.axes:
             return self
-        return Grid(experiment=self.experiment.replace(**fixed), axes=axes, name=self.name)
+        return replace(self, experiment=self.experiment.replace(**fixed), axes=axes)
 
     def difference(self, other: Grid) -> dict[str, str]:
         """The fields in which another grid differs from this one: name -> ``this -> other``, of
@@ -134,17 +185,27 @@ class Grid:
     @cached_property
     def cells(self) -> tuple[Experiment, ...]:
         """Every cell's own experiment, in the order of the flat cell index."""
-        paths = list(self.axes)
-        return tuple(
-            self.experiment.replace(**dict(zip(paths, values, strict=True)))
-            for values in itertools.product(*self.axes.values())
-        )
+        return tuple(self._cell(values) for values in itertools.product(*self.axes.values()))
+
+    def _cell(self, values: Sequence[Any]) -> Experiment:
+        fields: dict[str, Any] = {}
+        for path, value in zip(self.axes, values, strict=True):
+            fields |= self._setting(path, value) if path in self.settings else {path: value}
+        return self.experiment.replace(**fields)
+
+    def column(self, path: str, indices: Iterable[int]) -> list[Any]:
+        """Value of a field, or name of a setting's value, in each listed cell."""
+        if path not in self.settings:
+            return [self.cells[i].get(path) for i in indices]
+        names = list(itertools.product(*self.axes.values()))
+        at = list(self.axes).index(path)
+        return [names[i][at] for i in indices]
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Of every cell, what finds its results and its state in the files of another grid: a
         cell with another budget is the same cell, except where budgets are an axis."""
-        if "steps" not in self.axes:
+        if not self.varies("steps"):
             return tuple(cell.identity() for cell in self.cells)
         return tuple(f"{cell.identity()} {cell.steps}" for cell in self.cells)
 
@@ -169,14 +230,19 @@ class Grid:
             "experiment": self.experiment.to_dict(),
             # A list, because JSON objects have no order and the last axis varies fastest.
             "axes": [[path, list(values)] for path, values in self.axes.items()],
+            **({"settings": self.settings} if self.settings else {}),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Grid:
         return cls(
             experiment=Experiment.from_dict(data["experiment"]),
-            axes={path: tuple(values) for path, values in data["axes"]},
+            axes={
+                path: tuple(tuple(v) if isinstance(v, list) else v for v in values)
+                for path, values in data["axes"]
+            },
             name=data["name"],
+            settings=data.get("settings", {}),
         )
 
     def to_json(self) -> str:
@@ -227,17 +293,14 @@ def _listed(values: list[Any]) -> str:
 def static_key(cell: Experiment) -> str:
     """Equal for cells that share shapes and operations and so may train together."""
     data = cell.to_dict()
-    for path in PER_CELL_FIELDS:
-        *parents, leaf = path.split(".")
-        node = data
-        for part in parents:
-            node = node[part]
-        node[leaf] = None
+    data["task"] = None  # its data may differ; of which shape they are, others look at
+    data["model"] |= dict.fromkeys(("seed", *cell.model.per_cell))
+    data["optimizer"] |= dict.fromkeys(_PER_CELL)
     return json.dumps(data, sort_keys=True)
 
 
-def parse_values(experiment: Experiment, name: str, text: str) -> Any:
-    """A field's command-line text: one value, a list or a range.
+def parse_values(grid: Grid, name: str, text: str) -> Any:
+    """The command-line text of a field or setting: one value, a list or a range.
 
     ``1e-3`` | ``1e-4,1e-3`` | ``logspace:-5:-2:21`` (exponents of 10, ends included) |
     ``linspace:0:20:21`` (ends included) | ``range:0:5`` (0 to 4).
@@ -248,8 +311,11 @@ def parse_values(experiment: Experiment, name: str, text: str) -> Any:
     Raises:
         UsageError: unknown field, malformed text, or a value of the wrong type.
     """
-    path = resolve_field(experiment, name)
-    kind = scalar_fields(experiment)[path]
+    path = grid.resolve(name)
+    if path in grid.settings:
+        values = [part.strip() for part in text.split(",")]
+        return values if len(values) > 1 else values[0]
+    kind = scalar_fields(grid.experiment)[path]
     word, _, rest = text.partition(":")
     if word in ("logspace", "linspace", "range"):
         return [

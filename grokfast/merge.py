@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
-from grokfast.experiment import short_name, value_text
+from grokfast.fields import short_name, value_text
 from grokfast.files import locked
 from grokfast.grid import Grid, static_key
 from grokfast.results import DIVERGED, OK, Results, listed_digests

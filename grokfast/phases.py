@@ -37,9 +37,9 @@ class PhaseRule:
     gap: int = 1000
     gap_inclusive: bool = False
 
-    def needed(self, samples: int) -> int:
-        """Fewest correct predictions of ``samples`` that reach the threshold."""
-        bound = (self.threshold - self.tolerance) * samples
+    def needed(self, samples: int, threshold: float | None = None) -> int:
+        """Fewest correct predictions of ``samples`` that reach the threshold, or another one."""
+        bound = ((self.threshold if threshold is None else threshold) - self.tolerance) * samples
         # 0.6 * 1000 is 600.0000000000001 in binary floating point; counts are integers.
         nearest = round(bound)
         if math.isclose(bound, nearest, rel_tol=1e-12, abs_tol=1e-12):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grokfast.errors import UsageError
-from grokfast.experiment import Evaluation, Experiment, Model, Optimizer, Recording
+from grokfast.experiment import Evaluation, Experiment, Optimizer, Recording
 from grokfast.grid import Grid
+from grokfast.models import Mlp
 from grokfast.phases import PhaseRule
 from grokfast.spacing import linspace
 from grokfast.tasks import Addition, Digits, Mnist
@@ -63,7 +64,7 @@ def _addition(*, name: str, loss: str, predict: str, target_dim: int, decay_max:
         name=name,
         experiment=Experiment(
             task=Addition(p=10, val_size=10, target_dim=target_dim, seed=42),
-            model=Model(width=200, depth=3, embedding_dim=1, activation="tanh", seed=102),
+            model=Mlp(width=200, depth=3, embedding_dim=1, activation="tanh", seed=102),
             loss=loss,  # type: ignore[arg-type]
             predict=predict,  # type: ignore[arg-type]
             optimizer=Optimizer(encoder="embedding", encoder_lr=1e-3, encoder_weight_decay=0.0),
@@ -89,7 +90,7 @@ def _images(
         name=name,
         experiment=Experiment(
             task=task,
-            model=Model(
+            model=Mlp(
                 width=200,
                 depth=3,
                 activation="relu",

@@ -1,9 +1,11 @@
 """Results: what a run has found, cell by cell; one HDF5 file that xarray opens as it is.
 
-Layout (``grokfast-results``, version 1): a flat ``run`` axis of cells, dimension scales ``run``,
-``step``, ``snapshot``, ``token`` and ``component``, hyperparameters and outcomes ``[run]``, curves
-``[run, step]``, embeddings ``[run, snapshot, token, component]``, trained parameters in groups
-``weights/<n>`` a bucket, and attributes of ``provenance``.
+Layout (``grokfast-results``, version 2): a flat ``run`` axis of cells, dimension scales ``run``,
+``step``, ``snapshot``, ``observed``, ``threshold`` and plain indices, hyperparameters and outcomes
+``[run]``, crossings ``[run, threshold]``, curves ``[run, step]``, embeddings ``[run, snapshot,
+token, component]``, other observables ``[run, observed, ...]``, trained parameters and buffers in
+groups ``weights/<n>`` a bucket, and attributes of ``provenance``. Version 1 lacks thresholds,
+observables, buffers, and the last and best accuracies.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
-from grokfast.experiment import short_name
+from grokfast.fields import short_name, value_text
 from grokfast.files import open_hdf5, replacing
 from grokfast.grid import Grid
+from grokfast.observables import OBSERVABLES
+from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS
 from grokfast.phases import PHASES, PhaseRule, classify, counts
 
 if TYPE_CHECKING:
@@ -29,30 +33,32 @@ if TYPE_CHECKING:
     import torch
     import xarray
 
-SCHEMA, SCHEMA_VERSION = "grokfast-results", 1
+SCHEMA, SCHEMA_VERSION = "grokfast-results", 2
 STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
 PENDING, RUNNING, OK, DIVERGED = range(4)
 
 #: Hyperparameters that every file has, whether or not they are an axis.
 ALWAYS = ("optimizer.lr", "optimizer.weight_decay", "task.seed", "model.seed")
 
-#: Kept in the file so that a run can go on; no measurement.
-_INTERNAL = ("epoch_correct", "epoch_loss")
+#: Dimensions with values of their own; the rest are plain indices.
+COORDINATES = ("run", "step", "snapshot", "observed", "threshold")
 
-_UNITS = {"step": "optimizer steps", "t_train": "optimizer steps", "t_val": "optimizer steps"}
+#: Kept in the file so that a run can go on; no measurement.
+_INTERNAL = tuple(x.in_file for x in PROGRESS if x.internal)
+
+_UNITS = {
+    **dict.fromkeys(("step", "snapshot", "observed", *CROSSINGS), STEPS),
+    **{x.in_file: x.units for x in PROGRESS if x.units},
+}
 _LONG_NAMES = {
     "lr": "learning rate",
     "weight_decay": "weight decay",
     "data_seed": "data seed",
     "model_seed": "model seed",
-    "t_train": "first step with training accuracy over the threshold, -1 for never",
-    "t_val": "first step with validation accuracy over the threshold, -1 for never",
-    "diverged_at": "step whose loss was not finite, -1 for none",
-    "steps_done": "optimizer steps taken",
-    "train_loss": "training loss before the update",
-    "val_loss": "validation loss after the update",
-    "train_acc": "training accuracy before the update",
-    "val_acc": "validation accuracy after the update",
+    **{x.in_file: x.label for x in PROGRESS},
+    **{name: label for name, (_, label) in ACCURACIES.items()},
+    **CROSSINGS,
+    **CURVES,
 }
 
 
@@ -63,7 +69,7 @@ class Results:
     Attributes:
         grid: the experiment and its axes.
         variables: name -> (dimension names, array); every array has ``run`` first, except the
-            coordinates ``run``, ``step``, ``snapshot``, which have their own dimension.
+            :data:`COORDINATES`, which have their own dimension.
         weights: one dict per bucket: ``run`` (flat cell indices) and each parameter by its
             ``nn.Module`` name, ``[cells, ...]``; empty where not recorded.
         provenance: versions, device, engine, times; plain JSON values.
@@ -184,7 +190,7 @@ class Results:
         return int(found[0])
 
     def module(self, **values: Any) -> torch.nn.Module:
-        """The trained model of one cell as an ``nn.Module`` (see :class:`grokfast.model.MLP`).
+        """The trained model of one cell as an ``nn.Module``, in evaluation mode.
 
         Args:
             values: axis values that name the cell, as for :meth:`find`.
@@ -193,8 +199,6 @@ class Results:
             UsageError: the run did not record weights, or no such cell.
         """
         import torch
-
-        from grokfast.model import MLP, torch_dtype
 
         run = int(self["run"][self.find(**values)])
         for bucket in self.weights:
@@ -206,20 +210,18 @@ class Results:
                 "this run kept no weights", hint="train with record.weights=True (--record=weights)"
             )
         tensors = {k: torch.from_numpy(v[at[0]].copy()) for k, v in bucket.items() if k != "run"}
-        layers = [t for k, t in tensors.items() if k.startswith("layers.") and t.ndim == 2]
-        sizes = (layers[0].shape[1], *(w.shape[0] for w in layers))
         cell = self.grid.cells[run]
-        vocabulary = tensors["embedding.weight"].shape[0] if "embedding.weight" in tensors else 0
-        module = MLP(sizes, cell.model.activation, vocabulary, torch_dtype(cell.dtype))
-        module.load_state_dict(tensors)
-        return module
+        with torch.random.fork_rng(devices=[]):  # initial values are drawn, and replaced
+            module = cell.model.build(cell.model.shape_of(tensors))
+        module.to(getattr(torch, cell.dtype)).load_state_dict(tensors)
+        return module.eval()
 
     def to_xarray(self) -> xarray.Dataset:
         """An ``xarray.Dataset`` with dimensions ``run``, ``step``, ... and hyperparameters as
         coordinates of ``run``. Needs the extra ``grokfast[xarray]``."""
         import xarray
 
-        coordinates = {"run", "step", "snapshot", *self.hyperparameters}
+        coordinates = {*COORDINATES, *self.hyperparameters}
         data = {k: v for k, v in self.variables.items() if k not in coordinates}
         coords = {k: v for k, v in self.variables.items() if k in coordinates}
         return xarray.Dataset(data, coords, attrs={"title": self.grid.name})
@@ -291,12 +293,14 @@ def listed_digests(digests: dict[str, str]) -> list[str]:
 
 def hyperparameter_columns(grid: Grid, indices: Iterable[int]) -> dict[str, NDArray[Any]]:
     """Short name -> value of each listed cell ``[run]``, for every axis and the usual four."""
-    cells = [grid.cells[i] for i in indices]
+    indices = list(indices)
     columns = {}
     for path in dict.fromkeys((*grid.axes, *ALWAYS)):
-        values = [cell.get(path) for cell in cells]
+        values = grid.column(path, indices)
         if any(v is None for v in values):
             values = [np.nan if v is None else v for v in values]
+        elif isinstance(values[0], tuple):
+            values = [value_text(v) for v in values]
         array = np.array(values)
         columns[short_name(path)] = array.astype(object) if array.dtype.kind == "U" else array
     return columns
@@ -332,7 +336,7 @@ def _write(file: h5py.File, r: Results) -> None:
     scales = {d for dims, _ in r.variables.values() for d in dims}
     for name, (dims, values) in r.variables.items():
         _write_variable(file, name, dims, values)
-    for name in scales - set(r.variables):  # token, component: plain indices
+    for name in scales - set(r.variables):  # plain indices
         size = next(v.shape[d.index(name)] for d, v in r.variables.values() if name in d)
         file.create_dataset(name, data=np.arange(size))
     for name in scales:
@@ -385,7 +389,8 @@ def _write_variable(
     if values.dtype.kind == "O":
         options["dtype"] = h5py.string_dtype()
     dataset = file.create_dataset(name, data=values, **options)
-    dataset.attrs["long_name"] = _LONG_NAMES.get(name, name.replace("_", " "))
+    label = OBSERVABLES[name].label if name in OBSERVABLES else name.replace("_", " ")
+    dataset.attrs["long_name"] = _LONG_NAMES.get(name, label)
     dataset.attrs["units"] = _UNITS.get(name, "1")
 
 
@@ -402,7 +407,7 @@ _OUTCOME = ("run", "t_train", "t_val", "steps_done", "status", "phase")
 def _read(file: h5py.File) -> Results:
     variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
     for name, item in file.items():
-        if not isinstance(item, h5py.Dataset) or name in ("token", "component"):
+        if not isinstance(item, h5py.Dataset) or (item.is_scale and name not in COORDINATES):
             continue
         dims = (name,) if item.is_scale else tuple(d[0].name.strip("/") for d in item.dims)
         values = item.asstr()[...].astype(object) if item.dtype.kind == "O" else item[...]

@@ -1,41 +1,37 @@
-"""State: parameters, moments, counters and records of all cells of a bucket.
+"""State: parameters, slots, buffers, counters and records of all cells of a bucket.
 
-Canonical and unpadded, in the layout of ``nn.Linear``, so that it moves between engines and
-into files unchanged. An engine may pack it into a private layout for the length of a call.
+Canonical and unpadded, in the layout of the module, so that it moves between engines and into
+files unchanged. An engine may pack it into a private layout for the length of a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from grokfast.bucket import Bucket
-
-CURVES = ("train_loss", "val_loss", "train_acc", "val_acc")
+from grokfast.outcomes import CROSSINGS, CURVES, PROGRESS
 
 
 @dataclass(eq=False)
 class State:
-    """All tensors of a bucket of M cells; G parameter tensors, T curve steps, S snapshots."""
+    """All tensors of a bucket of M cells; G parameter tensors, H thresholds, T curve steps.
+
+    Every table is also there by name: ``state.t_train`` is ``state.progress["t_train"]``, and
+    ``state.exp_avg`` the list ``state.slots["exp_avg"]``.
+    """
 
     params: list[Tensor]  # G of [M, ...]
-    exp_avg: list[Tensor]  # first moments, as params
-    exp_avg_sq: list[Tensor]  # second moments, as params
-    step: Tensor  # [M] int64: updates done
-    t_train: Tensor  # [M] int64, -1 for never
-    t_val: Tensor  # [M] int64, -1 for never
-    diverged_at: Tensor  # [M] int64: step whose loss was not finite, -1 for none
-    epoch_correct: Tensor  # [M] int64: correct training predictions so far in this epoch
-    epoch_loss: Tensor  # [M] float64: sum of the epoch's batch losses so far
-    train_loss: Tensor  # [M, T] float32, NaN where not (yet) measured
-    val_loss: Tensor  # [M, T]
-    train_acc: Tensor  # [M, T] fractions
-    val_acc: Tensor  # [M, T]
-    embeddings: Tensor  # [M, S, P, E] float32; S = 0 where not recorded
+    slots: dict[str, list[Tensor]]  # of the optimizer, each as params
+    buffers: dict[str, Tensor]  # of the model, [M, ...]
+    progress: dict[str, Tensor]  # outcomes.PROGRESS, [M] int64, or float64 where not whole
+    crossings: dict[str, Tensor]  # outcomes.CROSSINGS, [M, H] int64
+    curves: dict[str, Tensor]  # outcomes.CURVES, [M, T] float32, NaN where not (yet) measured
+    observed: dict[str, Tensor]  # [M, S, ...] float32, NaN where not (yet) measured
 
     @classmethod
     def initial(cls, bucket: Bucket) -> State:
@@ -43,46 +39,52 @@ class State:
         m, dtype = bucket.num_cells, bucket.dtype
         params = [
             torch.stack([model[g] for model in bucket.init])[bucket.init_index]
-            for g in range(len(bucket.names))
+            for g in range(len(bucket.parameters))
         ]
-
-        def never() -> Tensor:
-            return torch.full((m,), -1, dtype=torch.int64)
-
-        def curve() -> Tensor:
-            return torch.full((m, len(bucket.curve_steps)), torch.nan)
-
-        s = bucket.num_snapshots
-        shape = bucket.shapes[0] if s else (0, 0)
-        embeddings = torch.full((m, s, *shape), torch.nan)
-        if s:
-            embeddings[:, 0] = params[0]
         return cls(
             params=params,
-            exp_avg=[torch.zeros_like(p, dtype=dtype) for p in params],
-            exp_avg_sq=[torch.zeros_like(p, dtype=dtype) for p in params],
-            step=torch.zeros(m, dtype=torch.int64),
-            t_train=never(),
-            t_val=never(),
-            diverged_at=never(),
-            epoch_correct=torch.zeros(m, dtype=torch.int64),
-            epoch_loss=torch.zeros(m, dtype=torch.float64),
-            train_loss=curve(),
-            val_loss=curve(),
-            train_acc=curve(),
-            val_acc=curve(),
-            embeddings=embeddings,
+            slots={
+                name: [torch.zeros_like(p, dtype=dtype) for p in params] for name in bucket.slots
+            },
+            buffers={
+                name: value.expand(m, *value.shape).clone()
+                for name, value in bucket.buffers.items()
+            },
+            progress={
+                x.name: torch.full(
+                    (m,),
+                    x.initial,
+                    dtype=torch.int64 if isinstance(x.initial, int) else torch.float64,
+                )
+                for x in PROGRESS
+            },
+            crossings={
+                name: torch.full((m, len(bucket.thresholds)), -1, dtype=torch.int64)
+                for name in CROSSINGS
+            },
+            curves={
+                name: torch.full((m, len(bucket.curve_steps)), torch.nan) for name in CURVES
+            },
+            observed={},
         )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # while it is being copied or unpickled there are no tables
+            raise AttributeError(name)
+        for table in (self.progress, self.slots, self.crossings, self.curves, self.observed):
+            if name in table:
+                return table[name]  # type: ignore[index]
+        raise AttributeError(f"a State has no {name!r}")
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Name and tensor of everything, for checkpoints and comparisons: ``params.0`` etc."""
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                yield f.name, value
-            else:
-                for g, tensor in enumerate(value):
-                    yield f"{f.name}.{g}", tensor
+        for name, tensors in {"params": self.params, **self.slots}.items():
+            for g, tensor in enumerate(tensors):
+                yield f"{name}.{g}", tensor
+        for name, tensor in self.buffers.items():
+            yield f"buffers.{name}", tensor
+        for table in (self.progress, self.crossings, self.curves, self.observed):
+            yield from table.items()
 
     def frozen(self, bucket: Bucket) -> Tensor:
         """Cells whose stop rule has fired or that diverged, whatever the budget: bool ``[M]``."""
@@ -95,9 +97,22 @@ class State:
 
     def to(self, device: torch.device | str) -> State:
         """A copy on ``device`` (self where it is there already)."""
-        moved: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            several = isinstance(value, list)
-            moved[f.name] = [t.to(device) for t in value] if several else value.to(device)
-        return State(**moved)
+        return self._mapped(lambda tensor: tensor.to(device))
+
+    def clone(self) -> State:
+        """A copy with memory of its own."""
+        return self._mapped(torch.Tensor.clone)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> State:
+        def table(values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: change(tensor) for name, tensor in values.items()}
+
+        return State(
+            params=[change(p) for p in self.params],
+            slots={name: [change(t) for t in own] for name, own in self.slots.items()},
+            buffers=table(self.buffers),
+            progress=table(self.progress),
+            crossings=table(self.crossings),
+            curves=table(self.curves),
+            observed=table(self.observed),
+        )

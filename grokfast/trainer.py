@@ -26,9 +26,10 @@ from grokfast.collect import (
 )
 from grokfast.engines import Engine, choose_engine, facts, resolve_device
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
-from grokfast.experiment import short_name
+from grokfast.fields import short_name
 from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
+from grokfast.observing import Observer, observed_steps
 from grokfast.hardware import MAX_THREADS, memory_bytes
 from grokfast.phases import PHASES, classify, counts
 from grokfast.progress import Progress, make_progress
@@ -150,10 +151,7 @@ def plan(
     ready = _prepare(grid, indices, path, engine, device, threads, overwrite)
     buckets = ready.buckets
     memory = sum(_state_bytes(p) for p in buckets)
-    records = sum(
-        p.num_cells * (16 * len(p.curve_steps) + 4 * p.num_snapshots * int(np.prod(p.shapes[0])))
-        for p in buckets
-    )
+    records = sum(map(_record_bytes, buckets))
     budgets = [p.num_cells * p.cell.steps for p in buckets]
     if ready.complete:
         left = [0] * len(buckets)
@@ -265,7 +263,7 @@ def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
     cells = [grid.cells[i] for i in indices]
     # Of the hidden layers alone: data, which say what the others are, are not there yet.
     least = sum(
-        (24 if c.dtype == "float64" else 12) * max(c.model.depth - 2, 0) * c.model.width**2
+        (24 if c.dtype == "float64" else 12) * c.model.least_parameters()
         for c in cells
     )
     memory = memory_bytes()
@@ -280,7 +278,15 @@ def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
 
 def _state_bytes(bucket: Bucket) -> int:
     item = 8 if bucket.cell.dtype == "float64" else 4
-    return 3 * item * bucket.num_cells * sum(int(np.prod(s)) for s in bucket.shapes)
+    return (1 + len(bucket.slots)) * item * bucket.num_cells * sum(int(np.prod(s)) for s in bucket.shapes)
+
+
+def _record_bytes(bucket: Bucket) -> int:
+    """Of curves and of embeddings, which are the largest observable by far."""
+    steps = observed_steps(bucket.cell.record, bucket.cell.steps)
+    sizes = {p.name: int(np.prod(p.shape)) for p in bucket.parameters}
+    table = len(steps.get("embeddings", ())) * sizes.get("embedding.weight", 0)
+    return bucket.num_cells * (16 * len(bucket.curve_steps) + 4 * table)
 
 
 def _measured_seconds(bucket: Bucket, engine: Engine, budget: float = 2.0) -> float:
@@ -326,7 +332,7 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
         UsageError: the message shows what differs.
     """
     new_cells = {grid.keys[i] for i in indices}
-    budgets = "steps" in old.grid.axes or "steps" in grid.axes
+    budgets = old.grid.varies("steps") or grid.varies("steps")
     if any(old.grid.keys[i] not in new_cells for i in old["run"].tolist()):
         allowed = {short_name(p) for p, values in old.grid.axes.items() if _holds(grid, p, values)}
         allowed |= set() if budgets else {"steps"}
@@ -404,7 +410,10 @@ class _Trainer:
     def __init__(self, ready: _Ready, out: Path | None, progress: Progress) -> None:
         self.grid, self.buckets, self.engine = ready.grid, ready.buckets, ready.engine
         self.out, self.progress = out, progress
-        self.states = [State.initial(p) for p in self.buckets]
+        self.observers = [Observer(b) for b in self.buckets]
+        self.states = [State.initial(b) for b in self.buckets]
+        for observer, state in zip(self.observers, self.states, strict=True):
+            observer.prepare(state)
         self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in self.buckets]
         self.provenance = provenance(self.engine, self.grid, self.buckets)
         self.known: Results | None = None  # what the file said when the run was taken up again
@@ -438,8 +447,8 @@ class _Trainer:
         with _signals(self):
             self.progress.start(self._total(), self._accounted())
             try:
-                for bucket, state in zip(self.buckets, self.states, strict=True):
-                    self._train(bucket, state)
+                for observer, state in zip(self.observers, self.states, strict=True):
+                    self._train(observer, state)
             finally:
                 self.progress.stop()
         results = self.save()
@@ -447,17 +456,20 @@ class _Trainer:
             raise Interrupted(self.signum, self.out)
         return results
 
-    def _train(self, bucket: Bucket, state: State) -> None:
+    def _train(self, observer: Observer, state: State) -> None:
+        bucket = observer.bucket
         chunk, budget = self.engine.chunk, bucket.cell.steps
         while self.signum is None:
             left = torch.nonzero(~state.done(bucket))[:, 0]
             if not len(left):
                 return
             at = state.step[left]
-            until = min(budget, (int(at.min()) // chunk + 1) * chunk)
+            first = int(at.min())
+            until = min(budget, (first // chunk + 1) * chunk, observer.next_step(first) or budget)
             left = left[at < until]
             self._base = self._accounted()
             self.engine.advance(bucket, state, left, until, self._tick)
+            observer.record(state, left)
             self.progress.update(self._accounted(), self._counts())
             if self._save_is_due():
                 self.save()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.experiment import scalar_fields
+from grokfast.fields import scalar_fields
 from grokfast.grid import parse_values, static_key
 from grokfast.presets import PRESETS
 

@@ -26,7 +26,7 @@ import numpy as np
 import grokfast as gf
 from grokfast.agree import agree
 from grokfast.cli.overrides import build_grid
-from grokfast.experiment import scalar_fields
+from grokfast.fields import scalar_fields
 from grokfast.presets import PRESETS
 from grokfast.bucket import curve_steps, evaluated_epochs
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grokfast as gf
-from grokfast.experiment import value_text
+from grokfast.fields import value_text
 from grokfast.grid import parse_values
 from grokfast.spacing import linspace, log10, logspace
 

@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "phases", "files", "hardware", "spacing"},
     {"tasks", "data"},
     {"experiment"},
-    {"grid", "presets", "model"},
+    {"grid", "presets"},
     {"bucket", "state"},
     {"engines"},
     {"results"},

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from grokfast.agree.tables import MATCHED, Table, load_reference
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment, scalar_fields, short_name
+from grokfast.experiment import Experiment
+from grokfast.fields import scalar_fields, short_name
 from grokfast.grid import same_number
 from grokfast.phases import PHASES, UNKNOWN
 from grokfast.results import Results

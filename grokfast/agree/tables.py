@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment, short_name
+from grokfast.experiment import Experiment
+from grokfast.fields import short_name
 from grokfast.phases import PHASES, UNKNOWN, classify
 from grokfast.presets import PRESETS
 from grokfast.results import Results

@@ -67,18 +67,21 @@ def script(shell: str, functions: dict[str, Callable[..., Any]]) -> str:
 
 def _fixed_values() -> dict[str, tuple[str, ...]]:
     from grokfast.cli.overrides import ENGINES
-    from grokfast.experiment import ACTIVATIONS
+    from grokfast.fields import options, scalar_fields
     from grokfast.figures import KINDS
+    from grokfast.presets import preset
 
+    experiment = preset("addition-classification").experiment
+    listed = {path: options(kind) for path, kind in scalar_fields(experiment).items()}
     return {
-        "activation": ACTIVATIONS,
+        "activation": listed["model.activation"],
         "device": ("auto", "cpu", "cuda"),
-        "dtype": ("float32", "float64"),
+        "dtype": listed["dtype"],
         "engine": ENGINES,
         "kind": KINDS,
-        "precision": ("ieee", "tf32x3", "tf32"),
+        "precision": listed["precision"],
         "record": ("embeddings", "weights", "curves:200", "none"),
-        "stop": ("both", "never"),
+        "stop": listed["stop"],
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
-from grokfast.experiment import resolve_field, short_name
+from grokfast.fields import short_name
 from grokfast.grid import Grid, parse_values
 from grokfast.presets import preset
 
@@ -39,11 +39,11 @@ def build_grid(
     scalars: dict[str, Any] = {}
     axes: dict[str, Any] = {}
     for field, text in given:
-        path = resolve_field(grid.experiment, field)
+        path = grid.resolve(field)
         if path in scalars or path in axes:
             raise UsageError(f"{short_name(path)} is given twice")
         _refuse_huge_range(short_name(path), text)
-        values = parse_values(grid.experiment, path, text)
+        values = parse_values(grid, path, text)
         (axes if isinstance(values, list) else scalars)[path] = values
     lengths = {p: len(v) for p, v in {**grid.axes, **axes}.items() if p not in scalars}
     size = math.prod(lengths.values())
@@ -85,8 +85,8 @@ def split_assignments(text: str) -> list[tuple[str, str]]:
 
 
 def parse_record(text: str) -> list[tuple[str, str]]:
-    """``embeddings:50,weights,curves:400`` -> values of the fields of ``record``; ``none`` keeps
-    T_train and T_val only.
+    """``embeddings:50,weights,curves:400,norms:100`` -> values of the fields of ``record``; ``none``
+    keeps T_train and T_val only.
 
     Raises:
         UsageError: an unknown thing to record, or a malformed number.

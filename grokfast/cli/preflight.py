@@ -146,7 +146,7 @@ def _unknown_option(command: Command, flag: str, name: str) -> UsageError:
 
 def _is_field(flag: str) -> bool:
     """Whether some preset has a field of this name: those are set with ``--set``."""
-    from grokfast.experiment import SHORT_NAMES, scalar_fields
+    from grokfast.fields import SHORT_NAMES, scalar_fields
     from grokfast.presets import PRESETS
 
     name = flag.removeprefix("--").replace("-", "_")

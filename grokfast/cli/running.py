@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from grokfast.cli import overrides
 from grokfast.errors import UsageError
-from grokfast.experiment import scalar_fields, short_name
+from grokfast.fields import scalar_fields, short_name
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from grokfast.agree import Agreement, Share
 from grokfast.cli.boundary import ENVIRONMENT
-from grokfast.experiment import scalar_fields, value_text
+from grokfast.fields import scalar_fields, value_text
 from grokfast.phases import PHASES, UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 

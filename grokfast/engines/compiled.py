@@ -24,6 +24,10 @@ from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compil
 from grokfast.state import State
 
 
+#: Activations of a layer, in numbers, of which a block of several cells would leave the cache.
+_LARGE_LAYER = 2**18
+
+
 class CompiledEngine:
     """See :class:`grokfast.engines.base.Engine` for the meaning of a step.
 
@@ -93,7 +97,7 @@ class CompiledEngine:
         """The listed cells that have steps to do, by block; those of a block are at one step."""
         step = state.step.cpu()
         cells = cells[~state.frozen(bucket).cpu()[cells] & (step[cells] < until)]
-        size = self._block_size(len(cells))
+        size = self._block_size(bucket, len(cells))
         return [
             block
             for start in step[cells].unique().tolist()
@@ -104,10 +108,13 @@ class CompiledEngine:
         """Models that the tensors of a block of these cells have room for."""
         return len(cells) if self.device.type == "cpu" else room(bucket, cells)
 
-    def _block_size(self, cells: int) -> int | None:
+    def _block_size(self, bucket: Bucket, cells: int) -> int | None:
         """Cells a block; None for as many as there are."""
         if self.device.type != "cpu":
             return None
+        widest = max(shape[-1] for shape in bucket.shapes)
+        if bucket.batch_size * widest > _LARGE_LAYER:
+            return 1
         return self.cpu_block if cells >= self.cpu_block * self.workers else 1
 
 
@@ -160,13 +167,13 @@ class _Call:
         block = Block(self.bucket, self.state, cells, self.until, self.rows, models)
         spec, layout = Spec.of(self.bucket), block.layout(self.eager)
         passes = {
-            judges: Graph(compiled_pass(spec, judges, layout), block.tensors)
-            for judges in (False, True)
+            kind: Graph(compiled_pass(spec, *kind, layout), block.tensors)
+            for kind in block.kinds()
         }
         for i in range(block.passes):
             if i % WINDOW == 0:
                 block.load(i)
-            passes[block.judges(i)]()
+            passes[block.kind(i)]()
             block.record(i)
             self.done[k] = block.size * min(i + 1, self.until - block.start)
             if (i + 1) % self.glance == 0 and (

@@ -1,65 +1,90 @@
-"""One training step of a block of models at once: explicit formulas on stacked tensors.
+"""One training step of a block of models at once, on stacked tensors.
 
 Plain torch functions without data-dependent control flow, fit for ``torch.compile`` and for a
 CUDA graph: what changes from step to step is read from tables, at a position that the step
-itself advances. The backward pass is written out: no graph is kept.
+itself advances.
 
 The forward pass of step i + 1 uses the very weights that are validated after step i, so one pass
-does both: validation rows are joined to the training rows, and step i is judged at the start of
-the pass that does step i + 1. A pass after the last step judges that one and updates nothing.
+does both: step i is judged at the start of the pass that does step i + 1. A pass after the last
+step judges that one and updates nothing. Outputs and gradients come from ``lockstep_explicit``,
+whose backward pass is written out, or from ``lockstep_autograd``, for any other chain of layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from grokfast.bucket import Bucket
-from grokfast.model import activate
+from grokfast.experiment import Optimizer
+from grokfast.losses import LOSSES
+from grokfast.models.layers import BatchNorm, Dropout, Layer, Plain
+from grokfast.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
 class Spec:
     """What a pass depends on besides its tensors; equal specs share one compilation."""
 
-    sizes: tuple[int, ...]  # (I, H, ..., O)
-    vocabulary: int
-    activation: str
+    layers: tuple[Layer, ...]
+    plain: Plain | None  # the same in simpler terms, where there are any
+    parameters: tuple[str, ...]  # names, [G]
+    buffers: tuple[str, ...]
     loss: str
     predict: str
-    batch_size: int
+    train_accuracy: str  # "running" or "after"
+    full_batch: bool
     steps_per_epoch: int
     num_train: int
     num_val: int
+    counted: int  # training samples that an accuracy is counted over
     need_train: int
     need_val: int
+    need_more: tuple[tuple[int, int], ...]  # of training and validation, by further threshold
     stop_at_both: bool
-    betas: tuple[float, float]
-    eps: float
+    optimizer: Optimizer  # without the numbers that differ from cell to cell
 
     @classmethod
     def of(cls, bucket: Bucket) -> Spec:
         cell = bucket.cell
+        assert bucket.layers is not None
         return cls(
-            sizes=bucket.sizes,
-            vocabulary=bucket.vocabulary,
-            activation=cell.model.activation,
+            layers=bucket.layers,
+            plain=bucket.plain,
+            parameters=bucket.names,
+            buffers=tuple(bucket.buffers),
             loss=cell.loss,
             predict=cell.predict,
-            batch_size=bucket.batch_size,
+            train_accuracy=cell.evaluation.train,
+            full_batch=bucket.orders is None,
             steps_per_epoch=bucket.steps_per_epoch,
             num_train=bucket.num_train,
             num_val=bucket.num_val,
+            counted=bucket.counted,
             need_train=bucket.need_train,
             need_val=bucket.need_val,
+            need_more=tuple(zip(bucket.need_train_more, bucket.need_val_more, strict=True)),
             stop_at_both=bucket.stop_at_both,
-            betas=(cell.optimizer.beta1, cell.optimizer.beta2),
-            eps=cell.optimizer.eps,
+            optimizer=replace(
+                cell.optimizer, lr=0.0, weight_decay=0.0, encoder_lr=0.0, encoder_weight_decay=None
+            ),
         )
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the backward pass is written out for this network and loss."""
+        net = self.plain
+        known = net is not None and net.bias and not net.activate_embedding
+        return known and self.loss in ("cross_entropy", "mse")
+
+    @property
+    def same_in_evaluation(self) -> bool:
+        """Whether the network computes in training what it computes in evaluation."""
+        return not any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
 
 
 class Data(NamedTuple):
@@ -69,6 +94,7 @@ class Data(NamedTuple):
     y: Tensor  # [U, N + V] int64
     targets: Tensor | None  # [U, C, O]
     order: Tensor | None  # [U, S, B] int64: the rows of each of S passes; None for the full batch
+    seeds: Tensor  # [M] int64: of dropout
 
 
 class Tables(NamedTuple):
@@ -79,52 +105,66 @@ class Tables(NamedTuple):
     bias: Tensor  # [S, 2]: 1 / (1 - beta1**i), 1 / sqrt(1 - beta2**i)
     lr: Tensor  # [G, M]
     keep: Tensor  # [G, M]: 1 - lr * weight_decay
+    decay: Tensor  # [G, M]: weight decay
 
 
 class Models(NamedTuple):
     """A block of M models; a pass changes them in place."""
 
     params: list[Tensor]  # G of [M, ...]
-    exp_avg: list[Tensor]
-    exp_avg_sq: list[Tensor]
+    slots: list[list[Tensor]]  # of the optimizer, each as params
+    buffers: dict[str, Tensor]  # [M, ...]
     live: Tensor  # [M] bool: did the last step; what judging it changes shows in the next pass
-    step: Tensor  # [M] int64
-    t_train: Tensor  # [M]
-    t_val: Tensor  # [M]
-    diverged_at: Tensor  # [M]
-    epoch_correct: Tensor  # [M] int64
-    epoch_loss: Tensor  # [M] float64
+    progress: dict[str, Tensor]  # outcomes.PROGRESS, [M]
+    crossings: dict[str, Tensor]  # outcomes.CROSSINGS, [M, H]
+    batch_loss: Tensor  # [M] float64: of the last step
     judged: Tensor  # [4, M] float32: losses and accuracies of the step judged last (state.CURVES)
+
+
+class Batch(NamedTuple):
+    """What the network says of a pass's samples."""
+
+    output: Tensor  # [M, B, O] of the batch to learn from
+    y: Tensor  # [U, B]
+    loss: Tensor  # [M]
+    gradients: Callable[[], list[Tensor]]  # of the mean loss, by parameter
+    buffers: dict[str, Tensor]  # after this batch
+    val_output: Tensor | None  # [M, V, O], where the pass judges
+    train_output: Tensor | None  # [M, N, O], where it judges and the batch's will not do
 
 
 Pass = Callable[[Models, Data, Tables], None]
 
 
-def make_pass(spec: Spec, judges: bool) -> Pass:
-    """The pass for ``spec``; one that ``judges`` carries the validation rows."""
+def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
+    """The pass for ``spec``; one that ``judges`` carries the validation rows.
+
+    Args:
+        rows: samples in the batch.
+    """
+    from grokfast.engines.lockstep_autograd import autograd_batch
+    from grokfast.engines.lockstep_explicit import explicit_batch
+
+    make_batch = explicit_batch if spec.explicit else autograd_batch
 
     def one_pass(models: Models, data: Data, tables: Tables) -> None:
         number, judge, train, first = tables.flags.index_select(0, tables.next)[0].unbind()
-        x, y = _rows(spec, judges, data, tables.next)
-        inputs, sums = _forward(spec, models.params, x)
-        output = sums[-1]
+        batch = make_batch(spec, models, data, tables, judges, rows)
+        correct = count_correct(spec, batch.output, batch.y, data.targets)
 
         live = models.live
         if judges:
-            live = _judge(spec, models, data, output[:, spec.batch_size :], number - 1, judge > 0)
+            live = _judge(spec, models, data, batch, correct, number - 1, judge > 0)
         live = live & (train > 0)
 
-        output, y = output[:, : spec.batch_size], y[:, : spec.batch_size]
-        loss = _loss(spec, output, y, data.targets)  # [M]
-        finite = torch.isfinite(loss)
-        models.diverged_at.copy_(torch.where(live & ~finite, number, models.diverged_at))
+        finite = torch.isfinite(batch.loss)
+        diverged_at = models.progress["diverged_at"]
+        diverged_at.copy_(torch.where(live & ~finite, number, diverged_at))
         live = live & finite
-        _count(spec, models, live, first > 0, loss, _correct(spec, output, y, data.targets))
-
-        d_output = _loss_gradient(spec, output, y, data.targets)
-        gradients = _backward(spec, models.params, x, inputs, sums, d_output)
-        _adamw(spec, models, gradients, live, tables)
-        models.step.copy_(torch.where(live, number, models.step))
+        _count(models, live, first > 0, batch.loss, correct)
+        _update(spec, models, batch, live, number, tables)
+        step = models.progress["step"]
+        step.copy_(torch.where(live, number, step))
         models.live.copy_(live)
         tables.next.add_(1)
 
@@ -133,191 +173,149 @@ def make_pass(spec: Spec, judges: bool) -> Pass:
     return one_pass
 
 
-def _rows(spec: Spec, judges: bool, data: Data, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of this pass: the batch, then the validation rows if it judges."""
-    n = spec.num_train
-    if data.order is None:
-        return (data.x, data.y) if judges else (data.x[:, :n], data.y[:, :n])
-    rows = data.order.index_select(1, position)[:, 0]  # [U, B]
-    x = torch.take_along_dim(data.x, rows[:, :, None], dim=1)
-    y = torch.take_along_dim(data.y, rows, dim=1)
-    if judges:
-        x, y = torch.cat([x, data.x[:, n:]], dim=1), torch.cat([y, data.y[:, n:]], dim=1)
-    return x, y
+def batch_rows(data: Data, position: Tensor, rows: int) -> Tensor:
+    """Rows of the training set in this pass's batch: [U, B]."""
+    assert data.order is not None
+    return data.order.index_select(1, position)[:, 0, :rows]
 
 
-def _layers(spec: Spec, params: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Weight [M, O, I] and bias [M, O] of each layer."""
-    linear = params[1:] if spec.vocabulary else params
-    return list(zip(linear[0::2], linear[1::2], strict=True))
-
-
-def _forward(spec: Spec, params: list[Tensor], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Input [M or U, R, I] and weighted sum [M, R, O] of every layer; outputs are the last sum."""
-    inputs = [torch.matmul(x, params[0]) if spec.vocabulary else x]
-    sums: list[Tensor] = []
-    for weight, bias in _layers(spec, params):
-        if sums:
-            inputs.append(activate(sums[-1], spec.activation))
-        sums.append(_linear(inputs[-1], weight, bias))
-    return inputs, sums
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if weight.shape[2] == 1:  # nothing to sum over: fuses with the activation
-        return x * weight[:, None, :, 0] + bias[:, None, :]
-    return torch.baddbmm(bias[:, None, :], x.expand(len(weight), -1, -1), weight.mT)
-
-
-def _through_activation(spec: Spec, d: Tensor, z: Tensor, h: Tensor) -> Tensor:
-    """Gradient before the activation h of z, from the gradient d after it."""
-    match spec.activation:
-        case "tanh":
-            return d * (1 - h * h)
-        case "relu":
-            return torch.where(h > 0, d, 0)
-        case "leaky_relu":
-            return torch.where(h > 0, d, 0.1 * d)
-        case "square":
-            return d * (2 * z)
-    raise ValueError(f"unknown activation {spec.activation!r}")
-
-
-def _backward(
-    spec: Spec,
-    params: list[Tensor],
-    x: Tensor,
-    inputs: list[Tensor],
-    sums: list[Tensor],
-    d_output: Tensor,  # [M, B, O]
-) -> list[Tensor]:
-    """Gradient of every parameter tensor, in their order."""
-    b = spec.batch_size
-    layers = _layers(spec, params)
-    gradients: list[Tensor] = []
-    d = d_output  # [M, B, O] of the layer at hand
-    for k in reversed(range(len(layers))):
-        weight, _ = layers[k]
-        h = inputs[k][:, :b]
-        gradients[:0] = [_weight_gradient(d, h), d.sum(1)]
-        if k > 0:
-            d = _through_activation(spec, torch.bmm(d, weight), sums[k - 1][:, :b], h)
-        elif spec.vocabulary:
-            d_embedded = _input_gradient(d, weight)  # [M, B, I]
-            tokens = x[:, :b].mT.expand(len(weight), -1, -1)  # [M, P, B]
-            gradients[:0] = [torch.bmm(tokens, d_embedded)]
-    return gradients
-
-
-def _weight_gradient(d: Tensor, h: Tensor) -> Tensor:
-    """[M, O, I] of d [M, B, O] and h [M or U, B, I]."""
-    if h.shape[2] == 1:
-        return (d * h).sum(1)[:, :, None]
-    return torch.bmm(d.mT, h.expand(len(d), -1, -1))
-
-
-def _input_gradient(d: Tensor, weight: Tensor) -> Tensor:
-    """[M, B, I] of d [M, B, O] and weight [M, O, I]."""
-    if weight.shape[2] == 1:
-        return (d * weight[:, None, :, 0]).sum(2, keepdim=True)
-    return torch.bmm(d, weight)
-
-
-def _of_label(x: Tensor, y: Tensor) -> Tensor:
-    """Where x [M, R, C] belongs to its row's label y [U, R]: bool [U, R, C]."""
-    return torch.arange(x.shape[2], device=x.device) == y[:, :, None]
-
-
-def _loss(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-    """Mean loss of each model: [M]."""
-    if spec.loss == "mse":
-        return (output - _goal(targets, y)).square().mean((1, 2))
-    # where, not a product with 0: the logits of a diverging model may be infinite.
-    own = torch.where(_of_label(output, y), output, 0).sum(2)  # [M, R]
-    return (torch.logsumexp(output, 2) - own).mean(1)
-
-
-def _loss_gradient(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
-    """d loss / d output, [M, B, O]."""
-    b, o = output.shape[1:]
-    if spec.loss == "mse":
-        return (output - _goal(targets, y)) * (2 / (b * o))
-    return (torch.softmax(output, 2) - _of_label(output, y).to(output.dtype)) / b
-
-
-def _goal(targets: Tensor | None, y: Tensor) -> Tensor:
+def goal(targets: Tensor | None, y: Tensor) -> Tensor:
     """Target of every row, [U, R, O]."""
     assert targets is not None
     return torch.take_along_dim(targets, y[:, :, None], dim=1)
 
 
-def _correct(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+def of_label(x: Tensor, y: Tensor) -> Tensor:
+    """Where x [M, R, C] belongs to its row's label y [U, R]: bool [U, R, C]."""
+    return torch.arange(x.shape[2], device=x.device) == y[:, :, None]
+
+
+def mean_loss(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+    """Mean loss of each model: [M]."""
+    match spec.loss:
+        case "mse":
+            return (output - goal(targets, y)).square().mean((1, 2))
+        case "cross_entropy":
+            # where, not a product with 0: the logits of a diverging model may be infinite.
+            own = torch.where(of_label(output, y), output, 0).sum(2)  # [M, R]
+            return (torch.logsumexp(output, 2) - own).mean(1)
+    loss = LOSSES[spec.loss]
+    m, rows = output.shape[:2]
+    target = goal(targets, y).expand(m, -1, -1) if loss.targets else None
+    labels = y.expand(m, rows)
+    if target is None:
+        return torch.vmap(lambda o, label: loss.mean(o, label, None))(output, labels)
+    return torch.vmap(loss.mean)(output, labels, target)
+
+
+def count_correct(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
     """Right predictions of each model, int64 [M]."""
-    if spec.predict == "argmax":
-        return (output.argmax(2) == y).sum(1)
-    assert targets is not None
-    distance = (output[:, :, None, :] - targets[:, None]).square().sum(3)  # [M, R, C]
-    return (distance.argmin(2) == y).sum(1)
+    match spec.predict:
+        case "argmax":
+            return (output.argmax(2) == y).sum(1)
+        case "nearest":
+            assert targets is not None
+            distance = (output[:, :, None, :] - targets[:, None]).square().sum(3)  # [M, R, C]
+            return (distance.argmin(2) == y).sum(1)
+    raise ValueError(f"unknown prediction {spec.predict!r}")
 
 
 def _judge(
     spec: Spec,
     models: Models,
     data: Data,
-    output: Tensor,  # [M, V, O]
+    batch: Batch,
+    batch_correct: Tensor,  # [M]
     number: Tensor,  # the step done last
-    due: Tensor,  # whether it ended an evaluated epoch
+    due: Tensor,  # whether it is to be judged
 ) -> Tensor:
-    """Sets T_train and T_val for the step done last; which models go on, [M]."""
-    y = data.y[:, spec.num_train :]
-    val_correct = _correct(spec, output, y, data.targets)
-    val_loss = _loss(spec, output, y, data.targets)
+    """What is known after the step done last; which models go on, [M]."""
+    assert batch.val_output is not None
+    progress, y = models.progress, data.y[:, spec.num_train :]
+    val_correct = count_correct(spec, batch.val_output, y, data.targets)
+    val_loss = mean_loss(spec, batch.val_output, y, data.targets)
+    match spec.train_accuracy:
+        case "running":
+            train_correct = progress["epoch_correct"]
+            train_loss = progress["epoch_loss"] / spec.steps_per_epoch
+        case "after":
+            train_correct, train_loss = batch_correct, models.batch_loss
+            if batch.train_output is not None:
+                y = data.y[:, : spec.num_train]
+                train_correct = count_correct(spec, batch.train_output, y, data.targets)
+        case other:
+            raise ValueError(f"unknown training accuracy {other!r}")
     judged = models.live & due
-    for t, reached in (
-        (models.t_train, models.epoch_correct >= spec.need_train),
-        (models.t_val, val_correct >= spec.need_val),
+    for name, correct, need, more in (
+        ("train", train_correct, spec.need_train, [t for t, _ in spec.need_more]),
+        ("val", val_correct, spec.need_val, [v for _, v in spec.need_more]),
     ):
-        t.copy_(torch.where(judged & reached & (t < 0), number, t))
+        t, last, best = (progress[k] for k in _outcomes(name))
+        t.copy_(torch.where(judged & (correct >= need) & (t < 0), number, t))
+        last.copy_(torch.where(judged, correct, last))
+        best.copy_(torch.where(judged, torch.maximum(best, correct), best))
+        crossings = models.crossings[f"{name}_crossings"]
+        for h, enough in enumerate(more):
+            first = judged & (correct >= enough) & (crossings[:, h] < 0)
+            crossings[:, h] = torch.where(first, number, crossings[:, h])
     curves = [
-        models.epoch_loss / spec.steps_per_epoch,
+        train_loss,
         val_loss,
-        models.epoch_correct / spec.num_train,
+        train_correct / spec.counted,
         val_correct / spec.num_val,
     ]
     models.judged.copy_(torch.stack([c.float() for c in curves]))
     if not spec.stop_at_both:
         return models.live
-    return models.live & ~((models.t_train >= 0) & (models.t_val >= 0))
+    return models.live & ~((progress["t_train"] >= 0) & (progress["t_val"] >= 0))
 
 
-def _count(
-    spec: Spec, models: Models, live: Tensor, fresh: Tensor, loss: Tensor, correct: Tensor
-) -> None:
+def _outcomes(name: str) -> tuple[str, str, str]:
+    return f"t_{name}", f"{name}_correct", f"best_{name}_correct"
+
+
+def _count(models: Models, live: Tensor, fresh: Tensor, loss: Tensor, correct: Tensor) -> None:
     """Adds this batch to the epoch's sums, which start anew where the epoch is ``fresh``."""
-    for total, own in ((models.epoch_correct, correct), (models.epoch_loss, loss)):
+    for name, own in (("epoch_correct", correct), ("epoch_loss", loss)):
+        total = models.progress[name]
         so_far = torch.where(fresh, torch.zeros_like(total), total)
         total.copy_(torch.where(live, so_far + own, total))
+    models.batch_loss.copy_(torch.where(live, loss, models.batch_loss))
 
 
-def _adamw(
-    spec: Spec, models: Models, gradients: list[Tensor], live: Tensor, tables: Tables
+def _update(
+    spec: Spec, models: Models, batch: Batch, live: Tensor, number: Tensor, tables: Tables
 ) -> None:
-    """AdamW with decoupled decay, as ``torch.optim.AdamW``; models that are not live stay as
-    they are to the bit: a select, because 0 * NaN is not 0.
+    """The optimizer's step; models that are not live stay as they are to the bit: a select,
+    because 0 * NaN is not 0.
     """
-    beta1, beta2 = spec.betas
-    correction, root_correction = tables.bias.index_select(0, tables.next)[0].unbind()
-    everything = zip(
-        models.params, models.exp_avg, models.exp_avg_sq, gradients, tables.lr, tables.keep,
-        strict=True,
-    )  # fmt: skip
-    for p, m, v, g, lr, keep in everything:
+    rule = _adamw if spec.optimizer.kind == "adamw" else _by_rule
+    gradients = batch.gradients()
+    for g, (p, gradient) in enumerate(zip(models.params, gradients, strict=True)):
+        slots = [own[g] for own in models.slots]
         shape = (-1,) + (1,) * (p.ndim - 1)
+        lr, keep, decay = (t[g].view(shape) for t in (tables.lr, tables.keep, tables.decay))
+        new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
         go = live.view(shape)
-        new_m = m + (1 - beta1) * (g - m)
-        new_v = beta2 * v + (1 - beta2) * g * g
-        update = new_m / (new_v.sqrt() * root_correction + spec.eps)
-        new_p = p * keep.view(shape) - (lr.view(shape) * correction) * update
-        m.copy_(torch.where(go, new_m, m))
-        v.copy_(torch.where(go, new_v, v))
-        p.copy_(torch.where(go, new_p, p))
+        for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):
+            old.copy_(torch.where(go, new, old))
+    for name, buffer in models.buffers.items():
+        go = live.view((-1,) + (1,) * (buffer.ndim - 1))
+        buffer.copy_(torch.where(go, batch.buffers[name], buffer))
+
+
+def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):
+    """AdamW with decoupled decay, as ``torch.optim.AdamW``, its corrections read from a table."""
+    beta1, beta2 = spec.optimizer.beta1, spec.optimizer.beta2
+    correction, root_correction = tables.bias.index_select(0, tables.next)[0].unbind()
+    m, v = slots
+    new_m = m + (1 - beta1) * (g - m)
+    new_v = beta2 * v + (1 - beta2) * g * g
+    update = new_m / (new_v.sqrt() * root_correction + spec.optimizer.eps)
+    return p * keep - (lr * correction) * update, (new_m, new_v)
+
+
+def _by_rule(spec, p, g, slots, lr, keep, decay, number, tables):
+    """Any other optimizer, as it is registered."""
+    rule = OPTIMIZERS[spec.optimizer.kind]
+    return rule.update(p, g, slots, lr, decay, number, spec.optimizer)

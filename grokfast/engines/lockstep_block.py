@@ -10,7 +10,8 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.engines.lockstep import Data, Models, Tables
 from grokfast.engines.lockstep_compile import Layout
-from grokfast.state import CURVES, State
+from grokfast.outcomes import CURVES
+from grokfast.state import State
 
 
 class Samples:
@@ -21,7 +22,9 @@ class Samples:
         if bucket.vocabulary:
             # How often each token occurs: the embedding sum and its gradient become products,
             # without the atomic additions that make a scatter differ from run to run on a GPU.
-            x = torch.nn.functional.one_hot(x, bucket.vocabulary).sum(2).to(bucket.dtype)
+            x = torch.stack(
+                [torch.nn.functional.one_hot(own, bucket.vocabulary).sum(1) for own in x]
+            ).to(bucket.dtype)
         self.x = x  # [D, N + V, I or P]
         self.y = torch.cat([bucket.y_train, bucket.y_val], dim=1).to(device)  # [D, N + V]
         self.targets = None if bucket.targets is None else bucket.targets.to(device)
@@ -40,7 +43,7 @@ WINDOW = 512
 
 
 class BatchRows:
-    """The shuffled rows of every step of a call, drawn once for all blocks."""
+    """The rows of every step of a call, drawn once for all blocks."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
@@ -48,18 +51,21 @@ class BatchRows:
         self._drawn: dict[tuple[int, int], Tensor] = {}
 
     def of_steps(self, first: int, last: int) -> Tensor:
-        """Rows of the batches of steps ``first`` to ``last``: int64 [R, S, B]."""
+        """Rows of the batches of steps ``first`` to ``last``: int64 [R, S, B]; a short batch is
+        filled up with row 0, which nobody reads."""
         with self._lock:
             if (first, last) not in self._drawn:
                 self._drawn[first, last] = self._draw(first - 1, last)
             return self._drawn[first, last]
 
     def _draw(self, start: int, until: int) -> Tensor:
-        assert self.bucket.shuffles is not None
-        per_epoch = self.bucket.steps_per_epoch
+        assert self.bucket.orders is not None
+        per_epoch, size = self.bucket.steps_per_epoch, self.bucket.batch_size
         epoch = start // per_epoch
-        epochs = self.bucket.shuffles.order(epoch, -(-until // per_epoch))  # [R, epochs, N]
-        batches = epochs.reshape(len(epochs), -1, self.bucket.batch_size)
+        epochs = self.bucket.orders.order(epoch, -(-until // per_epoch))  # [R, epochs, N]
+        missing = per_epoch * size - epochs.shape[2]  # below 0 where a remainder is dropped
+        epochs = torch.nn.functional.pad(epochs, (0, missing))
+        batches = epochs.reshape(len(epochs), -1, size)
         return batches[:, start - epoch * per_epoch : until - epoch * per_epoch]
 
 
@@ -70,9 +76,9 @@ def split(bucket: Bucket, cells: Tensor, size: int | None) -> list[Tensor]:
     rest in blocks of one: two layouts to compile. Without, one block for all, or one for each
     kind of data where that leaves large ones: a block of mixed data copies it for every model.
     """
-    kind = bucket.data_index[cells] * len(bucket.init)
-    if bucket.shuffles is not None:
-        kind = kind + bucket.init_index[cells]
+    kind = bucket.data_index[cells] * (1 + int(bucket.order_index.max()))
+    if bucket.orders is not None:
+        kind = kind + bucket.order_index[cells]
     kinds = [cells[kind == k] for k in kind.unique().tolist()]
     if size is None:
         large = all(len(own) >= _LARGE for own in kinds)
@@ -144,8 +150,8 @@ class Block:
         device = state.step.device
         self.index = cells.to(device)  # [M] int64
         self.rows = rows
-        d, r = bucket.data_index[cells], bucket.init_index[cells]
-        if (d == d[0]).all() and (bucket.shuffles is None or bool((r == r[0]).all())):
+        d, r = bucket.data_index[cells], bucket.order_index[cells]
+        if (d == d[0]).all() and (bucket.orders is None or bool((r == r[0]).all())):
             d, r = d[:1], r[:1]  # all models read one copy
         self.orders = r
         self.models = self._gather(state)
@@ -154,34 +160,29 @@ class Block:
         steps, live = range(self.start + 1, until + 1), self.models.live
         points = [step for step in steps if step in bucket.curve_index]
         self.curves = Records(points, tuple(self.models.judged.shape), live)
-        every = bucket.cell.record.embeddings
-        snapshots = [step for step in steps if every and step % every == 0]
-        self.snapshots = Records(snapshots, tuple(self.models.params[0].shape), live)
 
     def _gather(self, state: State) -> Models:
         i = self.index
         m = len(i)
         return Models(
             params=[p[i] for p in state.params],
-            exp_avg=[p[i] for p in state.exp_avg],
-            exp_avg_sq=[p[i] for p in state.exp_avg_sq],
+            slots=[[t[i] for t in own] for own in state.slots.values()],
+            buffers={name: t[i] for name, t in state.buffers.items()},
             live=torch.arange(m, device=i.device) < self.size,
-            step=state.step[i],
-            t_train=state.t_train[i],
-            t_val=state.t_val[i],
-            diverged_at=state.diverged_at[i],
-            epoch_correct=state.epoch_correct[i],
-            epoch_loss=state.epoch_loss[i],
+            progress={name: t[i] for name, t in state.progress.items()},
+            crossings={name: t[i] for name, t in state.crossings.items()},
+            batch_loss=torch.zeros(m, dtype=torch.float64, device=i.device),
             judged=torch.full((len(CURVES), m), torch.nan, device=i.device),
         )
 
     def _data(self, samples: Samples, d: Tensor) -> Data:
         order = None
-        if self.bucket.shuffles is not None:
+        if self.bucket.orders is not None:
             shape = len(self.orders), WINDOW, self.bucket.batch_size
             order = torch.zeros(shape, dtype=torch.int64, device=samples.x.device)
         targets = None if samples.targets is None else samples.targets[d]
-        return Data(samples.x[d], samples.y[d], targets, order)
+        seeds = self.bucket.noise_seeds[self.index.cpu()].to(self.index.device)
+        return Data(samples.x[d], samples.y[d], targets, order, seeds)
 
     def _tables(self, lr: Tensor, decay: Tensor) -> Tables:
         device, dtype = self.index.device, self.bucket.dtype
@@ -191,6 +192,7 @@ class Block:
             bias=torch.zeros(WINDOW, 2, dtype=dtype, device=device),
             lr=lr.to(device, dtype),
             keep=(1 - lr * decay).to(device, dtype),
+            decay=decay.to(device, dtype),
         )
 
     def load(self, k: int) -> None:
@@ -236,7 +238,18 @@ class Block:
         """One a step, and one more where the last step remains to be judged."""
         return self.until - self.start + self.bucket.evaluates(self.until)
 
-    def judges(self, k: int) -> bool:
+    def kind(self, k: int) -> tuple[bool, int]:
+        """Whether pass k (from 0) judges, and the rows of its batch."""
+        first, last = self.bucket.batch_rows(min(self.start + k, self.until - 1))
+        return self._judges(k), last - first
+
+    def kinds(self) -> set[tuple[bool, int]]:
+        """All kinds of passes that there may be."""
+        bucket = self.bucket
+        sizes = {bucket.batch_rows(step) for step in (0, bucket.steps_per_epoch - 1)}
+        return {(judges, last - first) for judges in (False, True) for first, last in sizes}
+
+    def _judges(self, k: int) -> bool:
         """Whether pass k (from 0) judges the step before it.
 
         With a full batch evaluated at every step all passes do, the first one to no effect: it
@@ -251,22 +264,24 @@ class Block:
         judged, models = self.start + k, self.models
         if k > 0:
             # Who did that step: models that froze before have a smaller count.
-            self.curves.keep(judged, models.step >= judged, models.judged)
-        self.snapshots.keep(judged + 1, models.live, models.params[0])
+            self.curves.keep(judged, models.progress["step"] >= judged, models.judged)
 
     def scatter(self, state: State) -> None:
         """Writes everything back."""
         cells = self.index[: self.size]
-        for name in ("params", "exp_avg", "exp_avg_sq"):
-            for whole, own in zip(getattr(state, name), getattr(self.models, name), strict=True):
+        models, bucket, curves = self.models, self.bucket, self.curves
+        lists = zip((state.params, *state.slots.values()), (models.params, *models.slots), strict=True)
+        for theirs, ours in lists:
+            for whole, own in zip(theirs, ours, strict=True):
                 whole[cells] = own[: self.size]
-        for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", "epoch_loss"):
-            getattr(state, name)[cells] = getattr(self.models, name)[: self.size]
-        bucket, curves, snapshots = self.bucket, self.curves, self.snapshots
+        for table, ours in (
+            (state.buffers, models.buffers),
+            (state.progress, models.progress),
+            (state.crossings, models.crossings),
+        ):
+            for name, own in ours.items():
+                table[name][cells] = own[: self.size]
         for step, k in curves.row.items():
             j, did = bucket.curve_index[step], curves.did[k]
             for name, own in zip(CURVES, curves.values[k], strict=True):
-                getattr(state, name)[self.index[did], j] = own[did]
-        for step, k in snapshots.row.items():
-            s, did = step // bucket.cell.record.embeddings, snapshots.did[k]
-            state.embeddings[self.index[did], s] = snapshots.values[k][did]
+                state.curves[name][self.index[did], j] = own[did]

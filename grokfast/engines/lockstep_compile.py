@@ -36,9 +36,9 @@ class Layout:
 
 
 @cache
-def compiled_pass(spec: Spec, judges: bool, layout: Layout) -> CompiledPass:
+def compiled_pass(spec: Spec, judges: bool, rows: int, layout: Layout) -> CompiledPass:
     """One for each distinct argument, for the life of the process."""
-    return CompiledPass(spec, judges, layout)
+    return CompiledPass(spec, judges, rows, layout)
 
 
 @dataclass
@@ -47,6 +47,7 @@ class CompiledPass:
 
     spec: Spec
     judges: bool
+    rows: int
     layout: Layout
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _run: Pass | None = None
@@ -63,7 +64,7 @@ class CompiledPass:
 
     def _first_call(self, models: Models, data: Data, tables: Tables) -> Pass:
         """Does the pass; returns what will do the next ones."""
-        run = make_pass(self.spec, self.judges)
+        run = make_pass(self.spec, self.judges, self.rows)
         if self.layout.eager or compiled_arithmetic(self.layout.device) is None:
             run(models, data, tables)
             return run

@@ -17,7 +17,7 @@ from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.hardware import cores
-from grokfast.state import CURVES, State
+from grokfast.state import State
 
 #: Longest stretch of minibatch orders handed over at once: bounds their memory (4 bytes a sample).
 _EPOCHS_A_CALL = 2000
@@ -64,10 +64,10 @@ class NativeEngine:
         while True:
             start = int(state.step[cells].min()) if len(cells) else until
             stretch = until
-            if bucket.shuffles is not None:
+            if bucket.orders is not None:
                 first = start // per_epoch
                 last = min(first + _EPOCHS_A_CALL, -(-until // per_epoch))
-                order = bucket.shuffles.order(first, last)  # [R, E, N]
+                order = bucket.orders.order(first, last)  # [R, E, N]
                 job["order"] = np.ascontiguousarray(order.numpy().astype(np.int32))
                 job["first_epoch"] = first
                 stretch = min(until, last * per_epoch)
@@ -94,25 +94,26 @@ class NativeEngine:
         if fixed is None:
             fixed = bucket.extra["native"] = self._fixed(bucket)
         job: dict[str, Any] = dict(fixed)  # type: ignore[call-overload]
-        for name in ("params", "exp_avg", "exp_avg_sq"):
-            job[name] = [t.numpy() for t in getattr(state, name)]
-        for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", "epoch_loss"):
-            job[name] = getattr(state, name).numpy()
-        for name in CURVES:
-            job[name] = getattr(state, name).numpy()
-        job["embeddings"] = state.embeddings.numpy() if state.embeddings.shape[1] else None
+        job["params"] = [t.numpy() for t in state.params]
+        for name, tensors in state.slots.items():
+            job[name] = [t.numpy() for t in tensors]
+        for table in (state.progress, state.crossings, state.curves):
+            job |= {name: tensor.numpy() for name, tensor in table.items()}
         job["cells"] = _int32(cells)
         job["threads"] = self.threads
         return job
 
     def _fixed(self, bucket: Bucket) -> dict[str, Any]:
-        cell, o = bucket.cell, bucket.cell.optimizer
-        tokens = bool(bucket.vocabulary)
+        cell, o, net = bucket.cell, bucket.cell.optimizer, bucket.plain
+        assert net is not None  # else it is refused
+        tokens = bool(net.vocabulary)
         return {
             "dtype": cell.dtype,
-            "sizes": list(bucket.sizes),
-            "embedding": (bucket.vocabulary, bucket.sizes[0]) if tokens else None,
-            "activation": cell.model.activation,
+            "sizes": list(net.sizes),
+            "embedding": (net.vocabulary, net.sizes[0]) if tokens else None,
+            "activate_embedding": net.activate_embedding,
+            "activation": net.activation,
+            "bias": net.bias,
             "loss": cell.loss,
             "predict": cell.predict,
             "optimizer": o.kind,
@@ -129,15 +130,20 @@ class NativeEngine:
             "num_classes": bucket.num_classes,
             "data_index": _int32(bucket.data_index),
             "batch_size": bucket.batch_size,
+            "steps_per_epoch": bucket.steps_per_epoch,
             "order": None,
-            "order_index": _int32(bucket.init_index),
+            "order_index": _int32(bucket.order_index),
             "first_epoch": 0,
+            "train_accuracy": cell.evaluation.train,
             "eval_steps": None if bucket.eval_steps is None else bucket.eval_steps.numpy(),
             "need_train": bucket.need_train,
             "need_val": bucket.need_val,
+            "need_train_more": np.array(bucket.need_train_more, np.int64),
+            "need_val_more": np.array(bucket.need_val_more, np.int64),
             "stop": bucket.stop_at_both,
             "curve_steps": bucket.curve_steps.numpy(),
-            "snapshot_every": cell.record.embeddings,
+            "snapshot_every": 0,
+            "embeddings": None,
             "level": None,
         }
 

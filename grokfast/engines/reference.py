@@ -6,13 +6,18 @@ against. It imports no other engine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
-from grokfast.model import MLP
+from grokfast.experiment import Optimizer
+from grokfast.losses import LOSSES
+from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
 
@@ -67,8 +72,20 @@ class ReferenceEngine:
             cell.store()
 
 
+#: torch's own optimizers, by the names of OPTIMIZERS; a user's own has its update alone.
+_TORCH: dict[str, Callable[[list[dict[str, Any]], Optimizer], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, o: torch.optim.AdamW(
+        groups, betas=(o.beta1, o.beta2), eps=o.eps, foreach=False
+    ),
+    "sgd": lambda groups, o: torch.optim.SGD(groups, momentum=o.momentum, foreach=False),
+}
+
+#: Samples that go through the network at once where nothing is learned from them.
+_ROWS = 20_000
+
+
 class _Cell:
-    """One model on its way: an ``nn.Module``, a ``torch.optim.AdamW`` and the cell's counters."""
+    """One model on its way: an ``nn.Module``, an optimizer and the cell's counters."""
 
     def __init__(self, bucket: Bucket, state: State, m: int, device: torch.device) -> None:
         self.bucket, self.state, self.m = bucket, state, m
@@ -80,62 +97,62 @@ class _Cell:
         self.x_val = bucket.x_val[d].to(device)
         self.y_val = bucket.y_val[d].to(device)
         self.targets = None if bucket.targets is None else bucket.targets[d].to(device)
-        self.model = MLP(
-            bucket.sizes, bucket.cell.model.activation, bucket.vocabulary, bucket.dtype
-        ).to(device)
+        self.model = _module(bucket).to(device, bucket.dtype)
+        self.parameters = list(self.model.parameters())
         with torch.no_grad():
-            for p, stacked in zip(self.model.parameters(), state.params, strict=True):
+            for p, stacked in zip(self.parameters, state.params, strict=True):
                 p.copy_(stacked[m])
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(state.buffers[name][m])
         self.optimizer = self._make_optimizer()
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
         bucket, m, o = self.bucket, self.m, self.bucket.cell.optimizer
-        optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": [p],
-                    "lr": float(bucket.lr[g, m]),
-                    "weight_decay": float(bucket.weight_decay[g, m]),
-                }
-                for g, p in enumerate(self.model.parameters())
-            ],
-            betas=(o.beta1, o.beta2),
-            eps=o.eps,
-            foreach=False,
-        )
-        for g, p in enumerate(self.model.parameters()):
-            optimizer.state[p] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": self.state.exp_avg[g][m].clone(),
-                "exp_avg_sq": self.state.exp_avg_sq[g][m].clone(),
+        groups = [
+            {
+                "params": [p],
+                "lr": float(bucket.lr[g, m]),
+                "weight_decay": float(bucket.weight_decay[g, m]),
             }
+            for g, p in enumerate(self.parameters)
+        ]
+        make = _TORCH.get(o.kind, _Own)
+        optimizer = make(groups, o)
+        for g, p in enumerate(self.parameters):
+            kept = {name: own[g][m].clone() for name, own in self.state.slots.items()}
+            optimizer.state[p] = {"step": torch.tensor(float(self.step)), **kept}
         return optimizer
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Mean loss of outputs ``[B, O]`` for labels ``[B]``."""
-        if self.bucket.cell.loss == "cross_entropy":
-            return nn.functional.cross_entropy(output, label)
+        loss = LOSSES[self.bucket.cell.loss]
+        if not loss.targets:
+            return loss.mean(output, label, None)
         assert self.targets is not None
-        return nn.functional.mse_loss(output, self.targets[label])
+        return loss.mean(output, label, self.targets[label])
 
     def correct(self, output: Tensor, label: Tensor) -> int:
         """Number of right predictions: the largest output, or the nearest target row."""
-        if self.bucket.cell.predict == "argmax":
-            prediction = output.argmax(dim=1)
-        else:
-            assert self.targets is not None
-            distance = (output[:, None, :] - self.targets).square().sum(dim=2)  # [B, C]
-            prediction = distance.argmin(dim=1)
+        match self.bucket.cell.predict:
+            case "argmax":
+                prediction = output.argmax(dim=1)
+            case "nearest":
+                assert self.targets is not None
+                distance = (output[:, None, :] - self.targets).square().sum(dim=2)  # [B, C]
+                prediction = distance.argmin(dim=1)
+            case other:
+                raise ValueError(f"unknown prediction {other!r}")
         return int((prediction == label).sum())
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the next step."""
         bucket = self.bucket
-        if bucket.shuffles is None:
+        if bucket.orders is None:
             return self.x_train, self.y_train
-        epoch, k = divmod(self.step, bucket.steps_per_epoch)
-        order = bucket.shuffles.order(epoch, epoch + 1)[int(bucket.init_index[self.m]), 0]
-        rows = order[k * bucket.batch_size : (k + 1) * bucket.batch_size].to(self.x_train.device)
+        epoch = self.step // bucket.steps_per_epoch
+        order = bucket.orders.order(epoch, epoch + 1)[int(bucket.order_index[self.m]), 0]
+        first, last = bucket.batch_rows(self.step)
+        rows = order[first:last].to(self.x_train.device)
         return self.x_train[rows], self.y_train[rows]
 
     def advance(self) -> None:
@@ -143,6 +160,8 @@ class _Cell:
         bucket, state, m = self.bucket, self.state, self.m
         i = self.step + 1
         x, y = self.batch()
+        self.model.train()
+        self.model.noise = (int(bucket.noise_seeds[m]), i)
         output = self.model(x)
         loss = self.loss(output, y)
         if not torch.isfinite(loss):
@@ -159,36 +178,91 @@ class _Cell:
         self.optimizer.step()
         self.step = i
         if bucket.evaluates(i):
-            self.evaluate(i)
-        every = bucket.cell.record.embeddings
-        if every and i % every == 0:
-            state.embeddings[m, i // every] = next(self.model.parameters()).detach()
+            self.evaluate(i, float(loss.detach()))
         if bucket.stop_at_both:
             self.frozen = bool(state.t_train[m] >= 0 and state.t_val[m] >= 0)
 
     @torch.no_grad()
-    def evaluate(self, i: int) -> None:
-        """Accuracies after step i: T_train, T_val and the curves."""
+    def evaluate(self, i: int, batch_loss: float) -> None:
+        """What is known after step i, whose batch had this loss before the update."""
         bucket, state, m = self.bucket, self.state, self.m
-        output = self.model(self.x_val)
-        val_correct = self.correct(output, self.y_val)
-        if state.t_train[m] < 0 and state.epoch_correct[m] >= bucket.need_train:
-            state.t_train[m] = i
-        if state.t_val[m] < 0 and val_correct >= bucket.need_val:
-            state.t_val[m] = i
+        self.model.eval()
+        val_loss, val_correct = self.measure(self.x_val, self.y_val)
+        match bucket.cell.evaluation.train:
+            case "running":
+                train_correct = int(state.epoch_correct[m])
+                train_loss = float(state.epoch_loss[m]) / bucket.steps_per_epoch
+            case "after":
+                _, train_correct = self.measure(self.x_train, self.y_train)
+                train_loss = batch_loss
+            case other:
+                raise ValueError(f"unknown training accuracy {other!r}")
+        for name, correct in (("train", train_correct), ("val", val_correct)):
+            need, more = getattr(bucket, f"need_{name}"), getattr(bucket, f"need_{name}_more")
+            best = state.progress[f"best_{name}_correct"]
+            state.progress[f"{name}_correct"][m] = correct
+            best[m] = max(int(best[m]), correct)
+            if state.progress[f"t_{name}"][m] < 0 and correct >= need:
+                state.progress[f"t_{name}"][m] = i
+            crossings = state.crossings[f"{name}_crossings"]
+            for h, enough in enumerate(more):
+                if crossings[m, h] < 0 and correct >= enough:
+                    crossings[m, h] = i
         j = bucket.curve_index.get(i)
         if j is not None:
-            state.train_loss[m, j] = state.epoch_loss[m] / bucket.steps_per_epoch
-            state.train_acc[m, j] = state.epoch_correct[m] / bucket.num_train
-            state.val_loss[m, j] = self.loss(output, self.y_val)
+            state.train_loss[m, j] = train_loss
+            state.train_acc[m, j] = train_correct / bucket.counted
+            state.val_loss[m, j] = val_loss
             state.val_acc[m, j] = val_correct / bucket.num_val
 
+    def measure(self, x: Tensor, y: Tensor) -> tuple[float, int]:
+        """Mean loss and right predictions of samples, in chunks of rows."""
+        total, correct = 0.0, 0
+        for rows, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
+            output = self.model(rows)
+            total += float(self.loss(output, labels)) * len(rows)
+            correct += self.correct(output, labels)
+        return total / len(x), correct
+
     def store(self) -> None:
-        """Parameters, moments and step back into the stacked state."""
+        """Parameters, slots, buffers and step back into the stacked state."""
         state, m = self.state, self.m
-        for g, p in enumerate(self.model.parameters()):
-            moments = self.optimizer.state[p]
+        for g, p in enumerate(self.parameters):
             state.params[g][m] = p.detach()
-            state.exp_avg[g][m] = moments["exp_avg"]
-            state.exp_avg_sq[g][m] = moments["exp_avg_sq"]
+            for name, own in state.slots.items():
+                own[g][m] = self.optimizer.state[p][name]
+        for name, buffer in self.model.named_buffers():
+            state.buffers[name][m] = buffer
         state.step[m] = self.step
+
+
+def _module(bucket: Bucket) -> nn.Module:
+    """The network, with any initial values: they are replaced."""
+    with torch.random.fork_rng(devices=[]):
+        return bucket.cell.model.build(bucket.shape)
+
+
+class _Own(torch.optim.Optimizer):
+    """An update rule that torch does not have."""
+
+    def __init__(self, groups: list[dict[str, Any]], settings: Optimizer) -> None:
+        super().__init__(groups, {})
+        self.rule, self.settings = OPTIMIZERS[settings.kind], settings
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                kept = self.state[p]
+                kept["step"] += 1
+                new, slots = self.rule.update(
+                    p,
+                    p.grad,
+                    [kept[name] for name in self.rule.slots],
+                    group["lr"],
+                    group["weight_decay"],
+                    int(kept["step"]),
+                    self.settings,
+                )
+                p.copy_(new)
+                kept |= dict(zip(self.rule.slots, slots, strict=True))

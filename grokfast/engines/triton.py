@@ -15,7 +15,7 @@ from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.errors import EnvironmentProblem
-from grokfast.state import CURVES, State
+from grokfast.state import State
 
 #: Steps a launch: the host looks at signals in between. One toy step of 441 models is estimated
 #: at 0.1 ms, so a launch of this length is a fraction of a second; packing costs 0.1 ms.
@@ -81,10 +81,10 @@ class TritonEngine:
             start = int(state.step[cells].min())
             stretch = min(until, start + _STEPS_A_LAUNCH)
             order = {}
-            if bucket.shuffles is not None:
+            if bucket.orders is not None:
                 first = start // bucket.steps_per_epoch
                 last = -(-stretch // bucket.steps_per_epoch)
-                epochs = bucket.shuffles.order(first, last)  # [R, E, N]
+                epochs = bucket.orders.order(first, last)  # [R, E, N]
                 order = {"order": epochs.int().to(self.device), "first_epoch": first}
             self._kernels.train(
                 **self._constant(bucket),
@@ -96,7 +96,6 @@ class TritonEngine:
                 need_train=bucket.need_train,
                 need_val=bucket.need_val,
                 stop=bucket.stop_at_both,
-                snapshot_every=bucket.cell.record.embeddings,
                 **self.launch,
             )
             if tick is not None and tick(int(state.step[listed].sum()) - begun):
@@ -104,15 +103,19 @@ class TritonEngine:
 
     def _constant(self, bucket: Bucket) -> dict[str, Any]:
         """What the kernel is compiled for."""
-        cell, o = bucket.cell, bucket.cell.optimizer
+        cell, o, net = bucket.cell, bucket.cell.optimizer, bucket.plain
+        assert net is not None  # else it is refused
         return {
-            "sizes": bucket.sizes,
-            "activation": cell.model.activation,
+            "sizes": net.sizes,
+            "activation": net.activation,
+            "activate_embedding": net.activate_embedding,
+            "bias": net.bias,
+            "train_accuracy": cell.evaluation.train,
             "loss": cell.loss,
             "predict": cell.predict,
             "num_classes": bucket.num_classes,
             "batch_size": bucket.batch_size,
-            "embedding": (bucket.vocabulary, bucket.sizes[0]) if bucket.vocabulary else None,
+            "embedding": (net.vocabulary, net.sizes[0]) if net.vocabulary else None,
             "optimizer": o.kind,
             "beta1": o.beta1,
             "beta2": o.beta2,
@@ -134,7 +137,7 @@ class TritonEngine:
                 "y_val": bucket.y_val.int(),
                 "targets": bucket.targets,
                 "data_index": bucket.data_index.int(),
-                "order_index": bucket.init_index.int(),
+                "order_index": bucket.order_index.int(),
                 "eval_steps": bucket.eval_steps,
                 "curve_steps": bucket.curve_steps,
             }
@@ -145,10 +148,5 @@ class TritonEngine:
 
 
 def _state_tensors(state: State) -> dict[str, Any]:
-    names = (
-        *("params", "exp_avg", "exp_avg_sq", "step", "t_train", "t_val"),
-        *("diverged_at", "epoch_correct", "epoch_loss", *CURVES),
-    )
-    tensors = {name: getattr(state, name) for name in names}
-    tensors["embeddings"] = state.embeddings if state.embeddings.shape[1] else None
-    return tensors
+    tables = (state.slots, state.progress, state.crossings, state.curves)
+    return {"params": state.params} | {k: v for table in tables for k, v in table.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grokfast.agree.tables import PUBLISHED, load_reference
-from grokfast.experiment import short_name
+from grokfast.fields import short_name
 from grokfast.grid import Grid
 from grokfast.phases import classify
 from grokfast.presets import preset

@@ -1,0 +1,54 @@
+"""Outputs and gradients of any chain of layers: autograd through the stacked forward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from grokfast.engines.lockstep import Batch, Data, Models, Spec, Tables, batch_rows, mean_loss
+from grokfast.models.chain import stacked_forward
+
+#: Numbers of the widest layer that an evaluation holds at once (1 GiB in float32): more rows go
+#: through the network in parts.
+_AT_ONCE = 2**28
+
+
+def autograd_batch(
+    spec: Spec, models: Models, data: Data, tables: Tables, judges: bool, rows: int
+) -> Batch:
+    """The batch forward and backward; what is judged by a forward pass of its own, in evaluation.
+
+    The sum of the losses of independent models has each one's own gradient.
+    """
+    n = spec.num_train
+    if data.order is None:
+        x, y = data.x[:, :n], data.y[:, :n]
+    else:
+        own = batch_rows(data, tables.next, rows)
+        x = torch.take_along_dim(data.x, own[:, :, None], dim=1)
+        y = torch.take_along_dim(data.y, own, dim=1)
+    params = dict(zip(spec.parameters, models.params, strict=True))
+    number = tables.flags.index_select(0, tables.next)[0, 0]
+
+    def total(params: dict[str, Tensor]):
+        noise = data.seeds, number
+        output, buffers = stacked_forward(spec.layers, params, models.buffers, x, noise)
+        loss = mean_loss(spec, output, y, data.targets)
+        return loss.sum(), (output, loss, buffers)
+
+    found, (output, loss, buffers) = torch.func.grad(total, has_aux=True)(params)
+    gradients = [found[name] for name in spec.parameters]
+    train_output = val_output = None
+    if judges:
+        val_output = _evaluated(spec, params, models, data.x[:, n:])
+        if spec.train_accuracy == "after" and not (spec.full_batch and spec.same_in_evaluation):
+            train_output = _evaluated(spec, params, models, data.x[:, :n])
+    return Batch(output, y, loss, lambda: gradients, buffers, val_output, train_output)
+
+
+def _evaluated(spec: Spec, params: dict[str, Tensor], models: Models, x: Tensor) -> Tensor:
+    """Outputs [M, R, O] in evaluation."""
+    widest = max(p.shape[-1] for p in params.values()) * len(models.live)
+    parts = x.split(max(1, _AT_ONCE // widest), dim=1)
+    outputs = [stacked_forward(spec.layers, params, models.buffers, part)[0] for part in parts]
+    return torch.cat(outputs, dim=1)

@@ -1,0 +1,129 @@
+"""What a model is: a network as a deterministic function of its fields and of the data's shape.
+
+A user's own model is a small frozen dataclass; the reference engine trains any ``nn.Module``::
+
+    @gf.model("linear")
+    @dataclass(frozen=True, kw_only=True)
+    class Linear(gf.Model):
+        def build(self, shape: gf.Shape) -> torch.nn.Module:
+            return torch.nn.Linear(shape.inputs, shape.outputs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, make_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from grokfast.errors import UsageError
+from grokfast.models.layers import Layer
+from grokfast.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model must know of its data.
+
+    Attributes:
+        inputs: I of dense inputs ``[N, I]``, or K tokens of a sample ``[N, K]``.
+        outputs: O: the classes, or the width of their dense targets.
+        vocabulary: distinct tokens P; 0 for dense inputs.
+    """
+
+    inputs: int
+    outputs: int
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Base of every model. Every field must be a scalar.
+
+    Attributes:
+        seed: the model seed, of the initial values and, with minibatches, of their order; ``None``
+            goes on with the generator that the task has drawn its data from.
+    """
+
+    seed: int | None = 0
+
+    #: The registered name; set by :func:`model`.
+    name: ClassVar[str] = ""
+    #: Fields that may differ between cells that are trained together, besides the seed: they
+    #: change numbers, not operations.
+    per_cell: ClassVar[tuple[str, ...]] = ()
+
+    def check(self) -> None:
+        """Looks at the values of the fields, whose types are right.
+
+        Raises:
+            UsageError: a value that cannot be; the message says what would do.
+        """
+
+    def fits(self, shape: Shape, task: str) -> None:
+        """Looks at whether the model can take the data of the task.
+
+        Raises:
+            UsageError: it cannot.
+        """
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The network with its initial values, drawn from torch's global CPU generator (which
+        has been seeded, and is restored afterwards). Its ``forward`` maps ``[B, I]`` or tokens
+        ``[B, K]`` to ``[B, O]``; parameters are in the order of ``parameters()``."""
+        raise NotImplementedError
+
+    def layers(self, shape: Shape) -> tuple[Layer, ...] | None:
+        """The network as a chain of layers, which is what ``native``, ``triton`` and ``compiled``
+        read; None where it is no such chain: then ``reference`` alone trains it."""
+        return None
+
+    def least_parameters(self) -> int:
+        """How many parameters it has at least, whatever the data."""
+        return 0
+
+    def group(self, parameter: str, shape: Shape) -> str:
+        """The group of a parameter: ``embedding``, ``hidden`` or ``output`` (the last layer)."""
+        return "hidden"
+
+    def shape_of(self, tensors: Mapping[str, Tensor]) -> Shape:
+        """The shape of the data, from the trained parameters by name.
+
+        Raises:
+            UsageError: this model cannot tell.
+        """
+        raise UsageError(f"model {self.name!r} cannot be built from stored weights")
+
+
+MODELS: Registry[type[Model]] = Registry("model")
+
+M = TypeVar("M", bound=type[Model])
+
+
+def model(name: str):
+    """Class decorator: registers a :class:`Model` under ``name``, for presets, JSON and files."""
+
+    def register(cls: M) -> M:
+        cls.name = name
+        MODELS.add(name, cls)
+        return cls
+
+    return register
+
+
+def stand_in(name: str, values: dict[str, Any]) -> Model:
+    """A model that is not registered here, as a file tells of it: what has been found can be read
+    and drawn, but there is no network to train."""
+    fields = [(key, type(value)) for key, value in values.items() if key != "seed"]
+
+    def build(self: Model, shape: Shape) -> nn.Module:
+        MODELS[name]  # raises
+        raise AssertionError
+
+    namespace = {"build": build, "name": name}
+    cls: type[Model] = make_dataclass(
+        name, fields, bases=(Model,), namespace=namespace, frozen=True, kw_only=True
+    )
+    return cls(**values)

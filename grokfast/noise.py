@@ -1,0 +1,74 @@
+"""Random numbers without a state: a function of (seed, step, site, element).
+
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), in torch's
+integer arithmetic, so that every engine and device draws the same numbers, in any order: a run that
+goes on, or trains other cells beside, needs nothing but the number of its step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_LOW = 0xFFFFFFFF
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85
+
+
+def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Four random words of each counter.
+
+    Args:
+        counter: four tensors of 32-bit words in int64 that broadcast together.
+        key: two of them.
+
+    Returns:
+        Four int64 tensors of the broadcast shape, values in 0 .. 2^32 - 1.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for round in range(10):
+        if round:
+            k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+        # The low 64 bits of a product are right though it overflows; so is a masked shift of them.
+        a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((b >> 32) & _LOW) ^ c1 ^ k0,
+            b & _LOW,
+            ((a >> 32) & _LOW) ^ c3 ^ k1,
+            a & _LOW,
+        )
+    return c0, c1, c2, c3
+
+
+def random_words(seeds: Tensor, step: Tensor, site: int, count: int) -> Tensor:
+    """``count`` random words for each of M models.
+
+    Args:
+        seeds: model seeds, int64 ``[M]``.
+        step: number of the step, an int64 scalar.
+        site: the place of the network that draws.
+
+    Returns:
+        int64 ``[M, count]``, values in 0 .. 2^32 - 1.
+    """
+    block = torch.arange(-(-count // 4), device=seeds.device)
+    zero = torch.zeros_like(block)
+    step = step.to(seeds.device)
+    key = seeds[:, None] & _LOW, zero + site
+    words = philox((block, zero, zero + (step & _LOW), zero + (step >> 32)), key)
+    words = torch.broadcast_tensors(*words)
+    return torch.stack(words, 2).reshape(len(seeds), -1)[:, :count]
+
+
+def dropout_mask(
+    rate: float, seeds: Tensor, step: Tensor, site: int, shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """0 with probability ``rate``, else 1 / (1 - rate): ``[M, *shape]``."""
+    count = 1
+    for n in shape:
+        count *= n
+    kept = random_words(seeds, step, site, count) >= round(rate * 2**32)
+    return kept.reshape(len(seeds), *shape).to(dtype) / (1 - rate)

@@ -1,0 +1,119 @@
+"""Observables: what is measured of the parameters of a cell at chosen steps.
+
+The trainer stops every engine at those steps and computes them from the State, cell by cell, so no
+engine knows of them. A user's own is a function of the parameters of K cells, by name::
+
+    @gf.observable("largest", label="largest weight")
+    def largest(cells):
+        return torch.stack([p.flatten(1).abs().amax(1) for p in cells.params.values()]).amax(0)
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grokfast.errors import UsageError
+from grokfast.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from grokfast.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Cells:
+    """K cells of a bucket at one step: what an observable is a function of.
+
+    Attributes:
+        params: parameter name -> ``[K, ...]``.
+        experiment: one of them; they share all that is no number.
+    """
+
+    params: dict[str, Tensor]
+    experiment: Experiment
+
+
+Function = Callable[[Cells], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A measurement.
+
+    Attributes:
+        compute: values of K cells, ``[K, *dims]``, kept as float32.
+        dims: names of its dimensions beyond cell and step.
+        label: what it is, for figures and files.
+        units: of the values.
+    """
+
+    compute: Function
+    dims: tuple[str, ...] = ()
+    label: str = ""
+    units: str = ""
+
+
+OBSERVABLES: Registry[Observable] = Registry("observable")
+
+
+def observable(
+    name: str, *, dims: tuple[str, ...] = (), label: str = "", units: str = ""
+) -> Callable[[Function], Function]:
+    """Function decorator: registers an observable under ``name``, which is its name in files."""
+
+    def register(compute: Function) -> Function:
+        OBSERVABLES.add(name, Observable(compute, dims, label or name, units))
+        return compute
+
+    return register
+
+
+@observable("embeddings", dims=("token", "component"), label="embedding")
+def embeddings(cells: Cells) -> Tensor:
+    """The embedding ``[K, P, E]``."""
+    if "embedding.weight" not in cells.params:
+        raise UsageError("record=embeddings: this experiment has no embedding to record")
+    return cells.params["embedding.weight"]
+
+
+@observable("norms", dims=("parameter",), label="Frobenius norm of each parameter tensor")
+def norms(cells: Cells) -> Tensor:
+    """Frobenius norms ``[K, G]``, of the parameters in their order."""
+    import torch
+
+    return torch.stack([p.double().flatten(1).norm(dim=1) for p in cells.params.values()], 1)
+
+
+@observable("ipr", label="mean inverse participation ratio of the neurons")
+def ipr(cells: Cells) -> Tensor:
+    """Network mean ``[K]`` of the inverse participation ratio; see :func:`neuron_ipr`."""
+    return neuron_ipr(cells).mean(1)
+
+
+@observable("neuron_ipr", dims=("neuron",), label="inverse participation ratio of a neuron")
+def neuron_ipr(cells: Cells) -> Tensor:
+    """Inverse participation ratio of each neuron ``[K, N]`` of a two-layer net on pairs of tokens.
+
+    Of a vector x with F = |rfft(x)| (the constant component included) it is
+    sum F^4 / (sum F^2)^2; a neuron's is the mean over its rows of U and V and its column of W
+    (Doshi et al. 2024, arXiv 2310.13061, Eq. 3 and their code).
+    """
+    import torch
+
+    names = set(cells.params)
+    if not {"embedding.weight", "layers.0.weight"} <= names or "layers.1.weight" in names:
+        raise UsageError("ipr: this experiment is no two-layer net on tokens (model.one_hot)")
+    embedding = cells.params["embedding.weight"].double()  # [K, 2p, N]
+    p = cells.params["layers.0.weight"].shape[1]
+    if embedding.shape[1] != 2 * p:
+        raise UsageError(f"ipr: {embedding.shape[1]} tokens are not two for each of {p} outputs")
+    rows = torch.stack(
+        [embedding[:, :p], embedding[:, p:], cells.params["layers.0.weight"].double()]
+    )  # [3, K, p, N]
+    power = torch.fft.rfft(rows, dim=2).abs().square()
+    return (power.square().sum(2) / power.sum(2).square()).mean(0)

@@ -1,0 +1,90 @@
+"""When observables are measured, and where their values go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grokfast.bucket import Bucket
+from grokfast.experiment import Recording
+from grokfast.observables import OBSERVABLES, Cells, Observable
+from grokfast.spacing import logspace
+from grokfast.state import State
+
+#: Log-spaced points of an observable without steps of its own, to a budget of 10^6.
+_POINTS = 100
+
+
+def observed_steps(record: Recording, budget: int) -> dict[str, np.ndarray]:
+    """Observable -> the steps after which it is measured, 0 (the initial state) included: sorted
+    int64 ``[S]``. Those of a larger budget begin with those of a smaller one."""
+    found: dict[str, np.ndarray] = {}
+    if record.embeddings:
+        found["embeddings"] = np.arange(0, budget + 1, record.embeddings, dtype=np.int64)
+    for entry in record.observables:
+        name, _, every = entry.partition(":")
+        if every:
+            steps = np.arange(0, budget + 1, int(every), dtype=np.int64)
+        else:
+            spaced = np.array(logspace(0, 6, _POINTS)).astype(np.int64)
+            steps = np.unique([0, *spaced[spaced <= budget]])
+        found[name] = steps
+    return found
+
+
+@dataclass(frozen=True)
+class Observer:
+    """The measurements of one bucket."""
+
+    bucket: Bucket
+
+    @cached_property
+    def steps(self) -> dict[str, np.ndarray]:
+        """See :func:`observed_steps`."""
+        return observed_steps(self.bucket.cell.record, self.bucket.cell.steps)
+
+    @cached_property
+    def _all_steps(self) -> np.ndarray:
+        return np.unique(np.concatenate([[], *self.steps.values()])).astype(np.int64)
+
+    def next_step(self, step: int) -> int | None:
+        """The first step after this one at which something is measured."""
+        at = int(np.searchsorted(self._all_steps, step, side="right"))
+        return int(self._all_steps[at]) if at < len(self._all_steps) else None
+
+    def prepare(self, state: State) -> None:
+        """Makes room in the state, and measures its cells, which are at step 0.
+
+        Raises:
+            UsageError: an observable that this network does not have.
+        """
+        m = self.bucket.num_cells
+        for name, steps in self.steps.items():
+            values = self._measured(name, state, torch.arange(m))
+            room = torch.full((m, len(steps), *values.shape[1:]), torch.nan)
+            room[:, 0] = values
+            state.observed[name] = room
+
+    def record(self, state: State, cells: Tensor) -> None:
+        """Measures the cells ``[K]`` that are now at a step at which something is measured."""
+        if not self.steps:
+            return
+        at = state.step[cells]
+        for step in at.unique().tolist():
+            here = cells[(at == step).to(cells.device)]
+            for name, steps in self.steps.items():
+                s = int(np.searchsorted(steps, step))
+                if s < len(steps) and steps[s] == step:
+                    state.observed[name][here, s] = self._measured(name, state, here)
+
+    def _measured(self, name: str, state: State, cells: Tensor) -> Tensor:
+        observable: Observable = OBSERVABLES[name]
+        params = {
+            parameter: p[cells]
+            for parameter, p in zip(self.bucket.names, state.params, strict=True)
+        }
+        return observable.compute(Cells(params, self.bucket.cell)).float()
