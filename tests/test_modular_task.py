@@ -25,6 +25,18 @@ def pairs(x, p=97):
     return [(m, n - p) for m, n in x.tolist()]
 
 
+def initial_weights(state, seed=None):
+    """As the authors draw them: default values that are thrown away, then normal ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(state)
+        if seed is not None:
+            torch.manual_seed(seed)
+        layers = [torch.nn.Linear(194, 500, bias=False), torch.nn.Linear(500, 97, bias=False)]
+        for layer in layers:
+            torch.nn.init.normal_(layer.weight, 0, (16 * 500) ** (-1 / 3))
+    return [layer.weight.detach() for layer in layers]  # [500, 194], [97, 500]
+
+
 def test_all_pairs_are_split_and_labelled_as_published():
     d = Modular().build()
     assert (d.x_train.shape, d.x_val.shape) == ((4704, 2), (4705, 2))
@@ -80,15 +92,18 @@ def test_larger_fractions_and_corruptions_extend_the_same_sets():
 )
 def test_published_initial_weights_go_on_from_the_generator(seed, first):
     d = Modular().build()
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(d.generator)
-        if seed is not None:
-            torch.manual_seed(seed)
-        layers = [torch.nn.Linear(194, 500, bias=False), torch.nn.Linear(500, 97, bias=False)]
-        for layer in layers:
-            torch.nn.init.normal_(layer.weight, 0, (16 * 500) ** (-1 / 3))
-        found = layers[0].weight[0, :3].tolist()
+    found = initial_weights(d.generator, seed)[0][0, :3].tolist()
     assert found == pytest.approx(first, abs=0.5e-7)  # seven decimals are published
+
+
+@pytest.mark.parametrize(("corruption", "loss"), [(0.0, 0.0104021514), (0.35, 0.0104137408)])
+def test_published_first_losses_follow_from_data_and_generator(corruption, loss):
+    """The authors' notebook: mean squared error of the initial net W (U m + V n)^2."""
+    d = Modular(corruption=corruption).build()
+    w_in, w_out = initial_weights(d.generator)
+    hidden = w_in.T[d.x_train].sum(1) ** 2  # [N, 500]
+    found = (hidden @ w_out.T - d.targets[d.y_train]).square().mean().item()
+    assert found == pytest.approx(loss, rel=1e-6)  # the order of a float32 sum may differ
 
 
 def test_the_generator_is_the_state_behind_the_last_label():
