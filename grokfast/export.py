@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,24 @@ from grokfast.results import STATUS, Results
 FORMATS = ("csv", "parquet", "nc", "json")
 
 
-def check_target(out: str | Path, *, long: bool = False, overwrite: bool = False) -> str:
-    """The format of a file name, checked before anything is read.
+def check_target(
+    out: str | Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    long: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """The format of a file name, one of ``formats``, checked before anything is read.
 
     Raises:
         UsageError: an unknown suffix, no such folder, or a file that exists.
     """
     out = Path(out)
     suffix = out.suffix.removeprefix(".").lower()
-    if suffix not in FORMATS:
+    if suffix not in formats:
         raise UsageError(
             f"cannot tell the format of {out}",
-            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
+            hint="end its name in " + ", ".join(f".{f}" for f in formats),
         )
     if long and suffix == "nc":
         raise UsageError("a .nc file has every step anyway, as dimension step; leave out --long")

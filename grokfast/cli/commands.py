@@ -7,7 +7,6 @@ that ``--help`` and a usage error wait for nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 from grokfast.cli.signatures import Joined
@@ -248,16 +247,46 @@ def doctor(*, json: bool = False) -> int | None:
     return show.doctor(json)
 
 
-def data(action: Annotated[str, "fetch|verify|path"], *, data_dir: Folder = None) -> int | None:
-    """Fetch, verify or find the MNIST files.
+def data(
+    action: Annotated[str, "ACTION"],
+    task: Annotated[str | None, "[TASK]"] = None,
+    *,
+    set: Annotated[str | None, "FIELD=VALUE,...", Joined(",")] = None,
+    data_seed: Number = None,
+    out: Annotated[str | None, "x.csv|npz"] = None,
+    overwrite: bool = False,
+    data_dir: Folder = None,
+) -> int | None:
+    """List, show and export data sets; fetch the MNIST files.
+
+    grokfast data list
+    grokfast data show modular --set=p=23,corruption=0.35
+    grokfast data export addition-regression --out=pairs.csv
+    grokfast data fetch
 
     Args:
-        action: fetch downloads what is missing, verify checks every byte, path prints the folder.
-        data_dir: Folder of the files. Default: $GROKFAST_DATA, torchvision's, the user's cache.
+        action: list prints the tasks with their fields, show one data set (sizes, first rows,
+            digests), export writes it; of the MNIST files fetch downloads what is missing, verify
+            checks every byte, path prints the folder.
+        task: For show and export, a task, or a preset for its task with its values.
+        set: Fields of the task; may be repeated.
+        data_seed: Seed of the data.
+        out: The file to export to; its suffix chooses the format.
+        overwrite: Replace an existing file.
+        data_dir: Folder of the MNIST files. Default, $GROKFAST_DATA, torchvision's, the user's
+            cache.
     """
-    from grokfast.cli import mnist
+    from grokfast.cli import datasets
 
-    return mnist.act(action, Path(data_dir) if data_dir is not None else None)
+    return datasets.act(
+        action,
+        task=task,
+        set=set,
+        data_seed=data_seed,
+        out=out,
+        overwrite=overwrite,
+        data_dir=data_dir,
+    )
 
 
 def completion(shell: Annotated[str, "bash|zsh"]) -> None:

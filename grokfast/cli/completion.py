@@ -86,10 +86,12 @@ def _fixed_values() -> dict[str, tuple[str, ...]]:
 
 
 def _positional_values() -> dict[str, list[str]]:
+    from grokfast.cli.datasets import ACTIONS
     from grokfast.presets import PRESETS
+    from grokfast.tasks import TASKS
 
     return {
         "run": list(PRESETS),
-        "data": ["fetch", "verify", "path"],
+        "data": [*ACTIONS, *TASKS, *PRESETS],
         "completion": ["bash", "zsh"],
     }

@@ -1,56 +1,73 @@
-"""``grokfast data``: the MNIST files."""
+"""The MNIST files: ``grokfast data fetch``, ``verify`` and ``path``, and ``--data-dir``."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from grokfast.cli.boundary import ENVIRONMENT
-from grokfast.cli.signatures import closest
 from grokfast.errors import EnvironmentProblem, UsageError
 
-_ACTIONS = ("fetch", "verify", "path")
 
-
-def act(action: str, folder: Path | None) -> int | None:
-    """Does one of ``fetch``, ``verify`` and ``path``.
-
-    Raises:
-        UsageError: another action.
-        EnvironmentProblem: the files are not here, or damaged.
-    """
-    if action not in _ACTIONS:
-        close = closest(action, _ACTIONS)
-        raise UsageError(
-            f"unknown action {action!r} for 'data'",
-            hint=f"did you mean {close}?" if close else f"there are {', '.join(_ACTIONS)}",
-        )
+def fetch(data_dir: str | None = None) -> None:
+    """Downloads what is missing and prints the folder."""
     from grokfast import data
 
-    if action != "fetch" and folder is not None and not folder.expanduser().is_dir():
-        raise UsageError(f"no such folder: {folder}")
-    if action == "fetch":
-        print(data.fetch_mnist(folder))
-        return None
-    if folder is None or action == "path":
-        found = data.find_mnist(folder)
-        if found is None:
-            _say_where_it_was_looked_for(folder)
-        if action == "path":
-            print(found)
-            return None
-        folder = found
-    assert folder is not None
+    print(data.fetch_mnist(data_dir))
+
+
+def verify(data_dir: str | None = None) -> int | None:
+    """Checks every byte of the four files and prints what was found."""
+    from grokfast import data
+
+    folder = _folder(data_dir) or _found(None)
     statuses = data.verify_mnist(folder)
     for name, status in statuses.items():
         print(f"{name}: {status}")
     return None if all(s.state == "ok" for s in statuses.values()) else ENVIRONMENT
 
 
-def _say_where_it_was_looked_for(folder: Path | None) -> None:
+def path(data_dir: str | None = None) -> None:
+    """Prints the folder that a run would read."""
+    print(_found(_folder(data_dir)))
+
+
+def look_in(data_dir: str, task: str, name: str) -> None:
+    """Makes ``--data-dir`` the first folder in which the files are looked for.
+
+    Args:
+        data_dir: the folder.
+        task: registered name of the task that is to be built.
+        name: what the user called it.
+
+    Raises:
+        UsageError: the task reads no files, or there is no such folder.
+    """
+    if task != "mnist":
+        raise UsageError(f"--data-dir: {name!r} reads no files")
+    if not Path(data_dir).expanduser().is_dir():
+        raise UsageError(f"--data-dir={data_dir}: no such folder")
+    # The environment, not the experiment: where files lie does not change a result.
+    os.environ["GROKFAST_DATA"] = data_dir
+
+
+def _folder(data_dir: str | None) -> Path | None:
+    folder = Path(data_dir) if data_dir is not None else None
+    if folder is not None and not folder.expanduser().is_dir():
+        raise UsageError(f"no such folder: {folder}")
+    return folder
+
+
+def _found(folder: Path | None) -> Path:
+    """Where the files are; EnvironmentProblem, with every place that was looked at, if nowhere."""
     from grokfast import data
 
+    found = data.find_mnist(folder)
+    if found is not None:
+        return found
     try:
         data.load_mnist(folder, download=False)
     except EnvironmentProblem as problem:
         hint = f"grokfast data fetch downloads it, or {problem.hint}"
         raise EnvironmentProblem(problem.message, hint) from None
+    return _found(folder)  # somebody has put them there since

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grokfast.cli import overrides
+from grokfast.cli import mnist, overrides
 from grokfast.errors import UsageError
 from grokfast.fields import scalar_fields, short_name
 from grokfast.grid import Grid
@@ -75,12 +74,7 @@ def parse(
     if not path.parent.is_dir():
         raise UsageError(f"no such folder: {path.parent}")
     if data_dir is not None:
-        if grid.experiment.task.name != "mnist":
-            raise UsageError(f"--data-dir: preset {preset!r} reads no files")
-        if not Path(data_dir).expanduser().is_dir():
-            raise UsageError(f"--data-dir={data_dir}: no such folder")
-        # The environment, not the experiment: where files lie does not change a result.
-        os.environ["GROKFAST_DATA"] = data_dir
+        mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(
         grid=grid,
         out=path,
