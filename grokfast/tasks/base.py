@@ -33,6 +33,12 @@ class TaskData:
         targets: dense target of each class, float ``[C, O]``, for MSE and nearest-target
             prediction; ``None`` where the loss is cross-entropy (then O = C).
         vocabulary: number of distinct tokens P where inputs are tokens, else 0.
+        y_clean: the training labels before some were corrupted, int64 ``[N]``; ``None`` where
+            the task corrupts none.
+        corrupted: which training labels were redrawn (by chance some are right), bool ``[N]``;
+            ``None`` where the task corrupts none.
+        generator: state of torch's CPU generator after the data were drawn, for initial weights
+            that go on from it; ``None`` where these have a seed of their own.
     """
 
     x_train: torch.Tensor
@@ -42,6 +48,9 @@ class TaskData:
     num_classes: int
     targets: torch.Tensor | None = None
     vocabulary: int = 0
+    y_clean: torch.Tensor | None = None
+    corrupted: torch.Tensor | None = None
+    generator: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
