@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from grokfast.analyses.neurons import Floats, Ints, Neurons, evaluate
 from grokfast.analyses.spectrum import discrete_log_order
 from grokfast.errors import UsageError
-
-#: The operations that have a solution here, on arrays of symbols.
-OPERATIONS: dict[str, Callable[[Ints, Ints], Ints]] = {
-    "addition": np.add,
-    "multiplication": np.multiply,
-}
+from grokfast.tasks.modular import evaluate as value_of
 
 
 def answers(operation: str, p: int) -> Ints:
     """The right answer of every pair, int64 ``[p, p]``.
 
+    Args:
+        operation: as the task ``modular`` has it.
+
     Raises:
-        UsageError: an operation without an analytic solution, or p below 1.
+        UsageError: no such operation, or p below 1.
     """
-    if operation not in OPERATIONS:
-        raise UsageError(
-            f"no analytic solution of {operation!r}; there are {', '.join(OPERATIONS)}"
-        )
     if p < 1:
         raise UsageError(f"p is {p}; give 1 or more")
     symbols = np.arange(p)
-    return OPERATIONS[operation](symbols[:, None], symbols[None, :]) % p
+    try:
+        table: Ints = value_of(operation, symbols[:, None], symbols[None, :], p)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return table
 
 
 def amplitude(width: int) -> float:
@@ -59,17 +57,22 @@ def solution(p: int, width: int, *, operation: str = "addition", seed: int = 0) 
         UsageError: p or width below 1, an operation without such a solution, or multiplication
             with a p that is no prime.
     """
-    if width < 1:
-        raise UsageError(f"width is {width}; give 1 or more neurons")
-    answers(operation, p)  # checks both
-    if operation == "addition":
-        u, v, w = _cosines(p, width, seed)
-        return Neurons(u, v, w.T.copy())
-    order = discrete_log_order(p)
-    u, v, w = np.zeros((3, width, p))
-    u[-1, 0] = v[-1, 0] = w[-1, 0] = 1.0
-    if width > 1:
-        u[:-1, order], v[:-1, order], w[:-1, order] = _cosines(p - 1, width - 1, seed)
+    for name, value in (("p", p), ("width", width)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}; give 1 or more")
+    match operation:
+        case "addition":
+            u, v, w = _cosines(p, width, seed)
+        case "multiplication":
+            vectors = np.zeros((3, width, p))
+            vectors[:, -1, 0] = 1.0
+            if width > 1:
+                vectors[:, :-1, discrete_log_order(p)] = _cosines(p - 1, width - 1, seed)
+            u, v, w = vectors
+        case _:
+            raise UsageError(
+                f"no analytic solution of {operation!r}; there are addition, multiplication"
+            )
     return Neurons(u, v, w.T.copy())
 
 

@@ -26,8 +26,8 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 #: ``nn.BatchNorm1d``'s own, which a state dict does not hold.
 NORM_EPS = 1e-5
 
-#: Neurons whose terms are held at a time: 256 x 97^2 doubles are 19 MB.
-_BLOCK = 256
+#: Neurons and pairs whose terms are held at a time: 4 MB of doubles.
+_BLOCK, _ROWS = 256, 2048
 
 _WANTED = "the analyses want an embedding sum, square or relu, and one linear layer without bias"
 
@@ -136,14 +136,14 @@ class Neurons:
             "layers.0.weight": self.w,
         }
 
-    def features(self, neurons: Ints | slice) -> Floats:
-        """What the last layer sees of some neurons on all pairs, ``[p, p, neurons]``: at
-        ``[m, n]`` that of the pair (m, n).
+    def features(self, neurons: Ints | slice, first: slice = slice(None)) -> Floats:
+        """What the last layer sees of some neurons, ``[m, p, neurons]``: at ``[m, n]`` that of the
+        pair (m, n), for the first symbols m of a slice.
 
         Raises:
             UsageError: a LayerNorm, through which each neuron depends on all others.
         """
-        u, v = self.u[neurons].T, self.v[neurons].T
+        u, v = self.u[neurons, first].T, self.v[neurons].T
         a = ACTIVATIONS[self.activation](u[:, None] + v[None, :])
         if self.norm is None:
             return a
@@ -156,47 +156,75 @@ class Neurons:
         scale = self.norm.gamma / np.sqrt(self.norm.var + self.norm.eps)
         return (a - self.norm.mean[neurons]) * scale[neurons] + self.norm.beta[neurons]
 
-    def blocks(self, order: Ints, ends: Ints) -> Iterator[Floats]:
-        """Outputs on all pairs ``[p * p, p]`` of the first 0, ..., ``ends[i]`` neurons of an
-        order; one array, updated in place."""
-        total = np.zeros((self.p**2, self.p))
+    def growing(self, order: Ints, ends: Ints, first: slice = slice(None)) -> Iterator[Floats]:
+        """Outputs ``[m * p, p]`` of the first ``end`` neurons of an order, for each of the
+        ascending ``ends``, on the pairs of a slice of first symbols; one array, updated in place.
+        """
+        total = np.zeros((len(range(*first.indices(self.p))) * self.p, self.p))
         done = 0
         for end in ends.tolist():
             for start in range(done, end, _BLOCK):
                 some = order[start : min(start + _BLOCK, end)]
-                total += self.features(some).reshape(self.p**2, -1) @ self.w[:, some].T
+                total += self.features(some, first).reshape(len(total), -1) @ self.w[:, some].T
             done = end
             yield total
 
 
+#: Part of the pairs -> rows m p + n of the table of all pairs, and their labels, both ``[n]``.
+Parts = Mapping[str, tuple[Ints, Ints]]
+
+
 def outputs(net: Neurons) -> Floats:
     """Outputs on all pairs, ``[p * p, p]``: row m p + n is that of the pair (m, n)."""
-    (total,) = net.blocks(np.arange(net.width), np.array([net.width]))
+    (total,) = net.growing(np.arange(net.width), np.array([net.width]))
     return total
 
 
 def evaluate(net: Neurons, answers: ArrayLike) -> tuple[float, float]:
     """Accuracy and mean squared error (over pairs and classes, against one-hot targets) on all
-    pairs, whose right answers are an integer table ``[p, p]``."""
-    labels = np.asarray(answers).reshape(-1)
-    accuracy, loss = score(outputs(net), {"all": (np.arange(len(labels)), labels)})
-    return accuracy["all"], loss["all"]
+    pairs, whose right answers are an integer table ``[p, p]``.
+
+    Raises:
+        UsageError: a table of another size, or a net with LayerNorm.
+    """
+    labels = np.asarray(answers)
+    if labels.shape != (net.p, net.p):
+        raise UsageError(f"the answers are {labels.shape}; give those of {net.p} x {net.p} pairs")
+    rows = {"all": (np.arange(net.p**2), labels.reshape(-1))}
+    accuracy, loss = score(net, rows, np.arange(net.width), np.array([net.width]))
+    return float(accuracy["all"][0]), float(loss["all"][0])
 
 
 def score(
-    total: Floats, parts: Mapping[str, tuple[Ints, Ints]]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy and mean squared error by part, a part being rows of the table of outputs
-    ``[p * p, p]`` and the labels of these rows."""
-    predicted = total.argmax(axis=1)
-    energy = np.einsum("ij,ij->i", total, total)
-    accuracy, loss = {}, {}
-    for name, (rows, labels) in parts.items():
-        accuracy[name] = float((predicted[rows] == labels).mean())
-        # |f - e_y|^2 = |f|^2 - 2 f_y + 1
-        squares = energy[rows] - 2 * total[rows, labels] + 1
-        loss[name] = float(squares.mean() / total.shape[1])
-    return accuracy, loss
+    net: Neurons, parts: Parts, order: Ints, ends: Ints
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Accuracy and mean squared error by part, each ``[ends]``, of the nets that consist of the
+    first ``end`` neurons of an order."""
+    p = net.p
+    correct, squares = ({name: np.zeros(len(ends)) for name in parts} for _ in range(2))
+    at_once = max(1, _ROWS // p)
+    for start in range(0, p, at_once):
+        first = slice(start, min(start + at_once, p))
+        inside = {name: _between(part, first.start * p, first.stop * p) for name, part in parts.items()}
+        for look, total in enumerate(net.growing(order, ends, first)):
+            predicted = total.argmax(axis=1)
+            energy = np.einsum("ij,ij->i", total, total)
+            for name, (rows, labels) in inside.items():
+                correct[name][look] += (predicted[rows] == labels).sum()
+                # |f - e_y|^2 = |f|^2 - 2 f_y + 1
+                squares[name][look] += (energy[rows] - 2 * total[rows, labels] + 1).sum()
+    size = {name: len(rows) for name, (rows, _) in parts.items()}
+    return (
+        {name: count / size[name] for name, count in correct.items()},
+        {name: total / (size[name] * p) for name, total in squares.items()},
+    )
+
+
+def _between(part: tuple[Ints, Ints], low: int, high: int) -> tuple[Ints, Ints]:
+    """The rows of a part in low .. high - 1, counted from low, and their labels."""
+    rows, labels = part
+    there = (rows >= low) & (rows < high)
+    return rows[there] - low, labels[there]
 
 
 def _check(tensors: Mapping[str, Any], activation: str) -> None:

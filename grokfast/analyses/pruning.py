@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from grokfast.analyses.neurons import Floats, Ints, Neurons, score
+from grokfast.analyses.neurons import Floats, Ints, Neurons, Parts, score
 from grokfast.analyses.spectrum import neuron_ipr
 from grokfast.errors import UsageError
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 #: Rows on which a pruned net is judged: the training set, its rows with corrupted labels (against
 #: these labels) and its others, the validation set, and all p^2 pairs against the right answers.
 PARTS: tuple[str, ...] = ("train", "corrupted", "uncorrupted", "val", "all")
-
-#: Part -> rows m p + n of the table of all pairs, and their labels.
-Parts = dict[str, tuple[Ints, Ints]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,29 +45,27 @@ class Pruning:
     controls: tuple[Curve, ...]
 
 
-def parts(data: TaskData, corrupted: int, answers: ArrayLike) -> Parts:
-    """The rows and labels of each part; a part without a row is left out.
+def parts(data: TaskData) -> Parts:
+    """The rows and labels of each part of a data set; a part without a row is left out.
 
     Args:
-        data: tokens (m, p + n) ``[N, 2]`` and labels ``[N]`` for training and validation.
-        corrupted: the first so many training rows have corrupted labels.
-        answers: the right answer of every pair, integers ``[p, p]``.
+        data: tokens (m, p + n) ``[N, 2]`` and labels of p classes, as the task ``modular`` has
+            them; training and validation samples together are all pairs.
 
     Raises:
-        UsageError: more corrupted rows than there are, or tokens that are no such pairs.
+        UsageError: tokens that are no such pairs.
     """
-    table = np.asarray(answers, np.int64)
-    p = len(table)
+    p = data.num_classes
     train, val = _rows(data.x_train, p), _rows(data.x_val, p)
     y_train, y_val = np.asarray(data.y_train), np.asarray(data.y_val)
-    if not 0 <= corrupted <= len(train):
-        raise UsageError(f"{corrupted} rows are corrupted; give 0 to {len(train)}, those there are")
+    clean = y_train if data.y_clean is None else np.asarray(data.y_clean)
+    redrawn = np.zeros(len(train), bool) if data.corrupted is None else np.asarray(data.corrupted)
     found = {
         "train": (train, y_train),
-        "corrupted": (train[:corrupted], y_train[:corrupted]),
-        "uncorrupted": (train[corrupted:], y_train[corrupted:]),
+        "corrupted": (train[redrawn], y_train[redrawn]),
+        "uncorrupted": (train[~redrawn], y_train[~redrawn]),
         "val": (val, y_val),
-        "all": (np.arange(p * p), table.reshape(-1)),
+        "all": (np.concatenate((train, val)), np.concatenate((clean, y_val))),
     }
     return {name: found[name] for name in PARTS if len(found[name][0])}
 
@@ -112,13 +107,10 @@ def prune(net: Neurons, rows: Parts, order: ArrayLike, removed: Sequence[int] | 
     looks = np.arange(net.width) if removed is None else np.asarray(removed, np.int64)
     if len(looks) == 0 or looks[0] < 0 or looks[-1] > net.width or (np.diff(looks) <= 0).any():
         raise UsageError(f"removed is no ascending list of numbers in 0 to {net.width}, the width")
-    if "all" in rows and len(rows["all"][0]) != net.p**2:
+    if len(rows["all"][0]) != net.p**2:
         raise UsageError(f"the data have {len(rows['all'][0])} pairs, the net {net.p**2}")
-    scores = [score(total, rows) for total in net.blocks(order[::-1], net.width - looks[::-1])]
-    accuracy, loss = (
-        {name: np.array([s[which][name] for s in reversed(scores)]) for name in rows}
-        for which in (0, 1)
-    )
+    found = score(net, rows, order[::-1], net.width - looks[::-1])
+    accuracy, loss = ({name: v[::-1] for name, v in values.items()} for values in found)
     return Curve(looks, accuracy, loss)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from grokfast.analyses.neurons import Floats, Ints, Neurons
 from grokfast.errors import UsageError
 from grokfast.results import Results
+from grokfast.tasks.modular import Modular
 
 #: Of the histograms in [P24] Figs 2 and 4.
 BINS = 40
 
 
-def ipr(x: ArrayLike) -> NDArray[np.float64]:
+def ipr(x: ArrayLike) -> Floats:
     """Inverse participation ratio (r = 2) of real vectors along the last axis.
 
     With F = |rfft(x)|, the constant component included: sum F^4 / (sum F^2)^2, in
@@ -34,7 +35,7 @@ def ipr(x: ArrayLike) -> NDArray[np.float64]:
         return (power**2).sum(-1) / power.sum(-1) ** 2
 
 
-def vector_ipr(net: Neurons, *, multiplicative: bool = False) -> NDArray[np.float64]:
+def vector_ipr(net: Neurons, *, multiplicative: bool = False) -> Floats:
     """IPR of the vectors of each neuron, ``[3, N]``: of U[k], of V[k] and of W[:, k].
 
     Args:
@@ -48,15 +49,21 @@ def vector_ipr(net: Neurons, *, multiplicative: bool = False) -> NDArray[np.floa
     return ipr(vectors[..., discrete_log_order(net.p)] if multiplicative else vectors)
 
 
-def neuron_ipr(net: Neurons, *, multiplicative: bool = False) -> NDArray[np.float64]:
+def neuron_ipr(net: Neurons, *, multiplicative: bool = False) -> Floats:
     """IPR_k of each neuron, ``[N]``: the mean of its three vectors ([P24] Sec. 2). Arguments and
     errors as :func:`vector_ipr`."""
     return vector_ipr(net, multiplicative=multiplicative).mean(axis=0)
 
 
-def network_ipr(results: Results, *, multiplicative: bool = False) -> NDArray[np.float64]:
+def is_multiplicative(results: Results, cell: int) -> bool:
+    """Whether the cell at a position of a results file has learned multiplication."""
+    task = results.grid.cells[int(results["run"][cell])].task
+    return isinstance(task, Modular) and task.operation == "multiplication"
+
+
+def network_ipr(results: Results) -> Floats:
     """Mean IPR_k of each cell of a results file, ``[run]``: over the neurons that have one, NaN
-    where all have died.
+    where all have died; of multiplication in the order of discrete logarithms.
 
     Raises:
         UsageError: a cell without weights, or of another kind of net; else as
@@ -64,7 +71,8 @@ def network_ipr(results: Results, *, multiplicative: bool = False) -> NDArray[np
     """
     means = []
     for cell in range(len(results)):
-        values = neuron_ipr(Neurons.of_cell(results, cell), multiplicative=multiplicative)
+        net = Neurons.of_cell(results, cell)
+        values = neuron_ipr(net, multiplicative=is_multiplicative(results, cell))
         alive = values[np.isfinite(values)]
         means.append(alive.mean() if len(alive) else np.nan)
     return np.array(means)
