@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 #: ``nn.BatchNorm1d``'s own, which a state dict does not hold.
 NORM_EPS = 1e-5
 
-#: Neurons and pairs whose terms are held at a time: 4 MB of doubles.
+#: Neurons, and pairs, whose terms are held at a time: 4 MB of doubles.
 _BLOCK, _ROWS = 256, 2048
 
 _WANTED = "the analyses want an embedding sum, square or relu, and one linear layer without bias"
@@ -205,7 +205,9 @@ def score(
     at_once = max(1, _ROWS // p)
     for start in range(0, p, at_once):
         first = slice(start, min(start + at_once, p))
-        inside = {name: _between(part, first.start * p, first.stop * p) for name, part in parts.items()}
+        inside = {
+            name: _between(part, first.start * p, first.stop * p) for name, part in parts.items()
+        }
         for look, total in enumerate(net.growing(order, ends, first)):
             predicted = total.argmax(axis=1)
             energy = np.einsum("ij,ij->i", total, total)
@@ -243,7 +245,9 @@ def _check(tensors: Mapping[str, Any], activation: str) -> None:
     if "layers.0.bias" in tensors:
         raise refuse("a bias in its linear layer")
     (vocabulary, width), w = tensors["embedding.weight"].shape, tensors["layers.0.weight"]
-    if w.shape[1] != width or vocabulary != 2 * len(w):
+    if w.shape[1] != width:
+        raise refuse(f"{vocabulary} tokens of {width} numbers and a layer of {w.shape[1]} inputs")
+    if vocabulary != 2 * len(w):
         raise refuse(
             f"{vocabulary} tokens and {len(w)} outputs, not two tokens (m and p + n) for each of "
             "p outputs"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 from grokfast.errors import UsageError
-
-#: An array or a tensor: all that is asked of it is a product with a number.
-T = TypeVar("T")
 
 
 def absorbing_factor(p: int, width: int) -> float:
@@ -25,28 +22,31 @@ def absorbing_factor(p: int, width: int) -> float:
 
 
 def absorbed(
-    weights: Mapping[str, T], lr: float, *, p: int, width: int
-) -> tuple[dict[str, T], float]:
+    weights: Mapping[str, Any], lr: float, *, p: int, width: int
+) -> tuple[dict[str, Any], float]:
     """Mean-field weights (initially N(0, 1)) and learning rate -> those of the net without
     prefactor whose outputs are the same before and after every step of gradient descent: weights
     times (D N)^(-1/3), learning rate times (D N)^(-2/3).
 
     With momentum, too; but not under AdamW, nor does its weight decay carry over.
 
+    Args:
+        weights: arrays or tensors, by name.
+
     Raises:
         UsageError: p or width below 1.
     """
     factor = absorbing_factor(p, width)
-    return {name: value * factor for name, value in weights.items()}, lr * factor**2  # type: ignore[operator]
+    return {name: value * factor for name, value in weights.items()}, lr * factor**2
 
 
 def mean_field(
-    weights: Mapping[str, T], lr: float, *, p: int, width: int
-) -> tuple[dict[str, T], float]:
+    weights: Mapping[str, Any], lr: float, *, p: int, width: int
+) -> tuple[dict[str, Any], float]:
     """The inverse of :func:`absorbed`.
 
     Raises:
         UsageError: p or width below 1.
     """
     factor = absorbing_factor(p, width)
-    return {name: value / factor for name, value in weights.items()}, lr / factor**2  # type: ignore[operator]
+    return {name: value / factor for name, value in weights.items()}, lr / factor**2

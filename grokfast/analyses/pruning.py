@@ -86,7 +86,9 @@ def order_by_ipr(net: Neurons, *, multiplicative: bool = False) -> Ints:
     return np.argsort(np.nan_to_num(values, nan=0.0), kind="stable")
 
 
-def prune(net: Neurons, rows: Parts, order: ArrayLike, removed: Sequence[int] | None = None) -> Curve:
+def prune(
+    net: Neurons, rows: Parts, order: ArrayLike, removed: Sequence[int] | None = None
+) -> Curve:
     """Removes neurons in the given order: rows U[k], V[k] and column W[:, k] become zero.
 
     BatchNorm (in evaluation mode) would map the zero of such a neuron to a constant, which the zero

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -50,8 +52,8 @@ def vector_ipr(net: Neurons, *, multiplicative: bool = False) -> Floats:
 
 
 def neuron_ipr(net: Neurons, *, multiplicative: bool = False) -> Floats:
-    """IPR_k of each neuron, ``[N]``: the mean of its three vectors ([P24] Sec. 2). Arguments and
-    errors as :func:`vector_ipr`."""
+    """IPR_k of each neuron, ``[N]``: the mean of its three vectors, as the authors' code has it.
+    Arguments and errors as :func:`vector_ipr`."""
     return vector_ipr(net, multiplicative=multiplicative).mean(axis=0)
 
 
@@ -93,7 +95,7 @@ def primitive_root(p: int) -> int:
     Raises:
         UsageError: p is no prime.
     """
-    if p < 2 or any(p % d == 0 for d in range(2, int(p**0.5) + 1)):
+    if p < 2 or any(p % d == 0 for d in range(2, math.isqrt(p) + 1)):
         raise UsageError(
             f"p is {p}; discrete logarithms need a prime", hint="addition does without them"
         )
