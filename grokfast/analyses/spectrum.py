@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from grokfast.analyses.neurons import Floats, Ints, Neurons
 from grokfast.errors import UsageError
 from grokfast.results import Results
-from grokfast.tasks.modular import Modular
+from grokfast.tasks.modular import Modular, evaluate
 
 #: Of the histograms in [P24] Figs 2 and 4.
 BINS = 40
@@ -19,8 +19,8 @@ BINS = 40
 def ipr(x: ArrayLike) -> Floats:
     """Inverse participation ratio (r = 2) of real vectors along the last axis.
 
-    With F = |rfft(x)|, the constant component included: sum F^4 / (sum F^2)^2, in
-    (1 / (p // 2 + 1), 1]. A pure cosine scores 1, one hot entry 1 / (p // 2 + 1) at odd p. This is
+    With F = |rfft(x)|, the constant component included: sum F^4 / (sum F^2)^2. A pure cosine
+    scores 1; the least is 1 / (p // 2 + 1), the score of one hot entry (1/49 at p = 97). This is
     the convention of the authors' code and figures; the range [1/p, 1] of [P24] Eq. 3 fits the
     full Fourier transform, in which a cosine scores 1/2.
 
@@ -58,9 +58,13 @@ def neuron_ipr(net: Neurons, *, multiplicative: bool = False) -> Floats:
 
 
 def is_multiplicative(results: Results, cell: int) -> bool:
-    """Whether the cell at a position of a results file has learned multiplication."""
+    """Whether the task of the cell at a position of a results file is multiplication, however it
+    is written."""
     task = results.grid.cells[int(results["run"][cell])].task
-    return isinstance(task, Modular) and task.operation == "multiplication"
+    if not isinstance(task, Modular):
+        return False
+    m, n = np.indices((task.p, task.p))
+    return np.array_equal(evaluate(task.operation, m, n, task.p), m * n % task.p)
 
 
 def network_ipr(results: Results) -> Floats:
