@@ -21,7 +21,7 @@ LAYERS = [
     {"results"},
     {"collect", "checkpoint", "progress"},
     {"trainer"},
-    {"merge", "agree", "export", "figures", "bench", "doctor"},
+    {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},
     {"cli", "__main__", "__init__"},
 ]
 LAYER = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -14,11 +14,25 @@ if TYPE_CHECKING:
     from grokfast.figures.discrete import phase_diagram
     from grokfast.figures.drawing import draw
     from grokfast.figures.histories import curves
+    from grokfast.figures.maps import preactivation_maps
+    from grokfast.figures.pruned import pruning_curves
     from grokfast.figures.smooth import smooth_diagram
+    from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
     from grokfast.figures.trajectories import embedding_trajectories
+    from grokfast.figures.widths import width_accuracy
+
+#: Kinds that read the neurons of two-layer modular nets (see :mod:`grokfast.analyses`).
+NEURON_KINDS: tuple[str, ...] = ("ipr", "gamma", "phase-sums", "pruning", "maps", "widths")
 
 #: What :func:`draw` and ``grokfast plot --kind=`` know.
-KINDS: tuple[str, ...] = ("phases", "smooth", "convergence", "curves", "embeddings")
+KINDS: tuple[str, ...] = (
+    "phases",
+    "smooth",
+    "convergence",
+    "curves",
+    "embeddings",
+    *NEURON_KINDS,
+)
 
 #: File formats, by suffix.
 FORMATS: tuple[str, ...] = ("png", "pdf", "svg")
@@ -28,19 +42,32 @@ _HOMES = {
     "curves": "histories",
     "draw": "drawing",
     "embedding_trajectories": "trajectories",
+    "gamma_scatter": "spectra",
+    "ipr_histograms": "spectra",
     "phase_diagram": "discrete",
+    "phase_histograms": "spectra",
+    "preactivation_maps": "maps",
+    "pruning_curves": "pruned",
     "smooth_diagram": "smooth",
+    "width_accuracy": "widths",
 }
 
 __all__ = [
     "FORMATS",
     "KINDS",
+    "NEURON_KINDS",
     "convergence_diagram",
     "curves",
     "draw",
     "embedding_trajectories",
+    "gamma_scatter",
+    "ipr_histograms",
     "phase_diagram",
+    "phase_histograms",
+    "preactivation_maps",
+    "pruning_curves",
     "smooth_diagram",
+    "width_accuracy",
 ]
 
 

@@ -15,8 +15,12 @@ from grokfast.figures.choice import Cell
 from grokfast.figures.convergence import convergence_diagram
 from grokfast.figures.discrete import phase_diagram
 from grokfast.figures.histories import curves
+from grokfast.figures.maps import preactivation_maps
+from grokfast.figures.pruned import pruning_curves
 from grokfast.figures.smooth import smooth_diagram
+from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
 from grokfast.figures.trajectories import embedding_trajectories
+from grokfast.figures.widths import width_accuracy
 from grokfast.files import replacing
 from grokfast.results import Results
 
@@ -28,6 +32,12 @@ _DIAGRAMS: dict[str, Callable[..., Figure]] = {
 _OF_CELLS: dict[str, Callable[..., Figure]] = {
     "curves": curves,
     "embeddings": embedding_trajectories,
+    "ipr": ipr_histograms,
+    "gamma": gamma_scatter,
+    "phase-sums": phase_histograms,
+    "pruning": pruning_curves,
+    "maps": preactivation_maps,
+    "widths": width_accuracy,
 }
 
 
@@ -43,7 +53,8 @@ def draw(
 
     Args:
         kind: one of ``figures.KINDS``.
-        cells: for curves and embeddings: which cells; by default one of each phase.
+        cells: for the kinds of single cells: which; by default one of each phase (for ``widths``
+            every one).
         out: its suffix, png, pdf or svg, chooses the format.
         budget: for the diagrams: read them as of this many steps.
 

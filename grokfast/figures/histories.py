@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,16 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from grokfast.errors import UsageError
-from grokfast.figures.caption import caption, describe, steps_of, wrap
+from grokfast.figures.caption import caption, steps_of
+from grokfast.figures.cells import COLUMNS, PANEL, headings, mark_phase
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
-from grokfast.figures.style import FAINT, INK, PALETTE, TRAIN, VALIDATION, Paper, plain, style
-from grokfast.phases import PHASES
+from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
 from grokfast.results import DIVERGED, Results
 
-_COLUMNS = 4
-#: Inches of a panel.
-_PANEL = 1.95
 _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("train", TRAIN, "-"),
     ("val", VALIDATION, "--"),
@@ -51,14 +47,15 @@ def curves(
             "--set=record.curve_points=200",
         )
     chosen = choose(results, cells)
-    columns = min(_COLUMNS, len(chosen))
+    columns = min(COLUMNS, len(chosen))
     blocks = math.ceil(len(chosen) / columns)
-    width = max(0.75 + (_PANEL + 0.1) * columns, 3.9)
+    width = max(0.75 + (PANEL + 0.1) * columns, 3.9)
     with style():
         figure = Paper((width, 1.1 + 3.2 * blocks), layout="constrained")
         grid = figure.subplots(2 * blocks, columns, squeeze=False)
         limits = _loss_limits(results, chosen)
-        titles = _titles(results, chosen)
+        moments = [_moments(results, cell) for cell in chosen]
+        titles = headings(results, chosen, PANEL, moments)
         for k, cell in enumerate(chosen):
             block, column = divmod(k, columns)
             above, below = grid[2 * block, column], grid[2 * block + 1, column]
@@ -106,33 +103,13 @@ def _lines(ax: Axes, results: Results, cell: int, what: str) -> None:
         ax.plot(step[there], values[there], color=colour, linestyle=line)
 
 
-def _titles(results: Results, chosen: Sequence[int]) -> list[str]:
-    """Phase, axis values and moments of each cell, as many lines each."""
-    described = [
-        wrap(describe(results, cell), _PANEL, matplotlib.rcParams["axes.titlesize"])
-        for cell in chosen
-    ]
-    most = max(text.count("\n") for text in described)
-    titles = []
-    for cell, text in zip(chosen, described, strict=True):
-        phase = int(results.phases()[cell])
-        name = PHASES[phase] if phase >= 0 else "not finished"
-        if results["status"][cell] == DIVERGED:
-            name += f", diverged at {int(results['diverged_at'][cell]):,}"
-        blank = "\n" * (most - text.count("\n"))
-        titles.append(f"{blank}{name}\n{text}\n{_moments(results, cell)}")
-    return titles
-
-
 def _accuracy(ax: Axes, results: Results, cell: int, title: str) -> None:
     _lines(ax, results, cell, "acc")
     _steps_axis(ax, results, cell)
     ax.axhline(results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
     ax.set_ylim(-0.03, 1.03)
-    phase = int(results.phases()[cell])
     ax.set_title(title, linespacing=1.3)
-    if phase >= 0:
-        ax.spines["top"].set(color=PALETTE[phase], linewidth=3, capstyle="butt")
+    mark_phase(ax, results, cell)
 
 
 def _moments(results: Results, cell: int) -> str:

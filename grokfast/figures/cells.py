@@ -1,0 +1,68 @@
+"""What figures of single cells share: panels side by side, what stands above them, their phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+
+from grokfast.figures.caption import describe, wrap
+from grokfast.figures.style import PALETTE, Paper
+from grokfast.phases import PHASES
+from grokfast.results import DIVERGED, Results
+
+#: Panels side by side at most, and inches of one.
+COLUMNS, PANEL = 4, 1.95
+
+
+def headings(
+    results: Results, chosen: Sequence[int], width: float, last: Sequence[str]
+) -> list[str]:
+    """Phase, axis values and a last line for each cell, wrapped to a width in inches; as many
+    lines each."""
+    size = matplotlib.rcParams["axes.titlesize"]
+    described = [wrap(describe(results, cell), width, size) for cell in chosen]
+    most = max(text.count("\n") for text in described)
+    titles = []
+    for cell, text, line in zip(chosen, described, last, strict=True):
+        phase = int(results.phases()[cell])
+        name = PHASES[phase] if phase >= 0 else "not finished"
+        if results["status"][cell] == DIVERGED:
+            name += f", diverged at {int(results['diverged_at'][cell]):,}"
+        blank = "\n" * (most - text.count("\n"))
+        titles.append(f"{blank}{name}\n{text}\n{line}")
+    return titles
+
+
+def mark_phase(ax: Axes, results: Results, cell: int) -> None:
+    """The upper edge of a panel in the colour of its cell's phase."""
+    phase = int(results.phases()[cell])
+    if phase >= 0:
+        ax.spines["top"].set(color=PALETTE[phase], linewidth=3, capstyle="butt")
+
+
+def panels(
+    results: Results, chosen: Sequence[int], last: Sequence[str], labels: tuple[str, str]
+) -> tuple[Paper, list[Axes], float]:
+    """A figure with a panel for each cell, four in a row, under its heading; labels of x and y
+    stand at the outer panels only. Also the figure's width in inches."""
+    columns = min(COLUMNS, len(chosen))
+    rows = math.ceil(len(chosen) / columns)
+    width = max(0.75 + (PANEL + 0.1) * columns, 3.9)
+    figure = Paper((width, 0.9 + 2.3 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    axes: list[Axes] = grid.ravel().tolist()
+    for ax in axes[len(chosen) :]:
+        ax.remove()
+    titles = headings(results, chosen, PANEL, last)
+    for k, (cell, title) in enumerate(zip(chosen, titles, strict=True)):
+        axes[k].set_title(title, linespacing=1.3)
+        mark_phase(axes[k], results, cell)
+        if k + columns >= len(chosen):  # no panel follows below
+            axes[k].set_xlabel(labels[0])
+            axes[k].tick_params(labelbottom=True)
+        if k % columns == 0:
+            axes[k].set_ylabel(labels[1])
+    return figure, axes[: len(chosen)], width
