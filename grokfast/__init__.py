@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grokfast import figures
+    from grokfast.aggregate import Aggregate
     from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
     from grokfast.experiment import Evaluation, Experiment, Model, Optimizer, Recording
     from grokfast.grid import Grid
-    from grokfast.phases import PHASES, PhaseRule
+    from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
     from grokfast.presets import PRESETS, preset
     from grokfast.results import Results
     from grokfast.tasks import Task, TaskData, task
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "figures": "grokfast.figures",
+    "Aggregate": "grokfast.aggregate",
     "EnvironmentProblem": "grokfast.errors",
     "GrokfastError": "grokfast.errors",
     "UsageError": "grokfast.errors",
@@ -36,8 +38,12 @@ _HOMES = {
     "Optimizer": "grokfast.experiment",
     "Recording": "grokfast.experiment",
     "Grid": "grokfast.grid",
+    "PHASE_RULES": "grokfast.phases",
     "PHASES": "grokfast.phases",
+    "InversionRule": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
+    "Rule": "grokfast.phases",
+    "phase_rule": "grokfast.phases",
     "PRESETS": "grokfast.presets",
     "preset": "grokfast.presets",
     "Results": "grokfast.results",
@@ -52,23 +58,28 @@ _HOMES = {
 
 __all__ = [
     "PHASES",
+    "PHASE_RULES",
     "PRESETS",
+    "Aggregate",
     "EnvironmentProblem",
     "Evaluation",
     "Experiment",
     "Grid",
     "GrokfastError",
     "Interrupted",
+    "InversionRule",
     "Model",
     "Optimizer",
     "PhaseRule",
     "Plan",
     "Recording",
     "Results",
+    "Rule",
     "Task",
     "TaskData",
     "UsageError",
     "figures",
+    "phase_rule",
     "plan",
     "preset",
     "run",

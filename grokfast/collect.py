@@ -18,7 +18,6 @@ from grokfast.bucket import Bucket
 from grokfast.engines import Engine
 from grokfast.grid import Grid
 from grokfast.hardware import processor
-from grokfast.phases import classify
 from grokfast.results import (
     DIVERGED,
     OK,
@@ -70,20 +69,16 @@ def collect(
     done = torch.cat([s.done(p).cpu() for p, s in pairs]).numpy()[order]
     diverged, steps = variables["diverged_at"][1] >= 0, variables["steps_done"][1]
     status = np.select([diverged, done, steps > 0], [DIVERGED, OK, RUNNING], PENDING)
-    phase = classify(
-        variables["t_train"][1],
-        variables["t_val"][1],
-        [grid.cells[i].phase for i in cells],
-        finished=done,
-    )
-    variables |= {"status": (("run",), status.astype(np.uint8)), "phase": (("run",), phase)}
-    return Results(
+    variables["status"] = (("run",), status.astype(np.uint8))
+    results = Results(
         grid=grid,
         variables=variables,
         weights=weights,
         provenance=provenance,
         complete=bool(done.all()),
     )
+    variables["phase"] = (("run",), results.phases())
+    return results
 
 
 def _add_curves(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from grokfast.errors import UsageError
-from grokfast.phases import PhaseRule
+from grokfast.phases import PhaseRule, Rule, rule_from_dict
 from grokfast.tasks.base import TASKS, Task, stand_in
 
 ACTIVATIONS = ("tanh", "relu", "leaky_relu", "square")
@@ -125,7 +125,7 @@ class Experiment:
     steps: int = 100_000
     stop: Literal["both", "never"] = "both"
     evaluation: Evaluation = field(default_factory=Evaluation)
-    phase: PhaseRule = field(default_factory=PhaseRule)
+    phase: Rule = field(default_factory=PhaseRule)
     record: Recording = field(default_factory=Recording)
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["ieee", "tf32x3", "tf32"] = "ieee"
@@ -159,15 +159,16 @@ class Experiment:
         return _replace_tree(self, tree)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; the task carries its registered name under ``name``."""
+        """Plain JSON types; task and phase rule carry their registered names under ``name``."""
         data = dataclasses.asdict(self)
+        data["phase"] = self.phase.to_dict()
         data["task"] = {"name": self.task.name, **data["task"]}
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Experiment:
-        """The inverse of :meth:`to_dict`. A task that is not registered is a stand-in, which can
-        be read but not trained.
+        """The inverse of :meth:`to_dict`. A task or phase rule that is not registered is a
+        stand-in, which can be read but not trained.
 
         Raises:
             UsageError: unknown field.
@@ -179,11 +180,11 @@ class Experiment:
             "model": Model,
             "optimizer": Optimizer,
             "evaluation": Evaluation,
-            "phase": PhaseRule,
             "record": Recording,
         }
         try:
             parts = {key: kind(**data.pop(key, {})) for key, kind in nested.items()}
+            parts["phase"] = rule_from_dict(data.pop("phase", {}))
             task = TASKS[name](**task_data) if name in TASKS else stand_in(str(name), task_data)
             return cls(task=task, **parts, **data)
         except TypeError as error:
@@ -359,7 +360,6 @@ def _check_ranges(e: Experiment) -> None:
         "record.embeddings": 0,
         "evaluation.horizon": 1,
         "evaluation.points": 1,
-        "phase.gap": 0,
         "task.seed": 0,
         "model.seed": 0,
         "optimizer.lr": 0.0,
@@ -394,10 +394,7 @@ def _check_ranges(e: Experiment) -> None:
         raise UsageError(f"precision is {e.precision!r}; float64 is computed in ieee only")
     if not 0 <= e.optimizer.eps < 1:
         raise UsageError(f"optimizer.eps is {e.optimizer.eps!r}; give 0 <= eps < 1")
-    if not 0 <= e.phase.tolerance < 1:
-        raise UsageError(f"phase.tolerance is {e.phase.tolerance!r}; give 0 <= tolerance < 1")
-    if not 0 < e.phase.threshold <= 1:
-        raise UsageError(f"phase.threshold is {e.phase.threshold!r}; give 0 < threshold <= 1")
+    e.phase.check()
     if e.optimizer.encoder == "embedding" and not e.model.embedding_dim:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")
     if e.record.embeddings and not e.model.embedding_dim:

@@ -122,9 +122,11 @@ class Grid:
         }
 
     def _values(self) -> dict[str, Any]:
-        """Field -> value, of an axis the tuple of its values; the task's name under ``task``."""
-        fixed = {p: self.experiment.get(p) for p in scalar_fields(self.experiment)}
-        return {"task": self.experiment.task.name, **fixed, **self.axes}
+        """Field -> value, of an axis the tuple of its values; the names of the task and of the
+        phase rule under ``task`` and ``phase``."""
+        e = self.experiment
+        fixed = {p: e.get(p) for p in scalar_fields(e)}
+        return {"task": e.task.name, "phase": e.phase.name, **fixed, **self.axes}
 
     @property
     def size(self) -> int:

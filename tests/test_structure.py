@@ -18,7 +18,7 @@ LAYERS = [
     {"grid", "presets", "model"},
     {"bucket", "state"},
     {"engines"},
-    {"results"},
+    {"cells", "results", "aggregate"},
     {"collect", "checkpoint", "progress"},
     {"trainer"},
     {"merge", "agree", "export", "figures", "bench", "doctor"},

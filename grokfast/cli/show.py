@@ -13,7 +13,7 @@ import numpy as np
 from grokfast.agree import Agreement, Share
 from grokfast.cli.boundary import ENVIRONMENT
 from grokfast.experiment import scalar_fields, value_text
-from grokfast.phases import PHASES, UNKNOWN
+from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 
 
@@ -66,6 +66,7 @@ def info(file: str, results: Results, as_json: bool) -> None:
         print(f"axis      {_as_option(name, values)}")
     print("experiment")
     print(f"  task.name = {results.grid.experiment.task.name}")
+    print(f"  phase.name = {results.rule.name}")
     for path in scalar_fields(results.grid.experiment):
         if path not in results.grid.axes:
             print(f"  {path} = {results.grid.experiment.get(path)}")
@@ -116,9 +117,10 @@ def agreement(found: list[Agreement], as_json: bool) -> None:
         width = max(map(len, shares))
         for name, share in shares.items():
             print(f"{name:{width}}  {_share(share)}")
-        print(f"{'published / ours':>18}" + "".join(f"{p:>15}" for p in PHASES))
+        wide = max(15, *(len(name) + 2 for name in one.confusion))
+        print(f"{'published / ours':>18}" + "".join(f"{p:>{wide}}" for p in one.confusion))
         for name, row in one.confusion.items():
-            print(f"{name:>18}" + "".join(f"{n:15d}" for n in row.values()))
+            print(f"{name:>18}" + "".join(f"{n:{wide}d}" for n in row.values()))
 
 
 def doctor(as_json: bool) -> int | None:

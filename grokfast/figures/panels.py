@@ -17,12 +17,13 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.caption import CAPTION_SIZE
 from grokfast.figures.facets import Facets
-from grokfast.figures.numbers import number, ticks
+from grokfast.figures.numbers import is_number, number, ticks
 from grokfast.figures.style import FAINT, INK, Paper, plain
-from grokfast.results import DIVERGED, Results
+from grokfast.results import DIVERGED, OK
 
 #: More cells than this are drawn as an image, also in PDF and SVG.
 RASTER_CELLS = 10_000
@@ -101,10 +102,11 @@ def frame(
 
 
 def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
-    """Limits, ticks and labels of one panel. The first value of y is at the top."""
+    """Limits, ticks and labels of one panel."""
     along_y, along_x = facets.shape
     ax.set_xlim(-0.5, along_x - 0.5)
-    ax.set_ylim(along_y - 0.5, -0.5)
+    ends = (-0.5, along_y - 0.5)
+    ax.set_ylim(ends[::-1] if facets.downward else ends)
     marks = ticks(facets.x.values, room[0], horizontal=True)
     ax.set_xticks(marks.positions, marks.labels)
     if marks.slanted:
@@ -140,7 +142,7 @@ def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] =
     )
 
 
-def title_of(results: Results, title: str | None) -> str:
+def title_of(results: Cells, title: str | None) -> str:
     return plain(results.grid.name if title is None else title)
 
 
@@ -184,7 +186,8 @@ def hatch_status(ax: Axes, status: NDArray[Any], unknown: NDArray[Any]) -> None:
 
 
 def status_handles(status: NDArray[Any], unknown: NDArray[Any], ground: str = GREY) -> list[Patch]:
-    """Legend entries of the hatchings that occur."""
+    """Legend entries of the hatchings that occur. A finished cell has no phase where the file
+    lacks what its rule asks for."""
     handles = []
     if (status == DIVERGED).any():
         handles.append(
@@ -197,30 +200,31 @@ def status_handles(status: NDArray[Any], unknown: NDArray[Any], ground: str = GR
             )
         )
     if unknown.any():
+        finished = np.isin(np.broadcast_to(status, unknown.shape)[unknown], (OK, DIVERGED))
         handles.append(
             Patch(
                 facecolor="white",
                 edgecolor=FAINT,
                 linewidth=0,
                 hatch=PENDING_HATCH,
-                label="not finished",
+                label="phase not known" if finished.all() else "not finished",
             )
         )
     return handles
 
 
-def mark_range(results: Results, facets: Facets, mark: Mark | None) -> tuple[list[float], str]:
+def mark_range(results: Cells, facets: Facets, mark: Mark | None) -> tuple[list[float], str]:
     """Left, right, top and bottom of the rectangle around the cells whose values lie in given
     ranges, and its sentence for the footnote; nothing (``[], ""``) where none is wanted.
 
     Raises:
-        UsageError: a range of something that is not along x or y, or without a cell.
+        UsageError: a range of something that is no number along x or y, or without a cell.
     """
     wanted = MARKS.get(results.grid.name) if mark is None else mark
     if not wanted:
         return [], ""
     box: list[float] = []
-    along = [facets.x, *([facets.y] if facets.y else [])]
+    along = [a for a in (facets.x, facets.y) if a and all(map(is_number, a.values))]
     unknown = set(wanted) - {a.name for a in along}
     sides = []
     for axis in (facets.x, facets.y):
