@@ -108,7 +108,8 @@ def phase_diagram(
         figure = ax.figure if isinstance(ax.figure, Figure) else ax.figure.figure
         return figure
     with style():
-        size = Size.of(facets, facets.rows, facets.columns, right=1.35)
+        beside = 0.3 + 0.19 * (len(handles) - 4)  # inches of a legend that a panel must hold
+        size = Size.of(facets, facets.rows, facets.columns, right=1.35, tallest_label=beside)
         titles = facets.titles or ("",)
         paper, axes = frame(facets, size, facets.rows, facets.columns, titles)
         for k, panel in enumerate(axes):

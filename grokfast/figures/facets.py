@@ -37,7 +37,7 @@ class Axis:
     order: tuple[int, ...]
 
     def titled(self, value: Any, label: str | None = None) -> str:
-        """A value as part of a title: ``weight decay 5``, ``$\\xi$ = 0.5``, ``relu``, ``batch 8``."""
+        """A value as part of a title: ``weight decay 5``, ``relu``, ``batch 8``, a symbol = 0.5."""
         if self.name in SYMBOLS:
             return f"{SYMBOLS[self.name]} = {number(value)}"
         names = [v for v in self.values if isinstance(v, str) and v[:1].isalpha()]

@@ -21,7 +21,7 @@ from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.caption import CAPTION_SIZE
 from grokfast.figures.facets import Facets
-from grokfast.figures.numbers import is_number, number, ticks
+from grokfast.figures.numbers import inches, is_number, number, ticks
 from grokfast.figures.style import FAINT, INK, Paper, plain
 from grokfast.results import DIVERGED, OK
 
@@ -30,6 +30,9 @@ RASTER_CELLS = 10_000
 
 #: Under the hatching of diverged cells that have no colour of their own.
 GREY = "#8C8C8C"
+
+#: Lines of the footnote that a figure has room for.
+CAPTION_LINES = 4
 
 DIVERGED_HATCH, PENDING_HATCH, NEVER_HATCH = "//////", "......", "xxxx"
 
@@ -66,12 +69,13 @@ class Size:
         else:
             width = min(max(along_x * 0.11, 1.6), {2: 2.9, 3: 2.3}.get(columns, 1.8))
         height = min(along_y * min(0.42, width / along_x), 1.25 * width)
-        height = max(height, tallest_label / rows)
+        label = inches(facets.y.label) if facets.y else 0.0
+        height = max(height, max(tallest_label, label) / rows)
         gap = 0.3 if rows > 1 or columns > 1 else 0.0
         gap += 0.13 * (title_lines - 1)
         total = (
             0.75 + columns * (width + 0.12) + right,
-            0.95 + rows * (height + gap) + 4 * CAPTION_SIZE * 1.25 / 72,
+            0.95 + rows * (height + gap) + CAPTION_LINES * CAPTION_SIZE * 1.25 / 72,
         )
         return cls((width, height), total)
 
@@ -123,6 +127,9 @@ def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
 
 def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] = ()) -> None:
     """Title above, a legend in a line of its own, footnote below, all at the left edge."""
+    more = max(0, footnote.count("\n") + 1 - CAPTION_LINES)
+    if more:
+        figure.set_figheight(figure.get_figheight() + more * CAPTION_SIZE * 1.3 / 72)
     # The layout engine keeps room for the title, so an empty second line makes that of the legend.
     figure.suptitle(title + "\n " * bool(handles), x=0.012, ha="left")
     if handles:
