@@ -66,9 +66,9 @@ class Stacked:
     def advance(self, steps: int) -> None:
         x, y = self.x, self.y
         for i in range(self.done, self.done + steps):
-            if self.bucket.shuffles is not None:
+            if self.bucket.orders is not None:
                 epoch, k = divmod(i, self.bucket.steps_per_epoch)
-                order = self.bucket.shuffles.order(epoch, epoch + 1)[0, 0]
+                order = self.bucket.orders.order(epoch, epoch + 1)[0, 0]
                 rows = order[k * self.bucket.batch_size :][: self.bucket.batch_size]
                 x, y = self.x[rows], self.y[rows]
             first = i % self.bucket.steps_per_epoch == 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grokfast import figures
+    from grokfast.aggregate import Aggregate
     from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
     from grokfast.experiment import Batches, Evaluation, Experiment, Optimizer, Recording
     from grokfast.grid import Grid
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from grokfast.models import Mlp, Model, Shape, model
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
-    from grokfast.phases import PHASES, PhaseRule
+    from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
     from grokfast.presets import PRESETS, preset
     from grokfast.results import Results
     from grokfast.tasks import Task, TaskData, task
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "figures": "grokfast.figures",
+    "Aggregate": "grokfast.aggregate",
     "EnvironmentProblem": "grokfast.errors",
     "GrokfastError": "grokfast.errors",
     "UsageError": "grokfast.errors",
@@ -48,8 +50,12 @@ _HOMES = {
     "observable": "grokfast.observables",
     "UpdateRule": "grokfast.optimizers",
     "optimizer": "grokfast.optimizers",
+    "PHASE_RULES": "grokfast.phases",
     "PHASES": "grokfast.phases",
+    "InversionRule": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
+    "Rule": "grokfast.phases",
+    "phase_rule": "grokfast.phases",
     "PRESETS": "grokfast.presets",
     "preset": "grokfast.presets",
     "Results": "grokfast.results",
@@ -64,7 +70,9 @@ _HOMES = {
 
 __all__ = [
     "PHASES",
+    "PHASE_RULES",
     "PRESETS",
+    "Aggregate",
     "Batches",
     "EnvironmentProblem",
     "Evaluation",
@@ -72,6 +80,7 @@ __all__ = [
     "Grid",
     "GrokfastError",
     "Interrupted",
+    "InversionRule",
     "Mlp",
     "Model",
     "Optimizer",
@@ -79,6 +88,7 @@ __all__ = [
     "Plan",
     "Recording",
     "Results",
+    "Rule",
     "Shape",
     "Task",
     "TaskData",
@@ -89,6 +99,7 @@ __all__ = [
     "model",
     "observable",
     "optimizer",
+    "phase_rule",
     "plan",
     "preset",
     "run",

@@ -8,7 +8,7 @@ in stacked tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -90,6 +90,11 @@ class Bucket:
         """P; 0 for dense inputs."""
         return self.shape.vocabulary
 
+    def module(self) -> nn.Module:
+        """The network in the run's dtype, with any initial values: they are to be replaced."""
+        with torch.random.fork_rng(devices=[]):
+            return self.cell.model.build(self.shape).to(self.dtype)
+
     @property
     def slots(self) -> tuple[str, ...]:
         """What the optimizer remembers of each parameter."""
@@ -143,11 +148,14 @@ class Bucket:
 
     @cached_property
     def need_train_more(self) -> list[int]:
-        return [self.cell.phase.needed(self.counted, t) for t in self.thresholds]
+        return [self._needed(t, self.counted) for t in self.thresholds]
 
     @cached_property
     def need_val_more(self) -> list[int]:
-        return [self.cell.phase.needed(self.num_val, t) for t in self.thresholds]
+        return [self._needed(t, self.num_val) for t in self.thresholds]
+
+    def _needed(self, threshold: float, samples: int) -> int:
+        return replace(self.cell.phase, threshold=threshold).needed(samples)
 
     @property
     def stop_at_both(self) -> bool:

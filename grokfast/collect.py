@@ -19,6 +19,9 @@ from grokfast.bucket import Bucket
 from grokfast.engines import Engine
 from grokfast.grid import Grid
 from grokfast.hardware import processor
+from grokfast.observables import OBSERVABLES
+from grokfast.observing import Observer
+from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS
 from grokfast.phases import classify
 from grokfast.results import (
     DIVERGED,
@@ -29,9 +32,6 @@ from grokfast.results import (
     hyperparameter_columns,
     listed_digests,
 )
-from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS
-from grokfast.observables import OBSERVABLES
-from grokfast.observing import Observer
 from grokfast.state import State
 
 
@@ -73,20 +73,16 @@ def collect(
     done = torch.cat([s.done(p).cpu() for p, s in pairs]).numpy()[order]
     diverged, steps = variables["diverged_at"][1] >= 0, variables["steps_done"][1]
     status = np.select([diverged, done, steps > 0], [DIVERGED, OK, RUNNING], PENDING)
-    phase = classify(
-        variables["t_train"][1],
-        variables["t_val"][1],
-        [grid.cells[i].phase for i in cells],
-        finished=done,
-    )
-    variables |= {"status": (("run",), status.astype(np.uint8)), "phase": (("run",), phase)}
-    return Results(
+    variables["status"] = (("run",), status.astype(np.uint8))
+    results = Results(
         grid=grid,
         variables=variables,
         weights=weights,
         provenance=provenance,
         complete=bool(done.all()),
     )
+    variables["phase"] = (("run",), results.phases())
+    return results
 
 
 def _add_curves(
@@ -137,13 +133,13 @@ def _add_observed(
         together = [v for own in steps for n, v in own.items() if _observed_dim(n) == dim]
         axis = np.unique(np.concatenate(together))
         rest = [s.observed[name].shape[2:] for _, s in pairs if name in s.observed]
-        largest = tuple(max(sizes) for sizes in zip(*rest, strict=True))
+        largest: tuple[int, ...] = tuple(max(sizes) for sizes in zip(*rest, strict=True))
         blocks = []
         for (bucket, state), own in zip(pairs, steps, strict=True):
             block = np.full((bucket.num_cells, len(axis), *largest), np.nan, np.float32)
             if name in own:
                 values = state.observed[name].cpu().numpy()
-                inner = [slice(n) for n in values.shape[2:]]
+                inner: list[Any] = [slice(n) for n in values.shape[2:]]
                 block[:, np.searchsorted(axis, own[name]), *inner] = values
             blocks.append(block)
         variables[dim] = ((dim,), axis)
@@ -159,15 +155,35 @@ def _add_accuracies(
     variables: dict[str, Any], pairs: list[tuple[Bucket, State]], order: np.ndarray
 ) -> None:
     """Last and best accuracies ``[run]``, NaN where a cell has not been evaluated."""
-    sizes = {
-        "train": [n for b, _ in pairs for n in [b.counted] * b.num_cells],
-        "val": [n for b, _ in pairs for n in [b.num_val] * b.num_cells],
-    }
     for name, (count, _) in ACCURACIES.items():
-        samples = np.array(sizes["train" if "train" in count else "val"])[order]
-        right = variables[count][1]
-        accuracy = np.where(right < 0, np.nan, right / samples).astype(np.float32)
-        variables[name] = (("run",), accuracy)
+        samples = np.concatenate([np.full(b.num_cells, _samples(b, count)) for b, _ in pairs])
+        variables[name] = (("run",), _accuracy(variables[count][1], samples[order]))
+
+
+def _samples(bucket: Bucket, count: str) -> int:
+    """Of which a count of right predictions is a part."""
+    return bucket.counted if "train" in count else bucket.num_val
+
+
+def _accuracy(right: np.ndarray, samples: np.ndarray | int) -> np.ndarray:
+    return np.where(right < 0, np.nan, right / samples).astype(np.float32)
+
+
+def phases_now(grid: Grid, bucket: Bucket, state: State) -> np.ndarray:
+    """Phase code of each cell of a bucket, int8 ``[M]``."""
+    accuracies = {
+        name: _accuracy(getattr(state, count).cpu().numpy(), _samples(bucket, count))
+        for name, (count, _) in ACCURACIES.items()
+    }
+    return classify(
+        state.t_train.cpu().numpy(),
+        state.t_val.cpu().numpy(),
+        bucket.cell.phase,
+        finished=state.done(bucket).cpu().numpy(),
+        steps_done=state.step.cpu().numpy(),
+        cells=[grid.cells[i] for i in bucket.cells],
+        **accuracies,
+    )
 
 
 def _weights(bucket: Bucket, state: State) -> dict[str, np.ndarray]:

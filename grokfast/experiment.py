@@ -28,7 +28,7 @@ from grokfast.models import MODELS, Mlp, Model
 from grokfast.models.base import stand_in as model_stand_in
 from grokfast.observables import OBSERVABLES
 from grokfast.optimizers import OPTIMIZERS
-from grokfast.phases import PhaseRule
+from grokfast.phases import PhaseRule, Rule, rule_from_dict
 from grokfast.tasks.base import TASKS, Task
 from grokfast.tasks.base import stand_in as task_stand_in
 
@@ -111,13 +111,16 @@ class Recording:
     """What is kept besides T_train and T_val.
 
     Attributes:
-        curve_points: log-spaced steps at which losses and accuracies are kept (at most this many).
+        curves: losses and accuracies are kept at ``log-spaced`` evaluated steps, or at all that
+            are ``evaluated``.
+        curve_points: of the log-spaced steps, at most; 0 for none.
         embeddings: steps between snapshots of the embedding, 0 for none.
         weights: whether each cell's trained parameters go into the results file.
         observables: names of :data:`grokfast.observables.OBSERVABLES`, each at log-spaced steps,
             or as ``norms:100`` every so many steps.
     """
 
+    curves: Literal["log-spaced", "evaluated"] = field(default="log-spaced", metadata=_NEW)
     curve_points: int = 200
     embeddings: int = 0
     weights: bool = False
@@ -149,7 +152,7 @@ class Experiment:
     steps: int = 100_000
     stop: Literal["both", "never"] = "both"
     evaluation: Evaluation = field(default_factory=Evaluation)
-    phase: PhaseRule = field(default_factory=PhaseRule)
+    phase: Rule = field(default_factory=PhaseRule)
     record: Recording = field(default_factory=Recording)
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["ieee", "tf32x3", "tf32"] = "ieee"
@@ -188,6 +191,7 @@ class Experiment:
         data = dataclasses.asdict(self)
         for part in ("task", "model"):
             data[part] = {"name": getattr(self, part).name, **data[part]}
+        data["phase"] = self.phase.to_dict()
         return data
 
     @classmethod
@@ -207,6 +211,7 @@ class Experiment:
             }
             for key, kind in _PARTS.items():
                 parts[key] = kind(**_with_tuples(data.pop(key, {})))
+            parts["phase"] = rule_from_dict(data.pop("phase", {}))
             LOSSES.tolerate(data.get("loss", "mse"))
             OPTIMIZERS.tolerate(parts["optimizer"].kind)
             for entry in parts["record"].observables:
@@ -227,6 +232,7 @@ class Experiment:
         data = without_newer(self)
         del data["steps"]
         data["task"] = {"name": self.task.name, **data["task"]}
+        data["phase"] = self.phase.to_dict()
         if self.model.name != "mlp":  # the only one of the first version
             data["model"] = {"name": self.model.name, **data["model"]}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
@@ -237,12 +243,10 @@ class Experiment:
         return json.dumps({name: data[name] for name in ("task", "dtype")}, sort_keys=True)
 
 
-
 _PARTS: dict[str, type] = {
     "optimizer": Optimizer,
     "batches": Batches,
     "evaluation": Evaluation,
-    "phase": PhaseRule,
     "record": Recording,
 }
 
@@ -270,7 +274,6 @@ def _check_ranges(e: Experiment) -> None:
         "evaluation.horizon": 1,
         "evaluation.points": 1,
         "evaluation.every": 1,
-        "phase.gap": 0,
         "task.seed": 0,
         "model.seed": 0,
         "optimizer.lr": 0.0,
@@ -303,10 +306,7 @@ def _check_ranges(e: Experiment) -> None:
         raise UsageError(f"precision is {e.precision!r}; float64 is computed in ieee only")
     if not 0 <= e.optimizer.eps < 1:
         raise UsageError(f"optimizer.eps is {e.optimizer.eps!r}; give 0 <= eps < 1")
-    if not 0 <= e.phase.tolerance < 1:
-        raise UsageError(f"phase.tolerance is {e.phase.tolerance!r}; give 0 <= tolerance < 1")
-    if not 0 < e.phase.threshold <= 1:
-        raise UsageError(f"phase.threshold is {e.phase.threshold!r}; give 0 < threshold <= 1")
+    e.phase.check()
     for threshold in e.evaluation.thresholds:
         if not 0 < threshold <= 1:
             raise UsageError(f"evaluation.thresholds has {threshold!r}; give 0 < threshold <= 1")

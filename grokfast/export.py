@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.files import replacing
-from grokfast.phases import PHASES
 from grokfast.results import STATUS, Results
 
 FORMATS = ("csv", "parquet", "nc", "json")
@@ -162,9 +161,10 @@ def _write_netcdf(results: Results, out: Path) -> None:
         "config_json": results.grid.experiment.to_json(),
         "grid_json": results.grid.to_json(),
     }
+    names = ("unknown", *results.rule.phases)
     dataset["phase"].attrs = {
-        "flag_values": np.arange(-1, 4),
-        "flag_meanings": "unknown " + " ".join(PHASES),
+        "flag_values": np.arange(-1, len(names) - 1),
+        "flag_meanings": " ".join(name.replace(" ", "_") for name in names),
     }
     dataset["status"].attrs = {
         "flag_values": np.arange(len(STATUS)),

@@ -62,9 +62,8 @@ class Grid:
         for name, setting in self.settings.items():
             if "." in name or name in (*scalar_fields(self.experiment), *SHORT_NAMES):
                 raise UsageError(f"setting {name!r} has the name of a field; choose another")
-            for values in setting.values():
-                for path in values:
-                    resolve_field(self.experiment, path)
+            for path in (path for stands_for in setting.values() for path in stands_for):
+                resolve_field(self.experiment, path)
         for path, values in self.axes.items():
             self.resolve(path)
             for value in values if path in self.settings else ():
@@ -173,9 +172,11 @@ class Grid:
         }
 
     def _values(self) -> dict[str, Any]:
-        """Field -> value, of an axis the tuple of its values; the task's name under ``task``."""
-        fixed = {p: self.experiment.get(p) for p in scalar_fields(self.experiment)}
-        return {"task": self.experiment.task.name, **fixed, **self.axes}
+        """Field -> value, of an axis the tuple of its values; the names of the task and of the
+        phase rule under ``task`` and ``phase``."""
+        e = self.experiment
+        fixed = {p: e.get(p) for p in scalar_fields(e)}
+        return {"task": e.task.name, "phase": e.phase.name, **fixed, **self.axes}
 
     @property
     def size(self) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cells:
+class Snapshot:
     """K cells of a bucket at one step: what an observable is a function of.
 
     Attributes:
@@ -38,7 +38,7 @@ class Cells:
     experiment: Experiment
 
 
-Function = Callable[[Cells], "Tensor"]
+Function = Callable[[Snapshot], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def observable(
 
 
 @observable("embeddings", dims=("token", "component"), label="embedding")
-def embeddings(cells: Cells) -> Tensor:
+def embeddings(cells: Snapshot) -> Tensor:
     """The embedding ``[K, P, E]``."""
     if "embedding.weight" not in cells.params:
         raise UsageError("record=embeddings: this experiment has no embedding to record")
@@ -82,7 +82,7 @@ def embeddings(cells: Cells) -> Tensor:
 
 
 @observable("norms", dims=("parameter",), label="Frobenius norm of each parameter tensor")
-def norms(cells: Cells) -> Tensor:
+def norms(cells: Snapshot) -> Tensor:
     """Frobenius norms ``[K, G]``, of the parameters in their order."""
     import torch
 
@@ -90,13 +90,13 @@ def norms(cells: Cells) -> Tensor:
 
 
 @observable("ipr", label="mean inverse participation ratio of the neurons")
-def ipr(cells: Cells) -> Tensor:
+def ipr(cells: Snapshot) -> Tensor:
     """Network mean ``[K]`` of the inverse participation ratio; see :func:`neuron_ipr`."""
     return neuron_ipr(cells).mean(1)
 
 
 @observable("neuron_ipr", dims=("neuron",), label="inverse participation ratio of a neuron")
-def neuron_ipr(cells: Cells) -> Tensor:
+def neuron_ipr(cells: Snapshot) -> Tensor:
     """Inverse participation ratio of each neuron ``[K, N]`` of a two-layer net on pairs of tokens.
 
     Of a vector x with F = |rfft(x)| (the constant component included) it is

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grokfast.bucket import Bucket
 from grokfast.experiment import Recording
-from grokfast.observables import OBSERVABLES, Cells, Observable
+from grokfast.observables import OBSERVABLES, Observable, Snapshot
 from grokfast.spacing import logspace
 from grokfast.state import State
 
@@ -87,4 +87,4 @@ class Observer:
             parameter: p[cells]
             for parameter, p in zip(self.bucket.names, state.params, strict=True)
         }
-        return observable.compute(Cells(params, self.bucket.cell)).float()
+        return observable.compute(Snapshot(params, self.bucket.cell)).float()

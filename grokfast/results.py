@@ -11,7 +11,7 @@ observables, buffers, and the last and best accuracies.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,31 +20,31 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.cells import ALWAYS, Cells
 from grokfast.errors import UsageError
 from grokfast.fields import short_name, value_text
 from grokfast.files import open_hdf5, replacing
 from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
 from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS
-from grokfast.phases import PHASES, PhaseRule, classify, counts
+from grokfast.phases import classify
 
 if TYPE_CHECKING:
     import pandas
     import torch
     import xarray
 
+    from grokfast.aggregate import Aggregate
+
 SCHEMA, SCHEMA_VERSION = "grokfast-results", 2
 STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
 PENDING, RUNNING, OK, DIVERGED = range(4)
-
-#: Hyperparameters that every file has, whether or not they are an axis.
-ALWAYS = ("optimizer.lr", "optimizer.weight_decay", "task.seed", "model.seed")
 
 #: Dimensions with values of their own; the rest are plain indices.
 COORDINATES = ("run", "step", "snapshot", "observed", "threshold")
 
 #: Kept in the file so that a run can go on; no measurement.
-_INTERNAL = tuple(x.in_file for x in PROGRESS if x.internal)
+INTERNAL = tuple(x.in_file for x in PROGRESS if x.internal)
 
 _UNITS = {
     **dict.fromkeys(("step", "snapshot", "observed", *CROSSINGS), STEPS),
@@ -63,16 +63,13 @@ _LONG_NAMES = {
 
 
 @dataclass(eq=False)
-class Results:
+class Results(Cells):
     """Outcomes of the cells of a grid (or of a shard of it), in memory.
 
     Attributes:
-        grid: the experiment and its axes.
-        variables: name -> (dimension names, array); every array has ``run`` first, except the
-            :data:`COORDINATES`, which have their own dimension.
+        grid, variables, provenance: see :class:`grokfast.cells.Cells`.
         weights: one dict per bucket: ``run`` (flat cell indices) and each parameter by its
             ``nn.Module`` name, ``[cells, ...]``; empty where not recorded.
-        provenance: versions, device, engine, times; plain JSON values.
         complete: whether every cell of this file is done.
     """
 
@@ -82,48 +79,55 @@ class Results:
     provenance: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array of a variable, e.g. ``results["t_train"]`` (int64 ``[run]``).
-
-        Raises:
-            UsageError: no such variable.
-        """
-        if name not in self.variables:
-            raise UsageError(f"no variable {name!r}; there are {', '.join(self.variables)}")
-        return self.variables[name][1]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.variables
-
-    def __len__(self) -> int:
-        """Number of cells."""
-        return len(self["run"])
-
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
         return f"<Results of {self.grid.name}: {len(self)} cells, {state}, {self.counts()}>"
 
-    @property
-    def rule(self) -> PhaseRule:
-        """Of the phases, as far as no part of it is an axis."""
-        return self.grid.experiment.phase
-
-    @property
-    def axes(self) -> dict[str, tuple[Any, ...]]:
-        """Short axis name -> values."""
-        return {short_name(path): values for path, values in self.grid.axes.items()}
-
     def phases(self, budget: int | None = None) -> NDArray[np.int8]:
-        """Phase code of each cell, int8 ``[run]``: index into ``phases.PHASES``, -1 unknown.
+        """Phase code of each cell, int8 ``[run]``: index into ``rule.phases``, -1 unknown.
 
         Args:
             budget: read the diagram as of this many steps, at most what has been trained.
+
+        Raises:
+            UsageError: a budget that the rule cannot go back to.
         """
+        cells = [self.grid.cells[run] for run in self["run"].tolist()]
+        return classify(
+            self["t_train"],
+            self["t_val"],
+            [cell.phase for cell in cells],
+            finished=self.finished(budget),
+            steps_done=self["steps_done"],
+            budget=budget,
+            cells=cells,
+            **{name: self[name] for name in ACCURACIES if name in self},
+        )
+
+    def moments(self, name: str, budget: int | None = None) -> NDArray[np.float64]:
+        if name == "delay":
+            t_train, t_val = self.moments("t_train", budget), self.moments("t_val", budget)
+            neither = np.isinf(t_train) & np.isinf(t_val)
+            return np.where(neither, np.inf, t_val - np.where(neither, 0.0, t_train))
+        steps = self[name].astype(float)
+        reached = (steps >= 0) & (steps <= (np.inf if budget is None else budget))
+        return np.where(reached, steps, np.where(self.finished(budget), np.inf, np.nan))
+
+    def finished(self, budget: int | None = None) -> NDArray[np.bool_]:
         finished = np.isin(self["status"], (OK, DIVERGED))
-        if budget is not None:
-            finished = finished | (self["steps_done"] >= budget)
-        rules = [self.grid.cells[run].phase for run in self["run"].tolist()]
-        return classify(self["t_train"], self["t_val"], rules, finished=finished, budget=budget)
+        return finished if budget is None else finished | (self["steps_done"] >= budget)
+
+    def aggregate(
+        self,
+        over: str | Sequence[str],
+        *,
+        budget: int | None = None,
+        quantiles: tuple[float, float] = (0.25, 0.75),
+    ) -> Aggregate:
+        """Replicates put together: see :func:`grokfast.aggregate.aggregate`."""
+        from grokfast.aggregate import aggregate
+
+        return aggregate(self, over, budget=budget, quantiles=quantiles)
 
     def data_digests(self) -> dict[str, str]:
         """Identity of each data set of the run's cells -> its SHA-256; empty where not known."""
@@ -134,24 +138,6 @@ class Results:
         same = isinstance(digests, list) and len(digests) == len(identities)
         return dict(zip(identities, digests, strict=True)) if same else {}
 
-    def counts(self) -> dict[str, int]:
-        """Cells per phase, all four always present."""
-        return counts(self.phases())
-
-    def on_grid(self, name: str | NDArray[Any]) -> NDArray[Any]:
-        """A ``[run]`` variable (or any array over cells) as an array over the axes.
-
-        Returns:
-            Array of shape ``tuple(len(v) for v in axes.values()) + rest``; cells that this file
-            does not hold are -1 for integers, NaN for floats, "" for text.
-        """
-        values = self[name] if isinstance(name, str) else np.asarray(name)
-        shape = tuple(len(v) for v in self.grid.axes.values())
-        empty: Any = {"f": np.nan, "i": -1, "u": 0, "b": False}.get(values.dtype.kind, "")
-        full = np.full((self.grid.size, *values.shape[1:]), empty, values.dtype)
-        full[self["run"]] = values
-        return full.reshape(*shape, *values.shape[1:])
-
     def aligned(self, grid: Grid) -> Results:
         """These results with the grid's own values where the two are the same numbers (see
         :meth:`grokfast.Grid.aligned`)."""
@@ -161,33 +147,6 @@ class Results:
         columns = hyperparameter_columns(own, self["run"].tolist())
         values = {name: (("run",), column) for name, column in columns.items()}
         return replace(self, grid=own, variables=self.variables | values)
-
-    def find(self, **values: Any) -> int:
-        """Position of the one cell nearest to the given axis values (numbers: nearest in value,
-        relative to the spacing on a log scale where all are positive; text: equal).
-
-        Raises:
-            UsageError: no such axis, a number beyond its ends by more than a spacing, or values
-                that still leave several cells.
-        """
-        chosen = np.ones(len(self), bool)
-        for name, wanted in values.items():
-            key = short_name(name)
-            if key not in self.variables:
-                raise UsageError(f"unknown axis {name!r}", hint=f"axes are {', '.join(self.axes)}")
-            column = self[key]
-            if column.dtype.kind in "fiu":
-                chosen &= column == _nearest(column, wanted, name)
-            else:
-                chosen &= column.astype(str) == str(wanted)
-        found = np.flatnonzero(chosen)
-        if len(found) != 1:
-            given = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise UsageError(
-                f"{len(found)} cells match {given or 'no values'}; "
-                f"name one with all of {', '.join(self.axes)}"
-            )
-        return int(found[0])
 
     def module(self, **values: Any) -> torch.nn.Module:
         """The trained model of one cell as an ``nn.Module``, in evaluation mode.
@@ -232,10 +191,10 @@ class Results:
         columns = {
             name: values
             for name, (dims, values) in self.variables.items()
-            if dims == ("run",) and name not in _INTERNAL
+            if dims == ("run",) and name not in INTERNAL
         }
         # "" for a cell whose phase is not known yet
-        columns["phase"] = np.array([*PHASES, ""], object)[self.phases()]
+        columns["phase"] = np.array([*self.rule.phases, ""], object)[self.phases()]
         columns["status"] = np.array(STATUS, object)[self["status"]]
         first = ["run", *self.hyperparameters]
         return {n: columns[n] for n in (*first, *sorted(set(columns) - set(first)))}
@@ -245,11 +204,6 @@ class Results:
         import pandas
 
         return pandas.DataFrame(self.columns())
-
-    @property
-    def hyperparameters(self) -> list[str]:
-        """Short names of the per-cell hyperparameter variables."""
-        return list(dict.fromkeys(short_name(p) for p in (*self.grid.axes, *ALWAYS)))
 
     def save(self, path: str | Path) -> None:
         """Writes the whole file, atomically: readers see the old one or the new one.
@@ -306,23 +260,6 @@ def hyperparameter_columns(grid: Grid, indices: Iterable[int]) -> dict[str, NDAr
     return columns
 
 
-def _nearest(column: NDArray[Any], wanted: Any, name: str) -> Any:
-    try:
-        target = float(wanted)
-    except (TypeError, ValueError):
-        raise UsageError(f"{name}={wanted!r} is no number") from None
-    values = np.unique(column)
-    log = target > 0 and bool((values > 0).all())
-    at, goal = (np.log(values), np.log(target)) if log else (values, target)
-    widest = np.diff(at).max(initial=0.0) or (0.05 if log else 0.05 * abs(at[0]))
-    nearest = int(np.abs(at - goal).argmin())
-    if not abs(at[nearest] - goal) <= widest:
-        raise UsageError(
-            f"{short_name(name)} {target:g} is beyond the run's {values[0]:g} to {values[-1]:g}"
-        )
-    return values[nearest]
-
-
 def _write(file: h5py.File, r: Results) -> None:
     file.attrs.update(
         schema=SCHEMA,
@@ -351,15 +288,9 @@ def _write(file: h5py.File, r: Results) -> None:
         if name not in r.hyperparameters:
             dataset.attrs["coordinates"] = coordinates
     _flag(file["status"], STATUS, first=0)
-    _flag(file["phase"], ("unknown", *PHASES), first=-1)
-    rule = r.rule
-    file["phase"].attrs.update(
-        threshold=rule.threshold,
-        tolerance=rule.tolerance,
-        strict=int(rule.strict),
-        gap=rule.gap,
-        gap_inclusive=int(rule.gap_inclusive),
-    )
+    _flag(file["phase"], ("unknown", *r.rule.phases), first=-1)
+    rule = {k: int(v) if isinstance(v, bool) else v for k, v in r.rule.to_dict().items()}
+    file["phase"].attrs.update(rule, definition=r.rule.sentence)
     for number, bucket in enumerate(r.weights):
         group = file.create_group(f"weights/{number}")
         for name, values in bucket.items():
@@ -395,9 +326,10 @@ def _write_variable(
 
 
 def _flag(dataset: h5py.Dataset, names: tuple[str, ...], first: int) -> None:
-    """CF-style meaning of integer codes."""
+    """CF-style meaning of integer codes, one word each."""
     codes = np.arange(first, first + len(names)).astype(dataset.dtype)
-    dataset.attrs.update(flag_values=codes, flag_meanings=" ".join(names))
+    meanings = " ".join(name.replace(" ", "_") for name in names)
+    dataset.attrs.update(flag_values=codes, flag_meanings=meanings)
 
 
 #: What every file holds of each cell.

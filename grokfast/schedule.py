@@ -25,9 +25,7 @@ class Schedule:
         self.steps_per_epoch = steps_per_epoch
         self.budget = budget
         self.eval_steps = evaluated_steps(evaluation, steps_per_epoch, budget)
-        self.curve_steps = curve_steps(
-            record.curve_points, self.eval_steps, steps_per_epoch, budget
-        )
+        self.curve_steps = curve_steps(record, self.eval_steps, steps_per_epoch, budget)
         # The loop of the authors' code has a pass over the validation loader there.
         self._epochs = evaluation.schedule in ("every-epoch", "log-epochs")
 
@@ -64,9 +62,7 @@ class Schedule:
         return len(self.eval_steps)
 
 
-def evaluated_steps(
-    evaluation: Evaluation, steps_per_epoch: int, budget: int
-) -> np.ndarray | None:
+def evaluated_steps(evaluation: Evaluation, steps_per_epoch: int, budget: int) -> np.ndarray | None:
     """Steps within the budget that are evaluated, int64 ``[S]``; None for every epoch's last."""
     match evaluation.schedule:
         case "every-epoch":
@@ -90,13 +86,21 @@ def _log_spaced(evaluation: Evaluation) -> np.ndarray:
 
 
 def curve_steps(
-    points: int, eval_steps: np.ndarray | None, steps_per_epoch: int, budget: int
+    record: Recording, eval_steps: np.ndarray | None, steps_per_epoch: int, budget: int
 ) -> np.ndarray:
-    """Evaluated steps at which losses and accuracies are kept: log-spaced, int64 ``[T]``.
+    """Evaluated steps at which losses and accuracies are kept, int64 ``[T]``.
 
-    The grid of candidates is that of a budget of 10**6 steps, whatever the run's, so that a run
-    whose budget is raised keeps the steps that it has.
+    The grid of log-spaced candidates is that of a budget of 10**6 steps, whatever the run's, so
+    that a run whose budget is raised keeps the steps that it has.
     """
+    match record.curves:
+        case "evaluated":
+            every = np.arange(1, budget // steps_per_epoch + 1, dtype=np.int64) * steps_per_epoch
+            return every if eval_steps is None else eval_steps
+        case "log-spaced":
+            points = record.curve_points
+        case _:
+            raise ValueError(f"unknown curves {record.curves!r}")
     wanted = np.array(logspace(0, 6, points)) if points else np.empty(0)
     if eval_steps is None:
         steps = -(-np.ceil(wanted).astype(np.int64) // steps_per_epoch) * steps_per_epoch

@@ -62,9 +62,7 @@ class State:
                 name: torch.full((m, len(bucket.thresholds)), -1, dtype=torch.int64)
                 for name in CROSSINGS
             },
-            curves={
-                name: torch.full((m, len(bucket.curve_steps)), torch.nan) for name in CURVES
-            },
+            curves={name: torch.full((m, len(bucket.curve_steps)), torch.nan) for name in CURVES},
             observed={},
         )
 
@@ -73,7 +71,7 @@ class State:
             raise AttributeError(name)
         for table in (self.progress, self.slots, self.crossings, self.curves, self.observed):
             if name in table:
-                return table[name]  # type: ignore[index]
+                return table[name]
         raise AttributeError(f"a State has no {name!r}")
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:

@@ -21,6 +21,7 @@ from grokfast.collect import (
     collect,
     data_digests,
     merged_provenance,
+    phases_now,
     provenance,
     restore_finished,
 )
@@ -29,9 +30,9 @@ from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
 from grokfast.fields import short_name
 from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
-from grokfast.observing import Observer, observed_steps
 from grokfast.hardware import MAX_THREADS, memory_bytes
-from grokfast.phases import PHASES, classify, counts
+from grokfast.observing import Observer, observed_steps
+from grokfast.phases import counts
 from grokfast.progress import Progress, make_progress
 from grokfast.results import Results
 from grokfast.state import State
@@ -262,10 +263,7 @@ def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
     """
     cells = [grid.cells[i] for i in indices]
     # Of the hidden layers alone: data, which say what the others are, are not there yet.
-    least = sum(
-        (24 if c.dtype == "float64" else 12) * c.model.least_parameters()
-        for c in cells
-    )
+    least = sum((24 if c.dtype == "float64" else 12) * c.model.least_parameters() for c in cells)
     memory = memory_bytes()
     if memory and least > memory:
         raise EnvironmentProblem(
@@ -278,7 +276,8 @@ def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
 
 def _state_bytes(bucket: Bucket) -> int:
     item = 8 if bucket.cell.dtype == "float64" else 4
-    return (1 + len(bucket.slots)) * item * bucket.num_cells * sum(int(np.prod(s)) for s in bucket.shapes)
+    parameters = sum(int(np.prod(shape)) for shape in bucket.shapes)
+    return (1 + len(bucket.slots)) * item * bucket.num_cells * parameters
 
 
 def _record_bytes(bucket: Bucket) -> int:
@@ -502,18 +501,13 @@ class _Trainer:
 
     def _counts(self) -> dict[str, int]:
         """Cells per phase, and diverged, of the states."""
-        found = dict.fromkeys((*PHASES, "diverged"), 0)
+        found: dict[str, int] = {}
         for bucket, state in zip(self.buckets, self.states, strict=True):
-            phase = classify(
-                state.t_train.cpu().numpy(),
-                state.t_val.cpu().numpy(),
-                bucket.cell.phase,
-                finished=state.done(bucket).cpu().numpy(),
-            )
-            for name, number in counts(phase).items():
-                found[name] += number
-            found["diverged"] += int((state.diverged_at >= 0).sum())
-        return found
+            phase = phases_now(self.grid, bucket, state)
+            for name, number in counts(phase, bucket.cell.phase.phases).items():
+                found[name] = found.get(name, 0) + number
+        diverged = sum(int((state.diverged_at >= 0).sum()) for state in self.states)
+        return found | {"diverged": diverged}
 
     def results(self) -> Results:
         """What is known now."""

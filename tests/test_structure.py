@@ -12,13 +12,13 @@ PACKAGE = Path(grokfast.__file__).parent
 
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
-    {"errors", "phases", "files", "hardware", "spacing"},
+    {"errors", "files", "hardware", "noise", "outcomes", "phases", "registry", "spacing"},
     {"tasks", "data"},
-    {"experiment"},
+    {"experiment", "fields", "losses", "models", "observables", "optimizers"},
     {"grid", "presets"},
-    {"bucket", "state"},
+    {"batches", "bucket", "observing", "schedule", "state"},
     {"engines"},
-    {"results"},
+    {"cells", "results", "aggregate"},
     {"collect", "checkpoint", "progress"},
     {"trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},

@@ -1,8 +1,9 @@
 """How well a run agrees with a published table, or with another run: phases overall, interior and
-border; steps.
+border; steps; losses and accuracies at steps (:mod:`grokfast.agree.measured`).
 
-Cells are matched by learning rate and weight decay to a relative 1e-6. Where the run has further
-axes, those cells are compared whose values are the table's (see :mod:`grokfast.agree.tables`).
+Cells are matched by the two axes of the table, mostly learning rate and weight decay, numbers to a
+relative 1e-6. Where the run has further axes, those cells are compared whose values are the table's
+(see :mod:`grokfast.agree.tables`).
 """
 
 from __future__ import annotations
@@ -15,18 +16,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grokfast.agree.tables import MATCHED, Table, load_reference
+from grokfast.agree.measured import MeasuredAgreement, Measurements, compare_measured
+from grokfast.agree.tables import Table, column, load_reference
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment
 from grokfast.fields import scalar_fields, short_name
 from grokfast.grid import same_number
-from grokfast.phases import PHASES, UNKNOWN
+from grokfast.phases import UNKNOWN
 from grokfast.results import Results
 
-__all__ = ["Agreement", "Share", "Table", "agree", "compare", "load_reference"]
+__all__ = [
+    "Agreement",
+    "MeasuredAgreement",
+    "Measurements",
+    "Share",
+    "Table",
+    "agree",
+    "compare",
+    "load_reference",
+]
 
-#: Two cells are the same where learning rate and weight decay are this close.
+#: Two cells are the same where numbers on both axes are this close, relatively.
 MATCH = 1e-6
+
+_WORDS = {"optimizer.lr": "learning rate", "optimizer.weight_decay": "weight decay"}
 
 #: Fields that must be those of the table, or there is nothing to compare.
 _DECISIVE = ("loss", "task.seed", "model.seed", "model.activation")
@@ -85,7 +97,9 @@ class Agreement:
         return data | {"notes": list(self.notes)}
 
 
-def agree(results: Results, reference: str | Path | None = None) -> list[Agreement]:
+def agree(
+    results: Results, reference: str | Path | None = None
+) -> list[Agreement | MeasuredAgreement]:
     """Compares a run with every table of a file that it has cells of.
 
     Args:
@@ -95,9 +109,14 @@ def agree(results: Results, reference: str | Path | None = None) -> list[Agreeme
     Raises:
         UsageError: no such file, no table in it, or no cell in common.
     """
-    found, reasons = [], []
+    found: list[Agreement | MeasuredAgreement] = []
+    reasons = []
     for table in load_reference(reference):
-        compared = compare(results, table)
+        compared: Agreement | MeasuredAgreement | str
+        if isinstance(table, Measurements):
+            compared = compare_measured(results, table)
+        else:
+            compared = compare(results, table)
         if isinstance(compared, str):
             reasons.append(f"{table.title}: {compared}")
         else:
@@ -111,18 +130,24 @@ def agree(results: Results, reference: str | Path | None = None) -> list[Agreeme
 
 def compare(results: Results, table: Table) -> Agreement | str:
     """The agreement with one table, or why there is nothing to compare."""
-    chosen = _chosen_cells(results, table.experiment)
+    names = table.experiment.phase.phases
+    chosen = _chosen_cells(results, table)
     if isinstance(chosen, str):
         return chosen
     mine, theirs = _matched(results, chosen, table)
     if not len(mine):
-        return "no learning rate and weight decay in common"
+        return f"no {' and '.join(_WORDS.get(p, short_name(p)) for p in table.axes)} in common"
+    if results.rule.phases != names:
+        return f"its phases are {', '.join(names)}, the run's {', '.join(results.rule.phases)}"
     own, published = results.grid.experiment.steps, table.experiment.steps
     budget = published if "steps" in results.grid.axes else min(own, published)
     trained = int(results["steps_done"].max(initial=0))
     notes = _notes(results, table)
     table = table.as_of(budget)
-    phase = results.phases(budget if max(own, trained) > budget else None)[mine]
+    try:
+        phase = results.phases(budget if max(own, trained) > budget else None)[mine]
+    except UsageError as error:  # a rule that cannot go back to the table's budget
+        return error.message
     known = phase != UNKNOWN
     mine, theirs, phase = mine[known], theirs[known], phase[known]
     same = phase == table.phase[theirs]
@@ -134,14 +159,15 @@ def compare(results: Results, table: Table) -> Agreement | str:
         table=table.title,
         source=table.source,
         cells=len(mine),
-        published=len(table.lr),
+        published=len(table),
         unfinished=int((~known).sum()),
         phases=shares,
         confusion={
-            PHASES[a]: {
-                PHASES[b]: int(((table.phase[theirs] == a) & (phase == b)).sum()) for b in range(4)
+            there: {
+                here: int(((table.phase[theirs] == a) & (phase == b)).sum())
+                for b, here in enumerate(names)
             }
-            for a in range(4)
+            for a, there in enumerate(names)
         },
         steps=_steps_agreement(results, mine, table, theirs, same, budget),
         notes=notes,
@@ -152,24 +178,35 @@ def _share(agrees: NDArray[np.bool_]) -> Share:
     return Share(int(agrees.sum()), len(agrees))
 
 
-def _chosen_cells(results: Results, wanted: Experiment) -> NDArray[np.bool_] | str:
-    """Cells ``[run]`` with the wanted value on every axis but the two that are matched."""
-    own = results.grid.experiment
+def _chosen_cells(results: Results, table: Table) -> NDArray[np.bool_] | str:
+    """Cells ``[run]`` with the table's value on every axis but the two that are matched."""
+    own, wanted = results.grid.experiment, table.experiment
     if own.task.name != wanted.task.name:
         return f"the run's task is {own.task.name}"
+    varied = _varied(results)
     for path in _DECISIVE:
-        if path not in results.grid.axes and not same_number(own.get(path), wanted.get(path)):
+        if path not in (*varied, *table.axes) and not same_number(own.get(path), wanted.get(path)):
             return f"its {short_name(path)} is {wanted.get(path)}, the run's {own.get(path)}"
     chosen = np.ones(len(results), bool)
-    for path in results.grid.axes:
-        if path in MATCHED:
+    for path in varied:
+        if path in table.axes:
             continue
         value = wanted.get(path)
-        same = [v for v in results.grid.axes[path] if same_number(v, value)]
-        chosen &= np.array([results.grid.cells[r].get(path) in same for r in results["run"]])
+        same = [v for v in set(column(results, path).tolist()) if same_number(v, value)]
+        chosen &= np.isin(column(results, path), same)
         if not chosen.any():
             return f"its {short_name(path)} is {value}, which the run does not have"
     return chosen
+
+
+def _varied(results: Results) -> list[str]:
+    """The axes, and the fields that a named setting among them stands for."""
+    fields = scalar_fields(results.grid.experiment)
+    own = [path for path in results.grid.axes if path in fields]
+    if len(own) == len(results.grid.axes):
+        return own
+    cells = [results.grid.cells[run] for run in results["run"].tolist()]
+    return [path for path in fields if path in own or len({cell.get(path) for cell in cells}) > 1]
 
 
 def _matched(
@@ -178,14 +215,16 @@ def _matched(
     """Positions in the run and in the table of the same cells, ``[K]`` each."""
     position = np.flatnonzero(chosen)
 
-    def close(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.abs(ours[:, None] - theirs) <= MATCH * np.abs(theirs)
+    def close(path: str, theirs: NDArray[Any]) -> NDArray[np.bool_]:
+        ours = column(results, path)[position][:, None]
+        if ours.dtype.kind not in "fiu" or theirs.dtype.kind not in "fiu":
+            return ours == theirs
+        return np.abs(ours - theirs) <= MATCH * np.abs(theirs)
 
-    equal = close(results["lr"][position], table.lr)
-    equal &= close(results["weight_decay"][position], table.weight_decay)
-    ours, theirs = np.nonzero(equal)
-    _, first = np.unique(theirs, return_index=True)  # a published cell counts once
-    return position[ours[first]], theirs[first]
+    first, second = map(close, table.axes, table.at)
+    ours, theirs = np.nonzero(first & second)
+    _, once = np.unique(theirs, return_index=True)  # a published cell counts once
+    return position[ours[once]], theirs[once]
 
 
 def _notes(results: Results, table: Table) -> tuple[str, ...]:
@@ -193,7 +232,8 @@ def _notes(results: Results, table: Table) -> tuple[str, ...]:
     notes = [
         f"{short_name(path)} is {own.get(path)}, published {published.get(path)}"
         for path in scalar_fields(published)
-        if path not in (*results.grid.axes, *MATCHED)
+        if path in scalar_fields(own)
+        and path not in (*_varied(results), *table.axes)
         and not path.startswith(_MACHINERY)
         and not same_number(own.get(path), published.get(path))
     ]

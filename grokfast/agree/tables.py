@@ -1,11 +1,15 @@
 """Tables to compare with: published ones, as JSON, and those of another results file.
 
 ``published/`` holds the published ones that come with grokfast: facts, each file with its source.
-The JSON has one of three shapes:
+The JSON has one of four shapes:
 
-- ``{"diagrams": [{"task", "activation", "data_seed", "model_seed", "weight_decay", "learning_rate",
-  "letters", "phases": [one string a weight decay]}]}``: a letter for every cell;
-- ``{"cells": [{"task", "lr", "wd", "t_train", "t_val", "phase"}]}``: steps, null for never;
+- ``{"diagrams": [{"task", "activation", "data_seed", "model_seed", "set", "rows", "columns",
+  "weight_decay", "learning_rate", "letters", "phases": [one string a row]}]}``: a letter for every
+  cell. ``rows`` and ``columns`` name the axes, where these are not weight decay and learning rate;
+  their values stand under these names. ``set`` holds further fields, by dotted name;
+- ``{"axes", "cells": [{"task", "lr", "wd", "t_train", "t_val", "phase"}]}``: steps, null for never;
+  ``axes`` are two names, where these are not lr and wd;
+- ``{"measured": ...}``: losses and accuracies at steps (see :mod:`grokfast.agree.measured`);
 - ``{"learning_rate", "weight_decay", "t_train_t_val": [[[T_train, T_val], ...], ...]}``: a full
   table of steps of the task ``mnist-original``, T_train 0 and T_val 150000 for never.
 
@@ -17,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,60 +30,69 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.agree.measured import Malformed, Measurements, read_measured
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
-from grokfast.fields import short_name
-from grokfast.phases import PHASES, UNKNOWN, classify
+from grokfast.fields import resolve_field, short_name
+from grokfast.phases import UNKNOWN, PhaseRule, classify
 from grokfast.presets import PRESETS
 from grokfast.results import Results
 
 #: Where the tables that come with grokfast are.
 PUBLISHED = Path(__file__).with_name("published")
 
-#: The axes of a table; every other field is one of its experiment.
-MATCHED = ("optimizer.lr", "optimizer.weight_decay")
+#: The axes of a table that names no others; every other field is one of its experiment.
+USUAL = ("optimizer.lr", "optimizer.weight_decay")
 
-_LETTERS = {"C": "comprehension", "G": "grokking", "M": "memorization", "F": "confusion"}
-_LETTERS |= {"X": "confusion"}  # as in our own figures
+#: What tables call fields.
+_ALIASES = {"learning_rate": "lr", "wd": "weight_decay"}
+
+_LETTERS = {"F": "confusion"}  # besides those of our own figures
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Phases, and steps where they are known, of C cells of one experiment."""
+    """Phases, and steps where they are known, of C cells of one experiment over two axes."""
 
     title: str
     source: str
-    experiment: Experiment  # of all cells, but for learning rate and weight decay
-    lr: NDArray[np.float64]  # [C]
-    weight_decay: NDArray[np.float64]  # [C]
+    experiment: Experiment  # of all cells, but for the two axes
+    axes: tuple[str, str]  # dotted names
+    at: tuple[NDArray[Any], NDArray[Any]]  # the cells' values there, numbers or text, [C]
     phase: NDArray[np.int8]  # [C]
-    full_grid: bool  # whether the cells are all those of some learning rates and weight decays
+    full_grid: bool  # whether the cells are all those of some values of the two axes
     t_train: NDArray[np.int64] | None = None  # [C], -1 for never
     t_val: NDArray[np.int64] | None = None  # [C]
     tolerance: float = 0.02  # of steps, relative
     limit: int | None = 2999  # steps up to it are compared apart; later ones are chaotic in float32
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        return len(self.phase)
 
     @property
     def interior(self) -> NDArray[np.bool_] | None:
         """``[C]``: cells whose neighbours share their phase; None where there are none to see."""
         if not self.full_grid:
             return None
-        columns, lr = np.unique(self.lr, return_inverse=True)
-        rows, decay = np.unique(self.weight_decay, return_inverse=True)
+        columns, x = np.unique(self.at[0], return_inverse=True)
+        rows, y = np.unique(self.at[1], return_inverse=True)
         phase = np.empty((len(rows), len(columns)), np.int8)
-        phase[decay, lr] = self.phase
-        return interior(phase)[decay, lr]
+        phase[y, x] = self.phase
+        return interior(phase)[y, x]
 
     def as_of(self, budget: int) -> Table:
-        """The table as it was after that many steps; itself where it has phases alone."""
-        if self.t_train is None or self.t_val is None:
+        """The table as it was after that many steps; itself where it has phases alone, or phases
+        that do not follow from steps."""
+        rule = self.experiment.phase
+        if self.t_train is None or self.t_val is None or not isinstance(rule, PhaseRule):
             return self
         t_train, t_val = (np.where(t > budget, -1, t) for t in (self.t_train, self.t_val))
-        phase = classify(t_train, t_val, self.experiment.phase)
+        phase = classify(t_train, t_val, rule)
         return replace(self, t_train=t_train, t_val=t_val, phase=phase)
 
 
-def load_reference(path: str | Path | None = None) -> list[Table]:
+def load_reference(path: str | Path | None = None) -> list[Table | Measurements]:
     """The tables of a file: JSON, or another results file; by default the published ones.
 
     Raises:
@@ -104,35 +117,59 @@ def load_reference(path: str | Path | None = None) -> list[Table]:
                 return _cell_tables(data)
             if "t_train_t_val" in data:
                 return [_step_table(data)]
-        raise _Malformed("there is none of diagrams, cells and t_train_t_val")
-    except _Malformed as error:
-        raise UsageError(f"{path} is no table of phases or steps: {error}") from None
+            if "measured" in data:
+                return [*read_measured(data)]
+        raise Malformed("there is none of diagrams, cells and t_train_t_val, nor measured")
+    except Malformed as error:
+        raise UsageError(f"{path} is no table of phases, steps or curves: {error}") from None
 
 
-def _tables_of(results: Results, name: str) -> list[Table]:
+def column(results: Results, path: str) -> NDArray[Any]:
+    """The value of a field in each cell, ``[run]``."""
+    if short_name(path) in results:
+        return results[short_name(path)]
+    return np.array([results.grid.cells[run].get(path) for run in results["run"].tolist()])
+
+
+def _axes_of(results: Results) -> tuple[str, str]:
+    """Learning rate and weight decay; where one of them does not vary, the longest numerical axis
+    in its place, but no seed."""
+    varied = {path: values for path, values in results.grid.axes.items() if len(values) > 1}
+    usual = [path for path in USUAL if path in varied]
+    numbers = [
+        path
+        for path, values in varied.items()
+        if path not in USUAL and not path.endswith("seed") and isinstance(values[0], int | float)
+    ]
+    numbers.sort(key=lambda path: -len(varied[path]))
+    first, second, *_ = dict.fromkeys([*usual, *numbers, *USUAL])
+    return (second, first) if second == USUAL[0] else (first, second)
+
+
+def _tables_of(results: Results, name: str) -> list[Table | Measurements]:
     """One table for each combination of values of the axes besides those of a table.
 
     Cells whose phase is not known yet are left out.
     """
-    others = [path for path in results.grid.axes if path not in MATCHED]
+    axes = _axes_of(results)
+    others = [path for path in results.grid.axes if path not in axes]
     phase, groups = results.phases(), dict[tuple[Any, ...], list[int]]()
-    for k, run in enumerate(results["run"].tolist()):
-        if phase[k] != UNKNOWN:
-            cell = results.grid.cells[run]
-            groups.setdefault(tuple(cell.get(path) for path in others), []).append(k)
-    tables = []
+    columns = [results[short_name(path)].tolist() for path in others]
+    for k in np.flatnonzero(phase != UNKNOWN).tolist():
+        groups.setdefault(tuple(values[k] for values in columns), []).append(k)
+    tables: list[Table | Measurements] = []
+    x, y = (column(results, path) for path in axes)
     for values, cells in groups.items():
         fixed = dict(zip(others, values, strict=True))
-        lr, decay = results["lr"][cells], results["weight_decay"][cells]
         tables.append(
             Table(
                 title=_title(results.grid.name, {short_name(k): v for k, v in fixed.items()}),
                 source=name,
-                experiment=results.grid.experiment.replace(**fixed),
-                lr=lr,
-                weight_decay=decay,
+                experiment=results.grid.cells[results["run"][cells[0]]],
+                axes=axes,
+                at=(x[cells], y[cells]),
                 phase=phase[cells],
-                full_grid=len(np.unique(lr)) * len(np.unique(decay)) == len(cells),
+                full_grid=len(np.unique(x[cells])) * len(np.unique(y[cells])) == len(cells),
                 t_train=results["t_train"][cells],
                 t_val=results["t_val"][cells],
             )
@@ -140,40 +177,39 @@ def _tables_of(results: Results, name: str) -> list[Table]:
     return tables
 
 
-class _Malformed(Exception):
-    """What in the reference is not as it should be."""
-
-
 def _items(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
     entries = data[key]
     if not isinstance(entries, list) or not entries:
-        raise _Malformed(f"{key} is no list, or empty")
+        raise Malformed(f"{key} is no list, or empty")
     for k, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise _Malformed(f"{key}[{k}] is no object")
+            raise Malformed(f"{key}[{k}] is no object")
         yield k, entry
 
 
 def _diagram(data: dict[str, Any], where: str, file: dict[str, Any]) -> Table:
-    lr, decay = _numbers(data, "learning_rate", where), _numbers(data, "weight_decay", where)
-    letters = data.get("letters", _LETTERS)
-    if not isinstance(letters, dict) or any(v not in PHASES for v in letters.values()):
-        raise _Malformed(f"{where}.letters does not map letters to {', '.join(PHASES)}")
+    names = [data.get(*side) for side in (("columns", "learning_rate"), ("rows", "weight_decay"))]
+    x, y = (_values(data, name, where) for name in names)
+    title, experiment = _published(_task(data, where), data, where)
+    rule = experiment.phase
+    known = rule.phases
+    letters = data.get("letters", _LETTERS | dict(zip(rule.letters, known, strict=True)))
+    if not isinstance(letters, dict) or any(v not in known for v in letters.values()):
+        raise Malformed(f"{where}.letters does not map letters to {', '.join(known)}")
     rows: Any = data.get("phases")
-    shape = (len(decay), len(lr))
+    shape = (len(y), len(x))
     regular = isinstance(rows, list) and len(rows) == shape[0]
     if not regular or any(not isinstance(r, str) or len(r) != shape[1] for r in rows):
-        raise _Malformed(f"{where}.phases is not {shape[0]} strings of {shape[1]} letters")
+        raise Malformed(f"{where}.phases is not {shape[0]} strings of {shape[1]} letters")
     for letter in sorted(set("".join(rows)) - set(letters)):
-        raise _Malformed(f"{where}.phases has the letter {letter!r}, which letters does not")
-    phase = np.array([[PHASES.index(letters[c]) for c in row] for row in rows], np.int8)
-    title, experiment = _published(_task(data, where), data, where)
+        raise Malformed(f"{where}.phases has the letter {letter!r}, which letters does not")
+    phase = np.array([[known.index(letters[c]) for c in row] for row in rows], np.int8)
     return Table(
         title=title,
         source=str(file.get("source", "")),
         experiment=experiment,
-        lr=np.tile(lr, len(decay)),
-        weight_decay=np.repeat(decay, len(lr)),
+        axes=_paths(experiment, names, where),
+        at=(np.tile(x, len(y)), np.repeat(y, len(x))),
         phase=phase.ravel(),
         full_grid=True,
     )
@@ -194,31 +230,34 @@ def interior(phase: NDArray[np.int8]) -> NDArray[np.bool_]:
     return same
 
 
-def _cell_tables(data: dict[str, Any]) -> list[Table]:
+def _cell_tables(data: dict[str, Any]) -> list[Table | Measurements]:
     """One table for each task (and seeds, activation) of the list, in order of appearance."""
-    groups: dict[str, tuple[Experiment, list[tuple[float, float, int, int, int]]]] = {}
+    axes = data.get("axes", ["lr", "wd"])
+    if not isinstance(axes, list) or len(axes) != 2:
+        raise Malformed(f"axes is {axes!r}, not two names")
+    groups: dict[str, tuple[Experiment, list[tuple[Any, Any, int, int, int]]]] = {}
     for k, entry in _items(data, "cells"):
         where = f"cells[{k}]"
         title, experiment = _published(_task(entry, where), entry, where)
-        phase = entry.get("phase")
-        if phase not in PHASES:
-            raise _Malformed(f"{where}.phase is {phase!r}, not one of {', '.join(PHASES)}")
+        phase, known = entry.get("phase"), experiment.phase.phases
+        if phase not in known:
+            raise Malformed(f"{where}.phase is {phase!r}, not one of {', '.join(known)}")
         row = (
-            *(_number(entry.get(key), f"{where}.{key}") for key in ("lr", "wd")),
+            *(_value(entry.get(key), f"{where}.{key}") for key in axes),
             *(_step(entry.get(key), f"{where}.{key}") for key in ("t_train", "t_val")),
-            PHASES.index(phase),
+            known.index(phase),
         )
-        groups.setdefault(title, (experiment, []))[1].append(row)  # type: ignore[arg-type]
-    tables = []
+        groups.setdefault(title, (experiment, []))[1].append(row)
+    tables: list[Table | Measurements] = []
     for title, (experiment, rows) in groups.items():
-        lr, decay, t_train, t_val, phases = map(np.array, zip(*rows, strict=True))
+        x, y, t_train, t_val, phases = map(np.array, zip(*rows, strict=True))
         tables.append(
             Table(
                 title=title,
                 source=str(data.get("source", "")),
                 experiment=experiment,
-                lr=lr,
-                weight_decay=decay,
+                axes=_paths(experiment, axes, "cells"),
+                at=(x, y),
                 phase=phases.astype(np.int8),
                 full_grid=False,  # a selection: those beside a cell here need not be its neighbours
                 t_train=t_train,
@@ -229,7 +268,7 @@ def _cell_tables(data: dict[str, Any]) -> list[Table]:
 
 
 def _step_table(data: dict[str, Any]) -> Table:
-    lr, decay = _numbers(data, "learning_rate", ""), _numbers(data, "weight_decay", "")
+    lr, decay = _values(data, "learning_rate", ""), _values(data, "weight_decay", "")
     task = _task({"task": "mnist-original", **data}, "the table")
     title, published = _published(task, data, "the table")
     try:
@@ -237,7 +276,7 @@ def _step_table(data: dict[str, Any]) -> Table:
     except (ValueError, TypeError, OverflowError):
         steps = np.empty(0, np.int64)
     if steps.shape != (len(decay), len(lr), 2):
-        raise _Malformed(f"t_train_t_val is not {len(decay)} x {len(lr)} pairs of whole numbers")
+        raise Malformed(f"t_train_t_val is not {len(decay)} x {len(lr)} pairs of whole numbers")
     t_train, t_val = steps[..., 0], steps[..., 1]
     t_train = np.where(t_train <= 0, -1, t_train)
     t_val = np.where((t_val <= 0) | (t_val >= published.steps), -1, t_val)
@@ -245,8 +284,8 @@ def _step_table(data: dict[str, Any]) -> Table:
         title=title,
         source=str(data.get("source", "")),
         experiment=published,
-        lr=np.tile(lr, len(decay)),
-        weight_decay=np.repeat(decay, len(lr)),
+        axes=USUAL,
+        at=(np.tile(lr, len(decay)), np.repeat(decay, len(lr))),
         phase=classify(t_train, t_val, published.phase).ravel(),
         full_grid=True,
         t_train=t_train.ravel(),
@@ -259,7 +298,7 @@ def _step_table(data: dict[str, Any]) -> Table:
 def _task(data: dict[str, Any], where: str) -> str:
     task = data.get("task")
     if not isinstance(task, str) or task not in PRESETS:
-        raise _Malformed(f"{where}.task is {task!r}, not one of {', '.join(PRESETS)}")
+        raise Malformed(f"{where}.task is {task!r}, not one of {', '.join(PRESETS)}")
     return task
 
 
@@ -270,26 +309,46 @@ def _published(task: str, data: dict[str, Any], where: str) -> tuple[str, Experi
     if isinstance(fixed.get("activation"), str):  # as papers write it: ReLU, LeakyReLU(0.1)
         plain = fixed["activation"].lower().replace("(0.1)", "")
         fixed["activation"] = "leaky_relu" if plain == "leakyrelu" else plain
+    more = data.get("set", {})
+    if not isinstance(more, dict):
+        raise Malformed(f"{where}.set is no object")
+    fixed |= more
     try:
         return _title(task, fixed), PRESETS[task].build().experiment.replace(**fixed)
     except UsageError as error:
-        raise _Malformed(f"{where}: {error}") from None
+        raise Malformed(f"{where}: {error}") from None
 
 
 def _title(name: str, fixed: dict[str, Any]) -> str:
     return ", ".join([name, *(f"{k} {v}" for k, v in fixed.items())])
 
 
-def _numbers(data: dict[str, Any], key: str, where: str) -> NDArray[np.float64]:
+def _paths(experiment: Experiment, names: Sequence[Any], where: str) -> tuple[str, str]:
+    """Dotted names of the two axes."""
+    try:
+        first, second = (resolve_field(experiment, _ALIASES.get(n, n)) for n in names)
+    except UsageError as error:
+        raise Malformed(f"{where}: {error}") from None
+    return first, second
+
+
+def _values(data: dict[str, Any], key: Any, where: str) -> NDArray[Any]:
+    """Numbers, or texts, of an axis."""
     name, values = f"{where}.{key}".lstrip("."), data.get(key)
     if not isinstance(values, list) or not values:
-        raise _Malformed(f"{name} is no list of numbers")
+        raise Malformed(f"{name} is no list of numbers")
+    if all(isinstance(v, str) for v in values):
+        return np.array(values, object)
     return np.array([_number(v, f"{name}[{k}]") for k, v in enumerate(values)])
+
+
+def _value(value: Any, where: str) -> Any:
+    return value if isinstance(value, str) else _number(value, where)
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _Malformed(f"{where} is {value!r}, not a finite number")
+        raise Malformed(f"{where} is {value!r}, not a finite number")
     return float(value)
 
 
@@ -297,5 +356,5 @@ def _step(value: Any, where: str) -> int:
     if value is None:
         return -1
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**62:
-        raise _Malformed(f"{where} is {value!r}, neither a step nor null")
+        raise Malformed(f"{where} is {value!r}, neither a step nor null")
     return value

@@ -98,7 +98,8 @@ class Neurons:
             at = np.flatnonzero(bucket["run"] == run)
             if len(at):
                 weights = {name: v[at[0]] for name, v in bucket.items() if name != "run"}
-                return cls.from_weights(weights, results.grid.cells[run].model.activation)
+                model = results.grid.cells[run].model
+                return cls.from_weights(weights, getattr(model, "activation", "unknown"))
         raise UsageError(
             "this run kept no weights", hint="train with record.weights=True (--record=weights)"
         )

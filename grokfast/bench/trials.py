@@ -13,7 +13,6 @@ from grokfast.bucket import Bucket
 from grokfast.engines import make_engine
 from grokfast.engines.triton import TritonEngine
 from grokfast.errors import GrokfastError
-from grokfast.model import MLP
 from grokfast.state import State
 
 
@@ -98,8 +97,7 @@ class EagerLoop:
         self.x, self.y = bucket.x_train[d].to(device), bucket.y_train[d].to(device)
         self.x_val, self.y_val = bucket.x_val[d].to(device), bucket.y_val[d].to(device)
         self.targets = None if bucket.targets is None else bucket.targets[d].to(device)
-        activation = bucket.cell.model.activation
-        model = MLP(bucket.sizes, activation, bucket.vocabulary, bucket.dtype)
+        model = bucket.module()
         with torch.no_grad():
             for p, initial in zip(
                 model.parameters(), bucket.init[int(bucket.init_index[cell])], strict=True
@@ -140,11 +138,11 @@ class EagerLoop:
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         bucket = self.bucket
-        if bucket.shuffles is None:
+        if bucket.orders is None:
             return self.x, self.y
-        epoch, k = divmod(self.step, bucket.steps_per_epoch)
-        order = bucket.shuffles.order(epoch, epoch + 1)[int(bucket.init_index[self.cells[0]]), 0]
-        rows = order[k * bucket.batch_size :][: bucket.batch_size]
+        epoch = self.step // bucket.steps_per_epoch
+        order = bucket.orders.order(epoch, epoch + 1)[int(bucket.order_index[self.cells[0]]), 0]
+        rows = order[slice(*bucket.batch_rows(self.step))]
         return self.x[rows], self.y[rows]
 
     def _evaluate(self) -> None:

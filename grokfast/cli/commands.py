@@ -124,6 +124,9 @@ def plot(
     kind: Annotated[str, "KIND"] = "phases",
     cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
     budget: Number = None,
+    over: Annotated[str | None, "AXIS,..."] = None,
+    x: Annotated[str | None, "AXIS"] = None,
+    y: Annotated[str | None, "AXIS"] = None,
     out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
 ) -> None:
     """Draw a figure of a results file, also while its run goes on.
@@ -132,15 +135,19 @@ def plot(
 
     Args:
         file: Results file.
-        kind: phases (the four phases of each cell), smooth (delay and T_train in colour),
+        kind: phases (the phase of each cell), smooth (delay and T_train in colour),
             convergence (T_train), curves or embeddings (of chosen cells).
         cell: The cell nearest to these axis values; may be repeated, or several split by ';'.
         budget: Read the diagram as of this many steps.
+        over: Axes of replicates, as model_seed, which are put together: the phase that most have,
+            medians of steps, means of curves with bands of one standard deviation.
+        x: The axis that shall lie along x, as task.fraction; further axes make panels.
+        y: The axis that shall lie along y.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading
 
-    reading.plot(file, kind, cell, budget, out)
+    reading.plot(file, kind, cell, budget, over, (x, y), out)
 
 
 def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from grokfast.cli import mnist, overrides
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
-from grokfast.experiment import SHORT_NAMES, Experiment, parse_value, scalar_fields
+from grokfast.experiment import Experiment
 from grokfast.export import check_target
+from grokfast.fields import SHORT_NAMES, parse_value, scalar_fields
 from grokfast.files import replacing
 from grokfast.presets import PRESETS, preset
 from grokfast.tasks.base import TASKS, Task

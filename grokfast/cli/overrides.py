@@ -10,6 +10,7 @@ from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
 from grokfast.fields import short_name
 from grokfast.grid import Grid, parse_values
+from grokfast.observables import OBSERVABLES
 from grokfast.presets import preset
 
 #: Sizes that no machine trains: refused before the list of values is made.
@@ -85,8 +86,8 @@ def split_assignments(text: str) -> list[tuple[str, str]]:
 
 
 def parse_record(text: str) -> list[tuple[str, str]]:
-    """``embeddings:50,weights,curves:400,norms:100`` -> values of the fields of ``record``; ``none``
-    keeps T_train and T_val only.
+    """``embeddings:50,weights,curves:400,norms:100`` -> values of the fields of ``record``;
+    ``none`` keeps T_train and T_val only.
 
     Raises:
         UsageError: an unknown thing to record, or a malformed number.
@@ -96,6 +97,8 @@ def parse_record(text: str) -> list[tuple[str, str]]:
             ("record.embeddings", "0"),
             ("record.weights", "false"),
             ("record.curve_points", "0"),
+            ("record.curves", "log-spaced"),
+            ("record.observables", "none"),
         ]
     fields = {
         "embeddings": "record.embeddings",
@@ -103,12 +106,20 @@ def parse_record(text: str) -> list[tuple[str, str]]:
         "curves": "record.curve_points",
     }
     pairs = []
+    observables = []
     for part in text.split(","):
         what, colon, number = part.strip().partition(":")
+        if what in OBSERVABLES and what not in fields:
+            observables.append(part.strip())
+            continue
+        if part.strip() == "curves:all":
+            pairs.append(("record.curves", "evaluated"))
+            continue
         if what not in fields:
-            close = closest(what, fields)
+            rest = [name for name in OBSERVABLES if name not in fields]
+            close = closest(what, [*fields, *rest])
             raise UsageError(
-                f"--record={text!r}: {what!r} is not one of {', '.join(fields)}"
+                f"--record={text!r}: {what!r} is not one of {', '.join((*fields, *rest))}"
                 + (", or none alone" if what != "none" else "; it stands alone"),
                 hint=f"did you mean {close}?"
                 if close
@@ -119,9 +130,12 @@ def parse_record(text: str) -> list[tuple[str, str]]:
         if wants_number != bool(re.fullmatch("[0-9]+", number)) or (colon and not wants_number):
             raise UsageError(
                 f"--record={text!r}: {part.strip()!r} is malformed",
-                hint="embeddings, embeddings:STEPS, weights or curves:POINTS",
+                hint="embeddings, embeddings:STEPS, weights, curves:POINTS, curves:all, or an "
+                "observable, as norms or norms:STEPS",
             )
         pairs.append((fields[what], number or {"embeddings": "10", "weights": "true"}[what]))
+    if observables:
+        pairs.append(("record.observables", "+".join(observables)))
     return pairs
 
 

@@ -8,10 +8,19 @@ from pathlib import Path
 from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
+from grokfast.fields import short_name
 from grokfast.results import Results
 
 
-def plot(file: str, kind: str, cell: str | None, budget: str | None, out: str | None) -> None:
+def plot(
+    file: str,
+    kind: str,
+    cell: str | None,
+    budget: str | None,
+    over: str | None,
+    along: tuple[str | None, str | None],
+    out: str | None,
+) -> None:
     """Draws one figure and prints where it is."""
     from grokfast.figures import FORMATS, KINDS
 
@@ -22,7 +31,9 @@ def plot(file: str, kind: str, cell: str | None, budget: str | None, out: str | 
             hint=f"did you mean {close}?" if close else None,
         )
     _check(file)
-    path = Path(out) if out is not None else beside(Path(file), f".{kind}.png")
+    replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
+    suffix = ".".join(["", kind, *(f"over-{name}" for name in replicates), "png"])
+    path = Path(out) if out is not None else beside(Path(file), suffix)
     if path.suffix.removeprefix(".").lower() not in FORMATS:
         raise UsageError(
             f"cannot tell the format of {path}",
@@ -45,7 +56,10 @@ def plot(file: str, kind: str, cell: str | None, budget: str | None, out: str | 
 
     from grokfast.figures import draw
 
-    for written in draw(results, kind, cells=cells, out=path, budget=steps):
+    x, y = (None if name is None else _name(name) for name in along)
+    for written in draw(
+        results, kind, cells=cells, out=path, budget=steps, over=replicates, x=x, y=y
+    ):
         print(written)
 
 
@@ -87,6 +101,11 @@ def beside(path: Path, suffix: str) -> Path:
     """``r.h5`` -> ``r<suffix>``; of another name nothing is cut: ``lr0.5`` has no suffix."""
     known = path.suffix in (".h5", ".hdf5", ".nc")
     return path.with_name((path.stem if known else path.name) + suffix)
+
+
+def _name(axis: str) -> str:
+    """As files have it: ``model-seed`` is ``model_seed``."""
+    return short_name(axis.strip().replace("-", "_"))
 
 
 def _load(file: str) -> Results:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from grokfast.agree import Agreement, Share
+from grokfast.agree import Agreement, MeasuredAgreement, Share
+from grokfast.agree.measured import MISSING
 from grokfast.cli.boundary import ENVIRONMENT
 from grokfast.fields import scalar_fields, value_text
-from grokfast.phases import PHASES, UNKNOWN
+from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 
 
@@ -66,6 +67,7 @@ def info(file: str, results: Results, as_json: bool) -> None:
         print(f"axis      {_as_option(name, values)}")
     print("experiment")
     print(f"  task.name = {results.grid.experiment.task.name}")
+    print(f"  phase.name = {results.rule.name}")
     for path in scalar_fields(results.grid.experiment):
         if path not in results.grid.axes:
             print(f"  {path} = {results.grid.experiment.get(path)}")
@@ -97,7 +99,7 @@ def summary(file: str, results: Results) -> dict[str, Any]:
     }
 
 
-def agreement(found: list[Agreement], as_json: bool) -> None:
+def agreement(found: list[Agreement | MeasuredAgreement], as_json: bool) -> None:
     """The comparisons with published tables."""
     if as_json:
         _print_json([a.to_dict() for a in found])
@@ -108,17 +110,40 @@ def agreement(found: list[Agreement], as_json: bool) -> None:
         print(f"published: {one.table}")
         if one.source:
             print(textwrap.fill(f"source: {one.source}", 100, subsequent_indent="  "))
-        left_out = f"; {one.unfinished} unfinished left out" if one.unfinished else ""
-        print(f"cells in common: {one.cells} of {one.published}{left_out}")
-        for note in one.notes:
-            print(f"note: {note}")
-        shares = {f"same phase, {k}": s for k, s in one.phases.items()} | one.steps
-        width = max(map(len, shares))
-        for name, share in shares.items():
-            print(f"{name:{width}}  {_share(share)}")
-        print(f"{'published / ours':>18}" + "".join(f"{p:>15}" for p in PHASES))
-        for name, row in one.confusion.items():
-            print(f"{name:>18}" + "".join(f"{n:15d}" for n in row.values()))
+        if isinstance(one, MeasuredAgreement):
+            _measured(one)
+        else:
+            _phases(one)
+
+
+def _phases(one: Agreement) -> None:
+    left_out = f"; {one.unfinished} unfinished left out" if one.unfinished else ""
+    print(f"cells in common: {one.cells} of {one.published}{left_out}")
+    for note in one.notes:
+        print(f"note: {note}")
+    shares = {f"same phase, {k}": s for k, s in one.phases.items()} | one.steps
+    width = max(map(len, shares))
+    for name, share in shares.items():
+        print(f"{name:{width}}  {_share(share)}")
+    wide = max(15, *(len(name) + 2 for name in one.confusion))
+    print(f"{'published / ours':>18}" + "".join(f"{p:>{wide}}" for p in one.confusion))
+    for name, row in one.confusion.items():
+        print(f"{name:>18}" + "".join(f"{n:{wide}d}" for n in row.values()))
+
+
+def _measured(one: MeasuredAgreement) -> None:
+    """Each published number beside ours."""
+    print(f"cells: {one.cells}" + (", of which the mean is compared" if one.cells > 1 else ""))
+    wide = max(12, *(len(row.column) for row in one.rows))
+    head = ("published", "ours", "difference", "tolerance")
+    print(f"{'step':>7}  {'column':{wide}}" + "".join(f"{h:>15}" for h in head) + "  verdict")
+    for row in one.rows:
+        numbers = f"{row.published:15.10g}{row.ours:15.10g}{row.difference:15.1e}"
+        if row.verdict == MISSING:
+            numbers = f"{row.published:15.10g}{'-':>15}{'-':>15}"
+        step = "" if row.step is None else row.step
+        print(f"{step:>7}  {row.column:{wide}}{numbers}{row.tolerance:15.0e}  {row.verdict}")
+    print("verdicts: " + ", ".join(f"{name} {n}" for name, n in one.verdicts.items()))
 
 
 def doctor(as_json: bool) -> int | None:

@@ -23,7 +23,6 @@ from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, spli
 from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compiled_pass
 from grokfast.state import State
 
-
 #: Activations of a layer, in numbers, of which a block of several cells would leave the cache.
 _LARGE_LAYER = 2**18
 
@@ -167,8 +166,7 @@ class _Call:
         block = Block(self.bucket, self.state, cells, self.until, self.rows, models)
         spec, layout = Spec.of(self.bucket), block.layout(self.eager)
         passes = {
-            kind: Graph(compiled_pass(spec, *kind, layout), block.tensors)
-            for kind in block.kinds()
+            kind: Graph(compiled_pass(spec, *kind, layout), block.tensors) for kind in block.kinds()
         }
         for i in range(block.passes):
             if i % WINDOW == 0:

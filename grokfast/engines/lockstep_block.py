@@ -270,16 +270,16 @@ class Block:
         """Writes everything back."""
         cells = self.index[: self.size]
         models, bucket, curves = self.models, self.bucket, self.curves
-        lists = zip((state.params, *state.slots.values()), (models.params, *models.slots), strict=True)
-        for theirs, ours in lists:
+        lists = [state.params, *state.slots.values()], [models.params, *models.slots]
+        for theirs, ours in zip(*lists, strict=True):
             for whole, own in zip(theirs, ours, strict=True):
                 whole[cells] = own[: self.size]
-        for table, ours in (
+        for table, now in (
             (state.buffers, models.buffers),
             (state.progress, models.progress),
             (state.crossings, models.crossings),
         ):
-            for name, own in ours.items():
+            for name, own in now.items():
                 table[name][cells] = own[: self.size]
         for step, k in curves.row.items():
             j, did = bucket.curve_index[step], curves.did[k]

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
+from grokfast.models.chain import Chain
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
@@ -97,7 +98,7 @@ class _Cell:
         self.x_val = bucket.x_val[d].to(device)
         self.y_val = bucket.y_val[d].to(device)
         self.targets = None if bucket.targets is None else bucket.targets[d].to(device)
-        self.model = _module(bucket).to(device, bucket.dtype)
+        self.model = bucket.module().to(device)
         self.parameters = list(self.model.parameters())
         with torch.no_grad():
             for p, stacked in zip(self.parameters, state.params, strict=True):
@@ -161,7 +162,8 @@ class _Cell:
         i = self.step + 1
         x, y = self.batch()
         self.model.train()
-        self.model.noise = (int(bucket.noise_seeds[m]), i)
+        if isinstance(self.model, Chain):
+            self.model.noise = (int(bucket.noise_seeds[m]), i)
         output = self.model(x)
         loss = self.loss(output, y)
         if not torch.isfinite(loss):
@@ -236,12 +238,6 @@ class _Cell:
         state.step[m] = self.step
 
 
-def _module(bucket: Bucket) -> nn.Module:
-    """The network, with any initial values: they are replaced."""
-    with torch.random.fork_rng(devices=[]):
-        return bucket.cell.model.build(bucket.shape)
-
-
 class _Own(torch.optim.Optimizer):
     """An update rule that torch does not have."""
 
@@ -250,7 +246,7 @@ class _Own(torch.optim.Optimizer):
         self.rule, self.settings = OPTIMIZERS[settings.kind], settings
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
                 kept = self.state[p]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from grokfast.aggregate import Aggregate
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
+from grokfast.fields import scalar_fields, short_name
+from grokfast.figures.facets import SYMBOLS, axes_of, label_of, words
 from grokfast.figures.numbers import number
 from grokfast.figures.style import plain
-from grokfast.results import Results
 
 #: Points.
 CAPTION_SIZE = 6.5
@@ -18,12 +22,17 @@ CAPTION_SIZE = 6.5
 _MARGIN = 0.2
 
 
-def steps_of(results: Results) -> int:
+def steps_of(results: Cells) -> int:
     """The longest budget of any cell."""
-    return int(max(results.axes.get("steps", (results.grid.experiment.steps,))))
+    grid = results.grid
+    if "steps" in grid.axes:
+        return int(max(grid.axes["steps"]))
+    if set(grid.axes) <= set(scalar_fields(grid.experiment)):
+        return grid.experiment.steps
+    return max(cell.steps for cell in grid.cells)  # a named setting may have its own
 
 
-def check_budget(results: Results, budget: int | None) -> int:
+def check_budget(results: Cells, budget: int | None) -> int:
     """The number of steps at which a diagram is read.
 
     Raises:
@@ -31,25 +40,27 @@ def check_budget(results: Results, budget: int | None) -> int:
     """
     steps = steps_of(results)
     if budget is None:
-        return steps
+        own = results.budget if isinstance(results, Aggregate) else None
+        return steps if own is None else min(own, steps)
     if not 1 <= budget <= steps:
         raise UsageError(f"budget is {budget}; give 1 to {steps}, the steps of this run")
     return int(budget)
 
 
-def rules(results: Results) -> str:
-    """What the words memorised, generalised, comprehension and grokking mean here."""
-    rule = results.rule
-    sign = ">" if rule.strict else "≥"
-    tolerance = f" \N{MINUS SIGN} {rule.tolerance:g}" if rule.tolerance else ""
-    above = ">" if rule.gap_inclusive else "≥"
-    return (
-        f"T: first step with accuracy {sign} {rule.threshold:g}{tolerance}; "
-        f"grokking where T(val) \N{MINUS SIGN} T(train) {above} {rule.gap:,} steps."
-    )
+def replicates(results: Cells, said: str) -> str:
+    """A sentence on the replicates that were put together, e.g. ``Medians over 5 model seeds.``;
+    nothing where every cell is shown."""
+    if not isinstance(results, Aggregate):
+        return ""
+    names = [
+        f"{len(values)} {label_of(name, results.grid.experiment)}"
+        + ("s" if name.endswith("seed") else " values")
+        for name, values in results.over.items()
+    ]
+    return said.format(over=" x ".join(names))
 
 
-def setting(results: Results, budget: int) -> str:
+def setting(results: Cells, budget: int) -> str:
     """Steps, seeds and other fixed values, and what is missing."""
     experiment, steps = results.grid.experiment, steps_of(results)
     at = f"{budget:,} steps" if budget == steps else f"As of {budget:,} of {steps:,} steps"
@@ -57,21 +68,39 @@ def setting(results: Results, budget: int) -> str:
     for name, path in (
         ("learning rate", "optimizer.lr"),
         ("weight decay", "optimizer.weight_decay"),
+        *((f"{symbol} =", path) for path, symbol in SYMBOLS.items()),
         ("data seed", "task.seed"),
         ("model seed", "model.seed"),
         ("", "model.activation"),
     ):
+        put_together = isinstance(results, Aggregate) and short_name(path) in results.over
+        if put_together or path not in scalar_fields(experiment):
+            continue
         values: Any = results.grid.axes.get(path, (experiment.get(path),))
         if len(values) == 1:
             fixed.append(f"{name} {number(values[0])}".strip())
     words = [f"{at}; {', '.join(fixed)}." if fixed else f"{at}."]
-    unfinished = int((results.phases(budget) < 0).sum()) + results.grid.size - len(results)
+    return " ".join([*words, *_missing(results, budget)])
+
+
+def _missing(results: Cells, budget: int) -> Iterator[str]:
+    """What is not known, one sentence each."""
+    if isinstance(results, Aggregate):
+        missing = int(results["missing"].sum())
+        if missing:
+            every = missing + int(results["replicates"].sum())
+            yield f"{missing:,} of {every:,} replicates are not finished."
+        return
+    unknown = results.phases(budget) < 0
+    without = unknown & results.finished(budget)
+    unfinished = int((unknown & ~without).sum()) + results.grid.size - len(results)
     if unfinished:
-        words.append(f"{unfinished:,} of {results.grid.size:,} cells are not finished.")
-    return " ".join(words)
+        yield f"{unfinished:,} of {results.grid.size:,} cells are not finished."
+    if without.any():
+        yield f"The phase of {int(without.sum()):,} cells is not known."
 
 
-def origin(results: Results) -> str:
+def origin(results: Cells) -> str:
     """Engine, device, precision, version."""
     known = results.provenance
     engine = f"Engine {plain(known['engine'])}" if "engine" in known else ""
@@ -82,11 +111,16 @@ def origin(results: Results) -> str:
     return f"{trained + ', ' if trained else ''}{dtype}; grokfast\N{NO-BREAK SPACE}{version}."
 
 
-def caption(results: Results, width: float, *extra: str, budget: int | None = None) -> str:
+def caption(results: Cells, width: float, *extra: str, budget: int | None = None) -> str:
     """The footnote, wrapped to a width in inches."""
     budget = steps_of(results) if budget is None else budget
     text = " ".join(
-        (rules(results), *filter(None, extra), setting(results, budget), origin(results))
+        (
+            plain(results.rule.sentence, 1000),
+            *filter(None, extra),
+            setting(results, budget),
+            origin(results),
+        )
     )
     return wrap(text, width - _MARGIN, CAPTION_SIZE)
 
@@ -105,13 +139,12 @@ def wrap(text: str, width: float, size: float) -> str:
     return "\n".join(lines)
 
 
-def describe(results: Results, cell: int) -> str:
+def describe(results: Cells, cell: int) -> str:
     """The axis values of one cell, short: ``lr $10^{-3}$, weight decay 5``."""
     parts = []
-    for name, values in results.axes.items():
-        if len(values) > 1:
-            value = results[name][cell]
+    for axis in axes_of(results):
+        if len(axis.values) > 1:
+            value = results[axis.name][cell]
             value = value.item() if hasattr(value, "item") else value
-            short = plain(name.replace("_", " "))
-            parts.append(number(value) if isinstance(value, str) else f"{short} {number(value)}")
+            parts.append(axis.titled(value, words(axis.name)))
     return ", ".join(parts) or plain(results.grid.name)

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 
+from grokfast.aggregate import Aggregate
+from grokfast.cells import Cells
 from grokfast.figures.caption import describe, wrap
-from grokfast.figures.style import PALETTE, Paper
-from grokfast.phases import PHASES
-from grokfast.results import DIVERGED, Results
+from grokfast.figures.style import Paper, palette
+from grokfast.results import DIVERGED
 
 #: Panels side by side at most, and inches of one.
 COLUMNS, PANEL = 4, 1.95
 
 
-def headings(
-    results: Results, chosen: Sequence[int], width: float, last: Sequence[str]
-) -> list[str]:
+def headings(results: Cells, chosen: Sequence[int], width: float, last: Sequence[str]) -> list[str]:
     """Phase, axis values and a last line for each cell, wrapped to a width in inches; as many
     lines each."""
     size = matplotlib.rcParams["axes.titlesize"]
@@ -27,24 +26,35 @@ def headings(
     most = max(text.count("\n") for text in described)
     titles = []
     for cell, text, line in zip(chosen, described, last, strict=True):
-        phase = int(results.phases()[cell])
-        name = PHASES[phase] if phase >= 0 else "not finished"
-        if results["status"][cell] == DIVERGED:
+        name = phase_of(results, cell)
+        if "diverged_at" in results and results["status"][cell] == DIVERGED:
             name += f", diverged at {int(results['diverged_at'][cell]):,}"
         blank = "\n" * (most - text.count("\n"))
         titles.append(f"{blank}{name}\n{text}\n{line}")
     return titles
 
 
-def mark_phase(ax: Axes, results: Results, cell: int) -> None:
+def phase_of(results: Cells, cell: int) -> str:
+    """The name of a cell's phase, of replicates with the votes for it."""
+    phase = int(results.phases()[cell])
+    if phase < 0:
+        return "not finished"
+    name = results.rule.phases[phase]
+    if isinstance(results, Aggregate):
+        name += f" ({results['votes'][cell, phase]} of {results['replicates'][cell]})"
+    return name
+
+
+def mark_phase(ax: Axes, results: Cells, cell: int) -> None:
     """The upper edge of a panel in the colour of its cell's phase."""
     phase = int(results.phases()[cell])
     if phase >= 0:
-        ax.spines["top"].set(color=PALETTE[phase], linewidth=3, capstyle="butt")
+        colour = palette(results.rule.phases)[phase]
+        ax.spines["top"].set(color=colour, linewidth=3, capstyle="butt")
 
 
 def panels(
-    results: Results, chosen: Sequence[int], last: Sequence[str], labels: tuple[str, str]
+    results: Cells, chosen: Sequence[int], last: Sequence[str], labels: tuple[str, str]
 ) -> tuple[Paper, list[Axes], float]:
     """A figure with a panel for each cell, four in a row, under its heading; labels of x and y
     stand at the outer panels only. Also the figure's width in inches."""

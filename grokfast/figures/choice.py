@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.facets import arrange
 from grokfast.figures.regions import heart
-from grokfast.phases import PHASES
-from grokfast.results import DIVERGED, Results
+from grokfast.results import DIVERGED
 
-#: Position in the file, or axis name -> value as for :meth:`Results.find`.
+#: Position in the file, or axis name -> value as for :meth:`Cells.find`.
 Cell = int | Mapping[str, Any]
 
 MAX_CELLS = 12
 
 
-def choose(results: Results, cells: Sequence[Cell] | None) -> list[int]:
+def choose(results: Cells, cells: Sequence[Cell] | None) -> list[int]:
     """Positions of the named cells; by default one of each phase that occurs, from the heart of
     its region.
 
@@ -42,7 +42,7 @@ def choose(results: Results, cells: Sequence[Cell] | None) -> list[int]:
     return found
 
 
-def _one_of_each(results: Results) -> list[int]:
+def _one_of_each(results: Cells) -> list[int]:
     if results.grid.size == 1:
         return [0]
     facets = arrange(results)
@@ -50,7 +50,7 @@ def _one_of_each(results: Results) -> list[int]:
     position = facets.split(results, np.arange(len(results)))
     healthy = facets.split(results, "status") != DIVERGED
     chosen = []
-    for code in range(len(PHASES)):
+    for code in range(len(results.rule.phases)):
         # The first panel that has it; a cell that diverged only where there is no other.
         options = [m[k] for m in ((phase == code) & healthy, phase == code) for k in range(len(m))]
         for k, mask in enumerate(options):
@@ -60,7 +60,7 @@ def _one_of_each(results: Results) -> list[int]:
                 break
     if not chosen:
         raise UsageError(
-            "no cell is finished yet, so there is none to choose",
+            "the phase of no cell is known yet, so there is none to choose",
             hint="name cells: --cell=lr:1e-3,weight_decay:5",
         )
     return chosen

@@ -8,7 +8,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from grokfast.figures.caption import caption, check_budget
+from grokfast.cells import Cells
+from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import arrange
 from grokfast.figures.panels import (
     DIVERGED_HATCH,
@@ -27,35 +28,38 @@ from grokfast.figures.panels import (
     title_of,
 )
 from grokfast.figures.style import style
-from grokfast.results import DIVERGED, Results
+from grokfast.results import DIVERGED
 
 _NEVER_INK = "#B5B5B5"
 
 
 def convergence_diagram(
-    results: Results,
+    results: Cells,
     *,
     budget: int | None = None,
+    x: str | None = None,
+    y: str | None = None,
     title: str | None = None,
     mark: Mark | None = None,
 ) -> Figure:
     """T_train and T_val of each cell on one log scale, as "training convergence steps" of
-    Shabalin et al. 2023; steps that were never reached are white and hatched.
+    Shabalin et al. 2023; steps that were never reached are white and hatched. Of replicates the
+    median, which was never reached where it is larger than the budget.
 
     Args:
-        results, budget, title, mark: as for :func:`grokfast.figures.phase_diagram`.
+        results, budget, x, y, title, mark: as for :func:`grokfast.figures.phase_diagram`.
 
     Raises:
         UsageError: a grid of a single cell, too many panels, a budget beyond the run, or a mark
             without cells.
     """
-    facets, steps = arrange(results), check_budget(results, budget)
-    phase = facets.split(results, results.phases(budget))
+    facets, steps = arrange(results, x, y), check_budget(results, budget)
     status = facets.split(results, "status")
     box, sentence = mark_range(results, facets, mark)
-    both = np.stack([facets.split(results, name) for name in ("t_train", "t_val")])
-    reached = (both >= 0) & (both <= steps)
-    unknown = ~reached & (phase < 0)
+    put_together = replicates(results, "Medians over {over}.")
+    moments = (results.moments(name, budget) for name in ("t_train", "t_val"))
+    both = np.stack([facets.split(results, values) for values in moments])
+    reached, unknown = np.isfinite(both), np.isnan(both)
     lowest = max(1.0, float(both[reached].min())) if reached.any() else 1.0
     lowest = 10.0 ** np.floor(np.log10(lowest))  # a decade, so that the colour bar has labels
     highest = max(10 * lowest, float(steps))
@@ -97,7 +101,7 @@ def convergence_diagram(
         finish(
             paper,
             title_of(results, title),
-            caption(results, size.figure[0], sentence, budget=steps),
+            caption(results, size.figure[0], put_together, sentence, budget=steps),
             handles,
         )
     return paper

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures import FORMATS, KINDS
 from grokfast.figures.choice import Cell
@@ -48,6 +49,9 @@ def draw(
     cells: Sequence[Cell] | None = None,
     out: str | Path,
     budget: int | None = None,
+    over: Sequence[str] = (),
+    x: str | None = None,
+    y: str | None = None,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
@@ -57,6 +61,9 @@ def draw(
             every one).
         out: its suffix, png, pdf or svg, chooses the format.
         budget: for the diagrams: read them as of this many steps.
+        over: axes of replicates, which are put together (:meth:`Results.aggregate`); not for
+            embeddings.
+        x, y: for the diagrams: names of the axes that shall lie there.
 
     Returns:
         The files written.
@@ -68,16 +75,22 @@ def draw(
     """
     out = Path(out)
     suffix = check(kind, out)
-    options: dict[str, Any] = {}
+    options: dict[str, Any]
     if kind in _DIAGRAMS:
         if cells:
             raise UsageError(f"--kind={kind} shows every cell", hint=_have("cell", _OF_CELLS))
-        options["budget"] = budget
+        options = {"budget": budget, "x": x, "y": y}
     else:
-        if budget is not None:
-            raise UsageError(f"--kind={kind} has no budget", hint=_have("budget", _DIAGRAMS))
-        options["cells"] = cells or None
-    figure = (_DIAGRAMS | _OF_CELLS)[kind](results, **options)
+        for name, value in {"budget": budget, "x": x, "y": y}.items():
+            if value is not None:
+                raise UsageError(f"--kind={kind} has no {name}", hint=_have(name, _DIAGRAMS))
+        options = {"cells": cells or None}
+    shown: Cells = results
+    if over:
+        if kind == "embeddings":
+            raise UsageError("--kind=embeddings shows single cells; leave --over out")
+        shown = results.aggregate(over, budget=budget)
+    figure = (_DIAGRAMS | _OF_CELLS)[kind](shown, **options)
     with replacing(out) as temporary:
         figure.savefig(temporary, format=suffix)
     return [out]

@@ -10,21 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
-from grokfast.figures.numbers import is_log, is_number, number
+from grokfast.fields import short_name
+from grokfast.figures.numbers import is_number, number
 from grokfast.figures.style import plain
-from grokfast.results import Results
 
 MAX_PANELS = 64
 
 _LABELS = {
     "lr": "learning rate",
-    "weight_decay": "weight decay",
-    "data_seed": "data seed",
-    "model_seed": "model seed",
-    "init_scale": "init scale",
+    "task.fraction": r"training fraction $\alpha$",
+    "task.corruption": r"share of corrupted labels $\xi$",
 }
+#: What stands for a label beside a value.
+SYMBOLS = {"task.fraction": r"$\alpha$", "task.corruption": r"$\xi$"}
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,14 @@ class Axis:
     values: tuple[Any, ...]
     order: tuple[int, ...]
 
-    @property
-    def log(self) -> bool:
-        return all(map(is_number, self.values)) and is_log(self.values)
+    def titled(self, value: Any, label: str | None = None) -> str:
+        """A value as part of a title: ``weight decay 5``, ``relu``, ``batch 8``, a symbol = 0.5."""
+        if self.name in SYMBOLS:
+            return f"{SYMBOLS[self.name]} = {number(value)}"
+        names = [v for v in self.values if isinstance(v, str) and v[:1].isalpha()]
+        if len(names) == len(self.values):
+            return number(value)
+        return f"{label or self.label} {number(value)}"
 
 
 @dataclass(frozen=True)
@@ -67,19 +73,29 @@ class Facets:
         return (len(self.y.values) if self.y else 1), len(self.x.values)
 
     @property
+    def downward(self) -> bool:
+        """Whether y grows downward: weight decay as in the publications, and names as read."""
+        return self.y is None or self.y.name == "weight_decay" or not is_number(self.y.values[0])
+
+    @property
     def panels(self) -> int:
         return max(1, len(self.titles))
 
-    def split(self, results: Results, values: str | NDArray[Any]) -> NDArray[Any]:
-        """A variable over cells as ``[panel, y, x]``; absent cells as ``Results.on_grid`` says."""
+    def split(self, results: Cells, values: str | NDArray[Any]) -> NDArray[Any]:
+        """A variable over cells as ``[panel, y, x]``; absent cells as ``Cells.on_grid`` says."""
         full = results.on_grid(values)[np.ix_(*self.order)]
         return full.transpose(self.permutation).reshape(self.panels, *self.shape)
+
+
+def words(name: str) -> str:
+    """A name as it is said: ``optimizer.encoder_lr`` is ``encoder lr``."""
+    return plain(name.rsplit(".", 1)[-1].replace("_", " "))
 
 
 def label_of(name: str, experiment: Experiment) -> str:
     """The words on an axis. Where early layers have a learning rate of their own, the one that
     is swept is the decoder's (Liu et al. 2022)."""
-    label = _LABELS.get(name, plain(name.replace("_", " ")))
+    label = _LABELS.get(name, words(name))
     optimizer = experiment.optimizer
     own_decay = optimizer.encoder_weight_decay is not None
     if optimizer.encoder != "none" and (name == "lr" or (name == "weight_decay" and own_decay)):
@@ -94,17 +110,26 @@ def _axis(name: str, values: tuple[Any, ...], experiment: Experiment) -> Axis:
     return Axis(name, label_of(name, experiment), tuple(values[i] for i in order), order)
 
 
-def arrange(results: Results) -> Facets:
+def axes_of(results: Cells) -> list[Axis]:
+    """Every axis of the grid, in its order."""
+    experiment = results.grid.experiment
+    return [_axis(name, values, experiment) for name, values in results.axes.items()]
+
+
+def arrange(results: Cells, x: str | None = None, y: str | None = None) -> Facets:
     """Learning rate along x, weight decay along y, other axes as panels, as in the publications.
 
-    Without one of the two, the longest numerical axis takes its place, seeds and names last.
+    Without one of the two, the longest numerical axis takes its place, seeds and names last;
+    without learning rates, weight decay has its place only if it is one of the two longest axes.
+
+    Args:
+        x, y: names of axes that shall lie there.
 
     Raises:
-        UsageError: a single cell, or too many panels.
+        UsageError: a single cell, no such axis, or too many panels.
     """
-    experiment = results.grid.experiment
-    axes = [_axis(name, values, experiment) for name, values in results.axes.items()]
-    varied = [a for a in axes if len(a.values) > 1]
+    axes = axes_of(results)
+    varied = {a.name: a for a in axes if len(a.values) > 1}
     if not varied:
         raise UsageError(
             "a diagram needs an axis, and this file holds a single cell",
@@ -114,17 +139,31 @@ def arrange(results: Results) -> Facets:
     def rank(axis: Axis) -> tuple[bool, bool, int]:
         return not is_number(axis.values[0]), axis.name.endswith("seed"), -len(axis.values)
 
-    rest = sorted(varied, key=rank)
-    x = next((a for a in rest if a.name == "lr"), None)
-    y = next((a for a in rest if a.name == "weight_decay"), None)
-    if x is None:
-        x = next((a for a in rest if a is not y), y)
-        y = None if x is y else y
-    assert x is not None
-    if y is None:
-        y = next((a for a in rest if a is not x), None)
-    outer = [a for a in varied if a is not x and a is not y]
-    return _facets(axes, outer, y, x)
+    free = sorted(varied.values(), key=rank)
+    usual = [[a for a in free if a.name == name] for name in ("lr", "weight_decay")]
+    if "lr" not in varied and varied.get("weight_decay") not in free[:2]:
+        usual = [[], []]
+        free[:2] = sorted(free[:2], key=lambda axis: axis.name != "task.fraction")
+    along: list[Axis | None] = [_chosen(varied, "x", x), _chosen(varied, "y", y)]
+    if x is not None and along[0] is along[1]:
+        raise UsageError(f"{x} cannot be both x and y")
+    for k, axes_for_it in [*enumerate(usual), (0, free), (1, free)]:
+        along[k] = along[k] or next((a for a in axes_for_it if a not in along), None)
+    if along[0] is None:  # one axis lies along x
+        along.reverse()
+    assert along[0] is not None
+    outer = [a for a in varied.values() if a not in along]
+    return _facets(axes, outer, along[1], along[0])
+
+
+def _chosen(varied: dict[str, Axis], side: str, name: str | None) -> Axis | None:
+    if name is None:
+        return None
+    axis = varied.get(short_name(name))
+    if axis is None:
+        known = ", ".join(map(plain, varied))
+        raise UsageError(f"{side}={name!r} is no axis of several values; there are {known}")
+    return axis
 
 
 def _facets(axes: list[Axis], outer: list[Axis], y: Axis | None, x: Axis) -> Facets:
@@ -140,10 +179,7 @@ def _facets(axes: list[Axis], outer: list[Axis], y: Axis | None, x: Axis) -> Fac
     else:
         columns = count if count <= 4 else math.ceil(count / math.ceil(count / 4))
     titles = [
-        ", ".join(
-            number(v) if isinstance(v, str) else f"{a.label} {number(v)}"
-            for a, v in zip(outer, values, strict=True)
-        )
+        ", ".join(a.titled(v) for a, v in zip(outer, values, strict=True))
         for values in itertools.product(*(a.values for a in outer))
     ]
     named = {a.name: i for i, a in enumerate(axes)}

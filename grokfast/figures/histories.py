@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from grokfast.aggregate import Aggregate
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.figures.caption import caption, steps_of
+from grokfast.figures.caption import caption, replicates, steps_of
 from grokfast.figures.cells import COLUMNS, PANEL, headings, mark_phase
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
-from grokfast.results import DIVERGED, Results
+from grokfast.results import DIVERGED
 
 _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("train", TRAIN, "-"),
@@ -27,10 +29,11 @@ _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
 
 
 def curves(
-    results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
+    results: Cells, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:
     """Accuracy (above) and loss (below) of chosen cells against steps, T_train and T_val marked;
-    as the curves of an unstable MNIST cell in Shabalin et al. 2023.
+    as the curves of an unstable MNIST cell in Shabalin et al. 2023. Of replicates the means, with
+    bands of one standard deviation, and the medians of the two moments.
 
     Args:
         cells: positions, or axis values such as ``{"lr": 1e-3, "weight_decay": 5}``; by default
@@ -74,11 +77,15 @@ def curves(
             grid[2 * block, column].remove()
             grid[2 * block + 1, column].remove()
         figure.align_ylabels()
-        finish(figure, title_of(results, title), caption(results, width), _legend(results, chosen))
+        put_together = replicates(
+            results, "Means over {over}; bands: one standard deviation; medians of T."
+        )
+        note = caption(results, width, put_together)
+        finish(figure, title_of(results, title), note, _legend(results, chosen))
     return figure
 
 
-def _steps_axis(ax: Axes, results: Results, cell: int) -> None:
+def _steps_axis(ax: Axes, results: Cells, cell: int) -> None:
     """Log steps, with the two moments marked."""
     ax.set_xscale("log")
     ax.set_xlim(1, steps_of(results))
@@ -86,24 +93,28 @@ def _steps_axis(ax: Axes, results: Results, cell: int) -> None:
     ax.xaxis.set_minor_locator(LogLocator(numticks=20))  # the decades between
     ax.xaxis.set_minor_formatter(NullFormatter())
     for name, colour, line in _LINES:
-        moment = int(results[f"t_{name}"][cell])
-        if moment >= 0:
+        moment = results.moments(f"t_{name}")[cell]
+        if np.isfinite(moment):
             # Step 0 does not exist; a crossing before the axis would be lost.
             ax.axvline(max(moment, 1), color=colour, linestyle=line, linewidth=1, alpha=0.45)
-    if results["status"][cell] == DIVERGED:
+    if "diverged_at" in results and results["status"][cell] == DIVERGED:
         at = max(int(results["diverged_at"][cell]), 1)
         ax.axvline(at, color=INK, linewidth=2, linestyle=":")
 
 
-def _lines(ax: Axes, results: Results, cell: int, what: str) -> None:
+def _lines(ax: Axes, results: Cells, cell: int, what: str) -> None:
     step = results["step"]
     for name, colour, line in _LINES:
         values = results[f"{name}_{what}"][cell]
         there = np.isfinite(values) & (step >= 1)
         ax.plot(step[there], values[there], color=colour, linestyle=line)
+        if f"{name}_{what}_std" in results:
+            spread = results[f"{name}_{what}_std"][cell]
+            below, above = values - spread, values + spread
+            ax.fill_between(step, below, above, where=there, color=colour, alpha=0.2, linewidth=0)
 
 
-def _accuracy(ax: Axes, results: Results, cell: int, title: str) -> None:
+def _accuracy(ax: Axes, results: Cells, cell: int, title: str) -> None:
     _lines(ax, results, cell, "acc")
     _steps_axis(ax, results, cell)
     ax.axhline(results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
@@ -112,15 +123,19 @@ def _accuracy(ax: Axes, results: Results, cell: int, title: str) -> None:
     mark_phase(ax, results, cell)
 
 
-def _moments(results: Results, cell: int) -> str:
+def _moments(results: Cells, cell: int) -> str:
+    beyond = f"> {results['budget'][cell]:,}" if isinstance(results, Aggregate) else "never"
+
     def shown(name: str) -> str:
-        moment = int(results[name][cell])
-        return f"{moment:,}" if moment >= 0 else "never"
+        moment = results.moments(name)[cell]
+        if np.isnan(moment):
+            return "not yet"
+        return f"{moment:,.0f}" if np.isfinite(moment) else beyond
 
     return f"T(train) {shown('t_train')}, T(val) {shown('t_val')}"
 
 
-def _loss(ax: Axes, results: Results, cell: int, limits: tuple[float, float] | None) -> None:
+def _loss(ax: Axes, results: Cells, cell: int, limits: tuple[float, float] | None) -> None:
     _lines(ax, results, cell, "loss")
     _steps_axis(ax, results, cell)
     if limits is not None:
@@ -128,7 +143,7 @@ def _loss(ax: Axes, results: Results, cell: int, limits: tuple[float, float] | N
         ax.set_ylim(*limits)
 
 
-def _loss_limits(results: Results, chosen: Sequence[int]) -> tuple[float, float] | None:
+def _loss_limits(results: Cells, chosen: Sequence[int]) -> tuple[float, float] | None:
     """One log scale for all cells; None where no loss is positive."""
     values = np.concatenate([results[f"{name}_loss"][list(chosen)].ravel() for name, *_ in _LINES])
     values = values[np.isfinite(values) & (values > 0)].astype(float)
@@ -139,15 +154,17 @@ def _loss_limits(results: Results, chosen: Sequence[int]) -> tuple[float, float]
     return low / 1.5, high * 1.5
 
 
-def _legend(results: Results, chosen: Sequence[int]) -> list[Line2D]:
+def _legend(results: Cells, chosen: Sequence[int]) -> list[Line2D]:
     """Of the lines that occur."""
     handles = []
     for (_, colour, line), label in zip(_LINES, ("training", "validation"), strict=True):
         handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
     marks = [(f"t_{name}", colour, f"T({name})") for name, colour, _ in _LINES]
-    marks.append(("diverged_at", INK, "diverged"))
+    if "diverged_at" in results:
+        marks.append(("diverged_at", INK, "diverged"))
     for name, colour, label in marks:
-        if (results[name][list(chosen)] < 0).all():
+        moments = results[name] if name == "diverged_at" else results.moments(name)
+        if not (np.isfinite(moments) & (moments >= 0))[list(chosen)].any():
             continue
         handles.append(
             Line2D(

@@ -83,7 +83,7 @@ def ticks(values: Sequence[Any], room: float, *, horizontal: bool) -> Ticks:
 
     def fits(labels: list[str]) -> bool:
         if horizontal:
-            return sum(_width(t) * _CHARACTER + _GAP for t in labels) <= room + _GAP
+            return sum(inches(t) + _GAP for t in labels) <= room + _GAP
         return len(labels) * _LINE <= room
 
     own = series(values)
@@ -132,8 +132,9 @@ def _round_values(values: Sequence[Any]) -> list[tuple[list[float], list[str]]]:
     return found
 
 
-def _width(label: str) -> float:
-    """Characters that a label takes on paper; exponents are set smaller."""
+def inches(label: str) -> float:
+    """The length of a label on paper, about; exponents are set smaller."""
     exponents = "".join(re.findall(r"\^\{(.*?)\}", label))
-    rest = re.sub(r"\^\{.*?\}|\$", "", label).replace(r"\times", "x")
-    return len(rest) + 0.7 * len(exponents)
+    rest = re.sub(r"\^\{.*?\}|\$", "", label)
+    rest = re.sub(r"\\[a-z]+", "x", rest)
+    return (len(rest) + 0.7 * len(exponents)) * _CHARACTER

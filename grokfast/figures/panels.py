@@ -17,18 +17,22 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.caption import CAPTION_SIZE
 from grokfast.figures.facets import Facets
-from grokfast.figures.numbers import number, ticks
+from grokfast.figures.numbers import inches, is_number, number, ticks
 from grokfast.figures.style import FAINT, INK, Paper, plain
-from grokfast.results import DIVERGED, Results
+from grokfast.results import DIVERGED, OK
 
 #: More cells than this are drawn as an image, also in PDF and SVG.
 RASTER_CELLS = 10_000
 
 #: Under the hatching of diverged cells that have no colour of their own.
 GREY = "#8C8C8C"
+
+#: Lines of the footnote that a figure has room for.
+CAPTION_LINES = 4
 
 DIVERGED_HATCH, PENDING_HATCH, NEVER_HATCH = "//////", "......", "xxxx"
 
@@ -65,12 +69,13 @@ class Size:
         else:
             width = min(max(along_x * 0.11, 1.6), {2: 2.9, 3: 2.3}.get(columns, 1.8))
         height = min(along_y * min(0.42, width / along_x), 1.25 * width)
-        height = max(height, tallest_label / rows)
+        label = inches(facets.y.label) if facets.y else 0.0
+        height = max(height, max(tallest_label, label) / rows)
         gap = 0.3 if rows > 1 or columns > 1 else 0.0
         gap += 0.13 * (title_lines - 1)
         total = (
             0.75 + columns * (width + 0.12) + right,
-            0.95 + rows * (height + gap) + 4 * CAPTION_SIZE * 1.25 / 72,
+            0.95 + rows * (height + gap) + CAPTION_LINES * CAPTION_SIZE * 1.25 / 72,
         )
         return cls((width, height), total)
 
@@ -101,10 +106,11 @@ def frame(
 
 
 def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
-    """Limits, ticks and labels of one panel. The first value of y is at the top."""
+    """Limits, ticks and labels of one panel."""
     along_y, along_x = facets.shape
     ax.set_xlim(-0.5, along_x - 0.5)
-    ax.set_ylim(along_y - 0.5, -0.5)
+    ends = (-0.5, along_y - 0.5)
+    ax.set_ylim(ends[::-1] if facets.downward else ends)
     marks = ticks(facets.x.values, room[0], horizontal=True)
     ax.set_xticks(marks.positions, marks.labels)
     if marks.slanted:
@@ -121,6 +127,9 @@ def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
 
 def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] = ()) -> None:
     """Title above, a legend in a line of its own, footnote below, all at the left edge."""
+    more = max(0, footnote.count("\n") + 1 - CAPTION_LINES)
+    if more:
+        figure.set_figheight(figure.get_figheight() + more * CAPTION_SIZE * 1.3 / 72)
     # The layout engine keeps room for the title, so an empty second line makes that of the legend.
     figure.suptitle(title + "\n " * bool(handles), x=0.012, ha="left")
     if handles:
@@ -140,7 +149,7 @@ def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] =
     )
 
 
-def title_of(results: Results, title: str | None) -> str:
+def title_of(results: Cells, title: str | None) -> str:
     return plain(results.grid.name if title is None else title)
 
 
@@ -184,7 +193,8 @@ def hatch_status(ax: Axes, status: NDArray[Any], unknown: NDArray[Any]) -> None:
 
 
 def status_handles(status: NDArray[Any], unknown: NDArray[Any], ground: str = GREY) -> list[Patch]:
-    """Legend entries of the hatchings that occur."""
+    """Legend entries of the hatchings that occur. A finished cell has no phase where the file
+    lacks what its rule asks for."""
     handles = []
     if (status == DIVERGED).any():
         handles.append(
@@ -197,30 +207,31 @@ def status_handles(status: NDArray[Any], unknown: NDArray[Any], ground: str = GR
             )
         )
     if unknown.any():
+        finished = np.isin(np.broadcast_to(status, unknown.shape)[unknown], (OK, DIVERGED))
         handles.append(
             Patch(
                 facecolor="white",
                 edgecolor=FAINT,
                 linewidth=0,
                 hatch=PENDING_HATCH,
-                label="not finished",
+                label="phase not known" if finished.all() else "not finished",
             )
         )
     return handles
 
 
-def mark_range(results: Results, facets: Facets, mark: Mark | None) -> tuple[list[float], str]:
+def mark_range(results: Cells, facets: Facets, mark: Mark | None) -> tuple[list[float], str]:
     """Left, right, top and bottom of the rectangle around the cells whose values lie in given
     ranges, and its sentence for the footnote; nothing (``[], ""``) where none is wanted.
 
     Raises:
-        UsageError: a range of something that is not along x or y, or without a cell.
+        UsageError: a range of something that is no number along x or y, or without a cell.
     """
     wanted = MARKS.get(results.grid.name) if mark is None else mark
     if not wanted:
         return [], ""
     box: list[float] = []
-    along = [facets.x, *([facets.y] if facets.y else [])]
+    along = [a for a in (facets.x, facets.y) if a and all(map(is_number, a.values))]
     unknown = set(wanted) - {a.name for a in along}
     sides = []
     for axis in (facets.x, facets.y):

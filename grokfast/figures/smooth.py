@@ -11,7 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from grokfast.figures.caption import caption, check_budget
+from grokfast.cells import Cells
+from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import arrange
 from grokfast.figures.panels import (
     Mark,
@@ -26,8 +27,7 @@ from grokfast.figures.panels import (
     title_of,
 )
 from grokfast.figures.style import INK, Paper, style
-from grokfast.phases import COMPREHENSION, CONFUSION, GROKKING, MEMORIZATION
-from grokfast.results import Results
+from grokfast.phases import PhaseRule
 
 #: Both rise or fall in lightness throughout, so that they can be read in grey.
 _DELAY = LinearSegmentedColormap.from_list("delay", ["#0B5D3B", "#4FA84F", "#B9D553", "#FCEB6B"])
@@ -37,39 +37,45 @@ _NEVER = LinearSegmentedColormap.from_list(
 
 
 def smooth_diagram(
-    results: Results,
+    results: Cells,
     *,
     budget: int | None = None,
+    x: str | None = None,
+    y: str | None = None,
     title: str | None = None,
     mark: Mark | None = None,
 ) -> Figure:
     """T_val - T_train (green to yellow) where a cell generalised, T_train (blue to black) where it
     did not, both on log scales; black: never memorised. As Shabalin et al. 2023.
 
-    The line across the first colour bar is the gap from which on a cell counts as grokking. Cells
-    that generalised first (T_val <= T_train) have the colour of its low end.
+    The line across the first colour bar is the gap from which on a cell counts as grokking, where
+    the rule of the phases has one. Cells that generalised first (T_val <= T_train) have the colour
+    of its low end. Of replicates the medians.
 
     Args:
-        results, budget, title, mark: as for :func:`grokfast.figures.phase_diagram`.
+        results, budget, x, y, title, mark: as for :func:`grokfast.figures.phase_diagram`.
 
     Raises:
         UsageError: a grid of a single cell, too many panels, a budget beyond the run, or a mark
             without cells.
     """
-    facets, steps = arrange(results), check_budget(results, budget)
-    phase = facets.split(results, results.phases(budget))
+    facets, steps = arrange(results, x, y), check_budget(results, budget)
     status = facets.split(results, "status")
-    t_train = facets.split(results, "t_train").astype(float)
-    delay = facets.split(results, "t_val") - t_train
+    t_train, delay = (
+        facets.split(results, results.moments(name, budget)) for name in ("t_train", "delay")
+    )
     box, sentence = mark_range(results, facets, mark)
+    put_together = replicates(results, "Medians over {over}.")
+    gap = results.rule.gap if isinstance(results.rule, PhaseRule) else 0
 
-    generalised = (phase == COMPREHENSION) | (phase == GROKKING)
-    low, high = _delay_range(delay[generalised], results.rule.gap, steps)
+    generalised, memorised = np.isfinite(delay), np.isfinite(t_train) & np.isposinf(delay)
+    unknown = ~generalised & ~memorised & ~np.isposinf(t_train)
+    low, high = _delay_range(delay[generalised], gap, steps)
     delay_norm = LogNorm(low, high)
     delay = np.where(generalised, np.maximum(delay, low), np.nan)
-    memorised = phase == MEMORIZATION
     train_norm = LogNorm(*_train_range(t_train[memorised], steps))
-    slow = np.where(memorised, t_train, np.where(phase == CONFUSION, 10.0 * steps, np.nan))
+    never = ~generalised & np.isposinf(t_train)
+    slow = np.where(memorised, t_train, np.where(never, 10.0 * steps, np.nan))
 
     with style():
         size = Size.of(facets, facets.rows, facets.columns, right=1.85, tallest_label=1.4)
@@ -78,9 +84,9 @@ def smooth_diagram(
         for k, ax in enumerate(axes):
             first = paint(ax, delay[k], _DELAY, delay_norm, lines=False)
             second = paint(ax, slow[k], _NEVER, train_norm, lines=False)
-            hatch_status(ax, status[k], phase[k] < 0)
+            hatch_status(ax, status[k], unknown[k])
             draw_mark(ax, box)
-        _bars(paper, axes, first, second, results.rule.gap)
+        _bars(paper, axes, first, second, gap)
         finish(
             paper,
             title_of(results, title),
@@ -89,10 +95,11 @@ def smooth_diagram(
                 size.figure[0],
                 "Green to yellow: generalised; blue to black: memorised only; "
                 "black: never memorised.",
+                put_together,
                 sentence,
                 budget=steps,
             ),
-            status_handles(status, phase < 0, ground="black"),
+            status_handles(status, unknown, ground="black"),
         )
     return paper
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,41 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-#: Colour of each phase, by code: at least 34 apart (CIE76) for every kind of colour blindness.
-#: Comprehension and grokking are nearly equal in grey, hence the letters.
-PALETTE: tuple[str, ...] = ("#56B4E9", "#E69F00", "#0B3C6F", "#8C8C8C")
+#: Colour of each phase: those of one rule are at least 34 apart (CIE76) for every kind of colour
+#: blindness. Comprehension and grokking are nearly equal in grey, hence the letters.
+COLOURS: dict[str, str] = {
+    "comprehension": "#56B4E9",
+    "grokking": "#E69F00",
+    "memorization": "#0B3C6F",
+    "confusion": "#8C8C8C",
+    "coexistence": "#56B4E9",
+    "partial inversion": "#FFE68C",
+    "full inversion": "#D95F0E",
+    "forgetting": "#4A1208",
+}
 
-#: Colour of the letter on each phase.
-LETTER_INK: tuple[str, ...] = ("#10222E", "#2E2000", "#FFFFFF", "#1A1A1A")
+#: Colour of a letter on each of these; phases of other rules take what their rule leaves free.
+LETTER_INK: dict[str, str] = {
+    "#56B4E9": "#10222E",
+    "#E69F00": "#2E2000",
+    "#0B3C6F": "#FFFFFF",
+    "#FFE68C": "#2E2700",
+    "#D95F0E": "#1C0B00",
+    "#4A1208": "#FFFFFF",
+    "#8C8C8C": "#1A1A1A",
+}
 
 INK, FAINT = "#222222", "#777777"
 TRAIN, VALIDATION = "#0B3C6F", "#D55E00"
 CORRUPTED, UNCORRUPTED = "#AA3377", "#009E73"
 NEURON = "#4B6584"
+
+
+def palette(phases: Sequence[str]) -> tuple[str, ...]:
+    """One colour a phase; where there are more than colours, these come again."""
+    taken = {COLOURS[name] for name in phases if name in COLOURS}
+    free = itertools.cycle([colour for colour in LETTER_INK if colour not in taken] or LETTER_INK)
+    return tuple(COLOURS[name] if name in COLOURS else next(free) for name in phases)
 
 
 @cache

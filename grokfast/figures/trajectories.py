@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
 from grokfast.figures.caption import caption, describe
+from grokfast.figures.cells import phase_of
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
-from grokfast.figures.style import INK, PALETTE, Paper, plain, style
-from grokfast.phases import PHASES
+from grokfast.figures.style import INK, Paper, palette, plain, style
 from grokfast.results import Results
 
 #: Steps of the left panel.
@@ -109,11 +109,11 @@ def _row(
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.yaxis.set_major_locator(MaxNLocator(4))
     phase = int(results.phases()[cell])
-    name = PHASES[phase] if phase >= 0 else "not finished"
-    axes[0].set_title(f"{name}: {describe(results, cell)}")
+    axes[0].set_title(f"{phase_of(results, cell)}: {describe(results, cell)}")
     if phase >= 0:
         for ax in axes:
-            ax.spines["left"].set(color=PALETTE[phase], linewidth=3, capstyle="butt")
+            colour = palette(results.rule.phases)[phase]
+            ax.spines["left"].set(color=colour, linewidth=3, capstyle="butt")
 
 
 def one_component(embeddings: NDArray[Any]) -> NDArray[Any]:

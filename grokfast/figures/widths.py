@@ -94,6 +94,7 @@ def _trained(results: Results, chosen: Sequence[int]) -> tuple[list[int], list[f
     for cell in chosen:
         value = float(results["final_val_acc"][cell])
         if np.isfinite(value):
-            widths.append(results.grid.cells[int(results["run"][cell])].model.embedding_dim)
+            model = results.grid.cells[int(results["run"][cell])].model
+            widths.append(getattr(model, "width", 0))
             accuracies.append(value)
     return widths, accuracies

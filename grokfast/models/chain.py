@@ -6,7 +6,7 @@ The module is the source of initial values, what ``reference`` trains, and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,6 +84,11 @@ class Chain(nn.Module):
                 case LayerNorm(width):
                     self.norms.append(nn.LayerNorm(width, dtype=kind))
 
+    @property
+    def activation(self) -> str:
+        """The name of the first activation; empty where there is none."""
+        return next((x.name for x in self.chain if isinstance(x, Activation)), "")
+
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``[B, O]`` of inputs ``[B, I]``, or of tokens ``[B, K]``."""
         linear, norms = iter(self.layers), iter(self.norms)
@@ -114,9 +119,7 @@ class Chain(nn.Module):
         return dropout_mask(rate, seed[None], step, site, x.shape, x.dtype)[0]
 
 
-def _embedding(
-    vocabulary: int, width: int, first_layer: bool, dtype: torch.dtype
-) -> nn.Embedding:
+def _embedding(vocabulary: int, width: int, first_layer: bool, dtype: torch.dtype) -> nn.Embedding:
     if first_layer:
         linear = nn.Linear(vocabulary, width, bias=False, dtype=dtype)
         return nn.Embedding.from_pretrained(linear.weight.detach().T.contiguous(), freeze=False)
@@ -130,7 +133,7 @@ def initialize(chain: Chain, model: Mlp) -> None:
     """Draws the initial weights that ``model.init`` asks for, in the order of the layers, and
     multiplies all by ``model.init_scale``."""
     if model.init != "torch":
-        for layer, weight in _weights(chain):
+        for weight in _weights(chain):
             drawn = torch.empty_like(weight, memory_format=torch.contiguous_format)
             inputs = weight.shape[1]
             weight.copy_(drawn.normal_(0.0, _deviation(model.init, inputs, model.width)))
@@ -139,15 +142,17 @@ def initialize(chain: Chain, model: Mlp) -> None:
             parameter.mul_(model.init_scale)
 
 
-def _weights(chain: Chain):
-    """Layer and weight matrix ``[outputs, inputs]`` of every linear layer, views of the module."""
+def _weights(chain: Chain) -> Iterator[Tensor]:
+    """Weight matrix ``[outputs, inputs]`` of every linear layer, views of the module."""
     linear = iter(chain.layers)
     for layer in chain.chain:
         if isinstance(layer, EmbeddingSum) and layer.first_layer:
             assert chain.embedding is not None
-            yield layer, chain.embedding.weight.T
+            yield chain.embedding.weight.T
         elif isinstance(layer, Linear):
-            yield layer, next(linear).weight
+            module = next(linear)
+            assert isinstance(module, nn.Linear)
+            yield module.weight
 
 
 def _deviation(init: str, inputs: int, width: int) -> float:

@@ -192,9 +192,7 @@ PRESETS: dict[str, Preset] = {
         build=lambda: Grid(
             name="modular-meanfield",
             experiment=_experiment(
-                model=replace(
-                    _NET, parametrization="mean-field", init="standard-normal", seed=0
-                ),
+                model=replace(_NET, parametrization="mean-field", init="standard-normal", seed=0),
                 optimizer=Optimizer(kind="sgd", lr=1e5, weight_decay=0.0),
                 steps=20_000,
                 evaluation=Evaluation(schedule="every-steps", every=100, train="after"),

@@ -30,7 +30,7 @@ def _addition(*, name: str, loss: str, predict: str, target_dim: int, decay_max:
         experiment=Experiment(
             task=Addition(p=10, val_size=10, target_dim=target_dim, seed=42),
             model=Mlp(width=200, depth=3, embedding_dim=1, activation="tanh", seed=102),
-            loss=loss,  # type: ignore[arg-type]
+            loss=loss,
             predict=predict,  # type: ignore[arg-type]
             optimizer=Optimizer(encoder="embedding", encoder_lr=1e-3, encoder_weight_decay=0.0),
             steps=100_000,

@@ -23,8 +23,9 @@ from grokfast.analyses import (
 )
 from grokfast.analyses.module import as_module
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment, Model, Recording
+from grokfast.experiment import Experiment, Recording
 from grokfast.grid import Grid
+from grokfast.models import Mlp
 from grokfast.results import Results
 from grokfast.tasks import Modular
 
@@ -85,7 +86,7 @@ def test_evaluation_is_that_of_the_whole_table(make_net, p, width):
 def results_with(weights, cells=2, **model):
     experiment = Experiment(
         task=Modular(p=5),
-        model=Model(**({"embedding_dim": 4, "depth": 1, "activation": "square"} | model)),
+        model=Mlp(**({"embedding_dim": 4, "depth": 1, "activation": "square"} | model)),
         loss="mse",
         record=Recording(weights=True),
     )

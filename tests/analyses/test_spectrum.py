@@ -16,8 +16,9 @@ from grokfast.analyses import (
     vector_ipr,
 )
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment, Model
+from grokfast.experiment import Experiment
 from grokfast.grid import Grid
+from grokfast.models import Mlp
 from grokfast.results import Results
 from grokfast.tasks import Modular
 
@@ -146,7 +147,7 @@ def test_mean_ipr_of_the_cells_of_a_file(make_net):
     weights = [net.weights() for net in (*nets, dead)]
     experiment = Experiment(
         task=Modular(p=7, operation="b * a"),
-        model=Model(embedding_dim=14, depth=1, activation="square"),
+        model=Mlp(embedding_dim=14, depth=1, activation="square"),
         loss="mse",
     )
     grid = Grid(experiment=experiment, axes={"optimizer.lr": (0.1, 0.2, 0.3)}, name="modular")

@@ -263,10 +263,11 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     import sys
     import types
 
-    calls = []
+    calls, more = [], []
 
-    def draw(results, kind, *, cells, out, budget):
+    def draw(results, kind, *, cells, out, budget, over, x, y):
         calls.append((len(results), kind, cells, str(out), budget))
+        more.append((over, x, y))
         return [out]
 
     monkeypatch.setitem(sys.modules, "grokfast.figures.drawing", types.SimpleNamespace(draw=draw))
@@ -277,3 +278,7 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     cells = [{"lr": 1e-3, "weight_decay": 5.0}, {"lr": 0.01}, {"lr": 1e-3}]
     assert calls == [(4, "phases", None, default, None), (4, "curves", cells, "x.PDF", 10)]
     assert capsys.readouterr().out == f"{default}\nx.PDF\n"
+    assert main(["plot", finished, "--over=model-seed,task.seed", "--x=optimizer.lr"]) == 0
+    assert more == [([], None, None)] * 2 + [(["model_seed", "data_seed"], "lr", None)]
+    name = default.replace(".png", ".over-model_seed.over-data_seed.png")
+    assert capsys.readouterr().out == f"{name}\n"

@@ -8,8 +8,9 @@ import pytest
 from grokfast import figures
 from grokfast.analyses import solution
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment, Model
+from grokfast.experiment import Experiment
 from grokfast.grid import Grid
+from grokfast.models import Mlp
 from grokfast.tasks import Modular
 from grokfast.tasks.base import stand_in
 
@@ -24,7 +25,7 @@ def modular(make):
     def build(operation="addition", **task):
         experiment = Experiment(
             task=Modular(p=P, operation=operation, **task),
-            model=Model(embedding_dim=WIDTH, depth=1, activation="square"),
+            model=Mlp(embedding_dim=WIDTH, depth=1, activation="square"),
             loss="mse",
             steps=1000,
         )

@@ -7,9 +7,11 @@ from matplotlib.figure import Figure
 
 from grokfast.errors import UsageError
 from grokfast.figures import phase_diagram
-from grokfast.figures.style import PALETTE
+from grokfast.figures.style import palette
 from grokfast.phases import PHASES
 from grokfast.presets import preset
+
+PALETTE = palette(PHASES)
 
 
 def colours(ax):

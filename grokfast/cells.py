@@ -1,0 +1,141 @@
+"""Variables over the cells of a grid: what single results and aggregates of replicates share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokfast.errors import UsageError
+from grokfast.fields import short_name
+from grokfast.grid import Grid
+from grokfast.phases import Rule, counts
+
+#: Hyperparameters that every file has, whether or not they are an axis.
+ALWAYS = ("optimizer.lr", "optimizer.weight_decay", "task.seed", "model.seed")
+
+
+class Cells:
+    """Named arrays over the cells of a grid, or of a part of it.
+
+    Attributes:
+        grid: the experiment and its axes.
+        variables: name -> (dimension names, array); every array has ``run`` first, except the
+            coordinates ``run``, ``step``, ``snapshot``, which have their own dimension.
+        provenance: versions, device, engine, times; plain JSON values.
+    """
+
+    grid: Grid
+    variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]]
+    provenance: dict[str, Any]
+
+    def phases(self, budget: int | None = None) -> NDArray[np.int8]:
+        """Phase code of each cell, int8 ``[run]``: index into ``rule.phases``, -1 unknown."""
+        raise NotImplementedError
+
+    def finished(self, budget: int | None = None) -> NDArray[np.bool_]:
+        """Whether a cell will not change any more, or not before the budget, ``[run]``."""
+        raise NotImplementedError
+
+    def moments(self, name: str, budget: int | None = None) -> NDArray[np.float64]:
+        """Steps of ``t_train``, of ``t_val`` or of their difference, ``delay``; float ``[run]``.
+
+        inf: never; -inf: the difference where only validation was reached; NaN: not known yet.
+        """
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """The array of a variable, e.g. ``results["t_train"]`` (int64 ``[run]``).
+
+        Raises:
+            UsageError: no such variable.
+        """
+        if name not in self.variables:
+            raise UsageError(f"no variable {name!r}; there are {', '.join(self.variables)}")
+        return self.variables[name][1]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.variables
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        return len(self["run"])
+
+    @property
+    def rule(self) -> Rule:
+        """Of the phases; where a part of it is an axis, with the experiment's own value there."""
+        return self.grid.experiment.phase
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Short axis name -> values."""
+        return {short_name(path): values for path, values in self.grid.axes.items()}
+
+    def counts(self) -> dict[str, int]:
+        """Cells per phase, all always present."""
+        return counts(self.phases(), self.rule.phases)
+
+    def on_grid(self, name: str | NDArray[Any]) -> NDArray[Any]:
+        """A ``[run]`` variable (or any array over cells) as an array over the axes.
+
+        Returns:
+            Array of shape ``tuple(len(v) for v in axes.values()) + rest``; cells that this file
+            does not hold are -1 for integers, NaN for floats, "" for text.
+        """
+        values = self[name] if isinstance(name, str) else np.asarray(name)
+        shape = tuple(len(v) for v in self.grid.axes.values())
+        empty: Any = {"f": np.nan, "i": -1, "u": 0, "b": False}.get(values.dtype.kind, "")
+        full = np.full((self.grid.size, *values.shape[1:]), empty, values.dtype)
+        full[self["run"]] = values
+        return full.reshape(*shape, *values.shape[1:])
+
+    def find(self, **values: Any) -> int:
+        """Position of the one cell nearest to the given axis values (numbers: nearest in value,
+        relative to the spacing on a log scale where all are positive; text: equal).
+
+        Raises:
+            UsageError: no such axis, a number beyond its ends by more than a spacing, or values
+                that still leave several cells.
+        """
+        chosen = np.ones(len(self), bool)
+        for name, wanted in values.items():
+            key = short_name(name)
+            if key not in self.variables:
+                raise UsageError(f"unknown axis {name!r}", hint=f"axes are {', '.join(self.axes)}")
+            column = self[key]
+            if column.dtype.kind in "fiu":
+                chosen &= column == _nearest(column, wanted, name)
+            else:
+                text = f"{wanted:g}" if isinstance(wanted, float) else str(wanted)
+                chosen &= column.astype(str) == text
+        found = np.flatnonzero(chosen)
+        if len(found) != 1:
+            given = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise UsageError(
+                f"{len(found)} cells match {given or 'no values'}; "
+                f"name one with all of {', '.join(self.axes)}"
+            )
+        return int(found[0])
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        """Short names of the per-cell hyperparameter variables."""
+        return list(dict.fromkeys(short_name(p) for p in (*self.grid.axes, *ALWAYS)))
+
+
+def _nearest(column: NDArray[Any], wanted: Any, name: str) -> Any:
+    try:
+        target = float(wanted)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name}={wanted!r} is no number") from None
+    values = np.unique(column)
+    log = target > 0 and bool((values > 0).all())
+    at, goal = (np.log(values), np.log(target)) if log else (values, target)
+    widest = np.diff(at).max(initial=0.0) or (0.05 if log else 0.05 * abs(at[0]))
+    nearest = int(np.abs(at - goal).argmin())
+    if not abs(at[nearest] - goal) <= widest:
+        raise UsageError(
+            f"{short_name(name)} {target:g} is beyond the run's {values[0]:g} to {values[-1]:g}"
+        )
+    return values[nearest]
