@@ -5,13 +5,15 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.bucket import Shuffles, evaluated_epochs, make_buckets
+from grokfast.batches import LoaderOrders
+from grokfast.bucket import make_buckets
+from grokfast.schedule import Schedule, evaluated_steps
 from grokfast.state import State
 
 TOY = ("addition-classification", "addition-regression")
 
 
-def program_of(grid):
+def bucket_of(grid):
     (bucket,) = make_buckets(grid.cells, range(grid.size))
     return bucket
 
@@ -19,7 +21,7 @@ def program_of(grid):
 @pytest.mark.parametrize("name", TOY)
 def test_split_and_initial_values_are_the_authors(name, trace):
     grid = gf.preset(name).grid(lr=1e-3, weight_decay=5.0)
-    bucket = program_of(grid)
+    bucket = bucket_of(grid)
     assert bucket.x_train[0].tolist() == trace[name]["train_pairs"]
     assert bucket.x_val[0].tolist() == trace[name]["val_pairs"]
     init = trace[name]["init_float32"]
@@ -37,9 +39,9 @@ def test_a_seed_gives_the_same_cell_in_every_grid():
         lr=[1e-4, 1e-3], weight_decay=0.0, model_seed=[5, 6, 7], data_seed=[1, 42]
     )
     torch.manual_seed(0)
-    a = State.initial(program_of(small))
+    a = State.initial(bucket_of(small))
     torch.rand(17)  # the global generator must not matter
-    bucket = program_of(large)
+    bucket = bucket_of(large)
     b = State.initial(bucket)
     at = next(i for i, c in enumerate(large.cells) if c.model.seed == 7)
     for p, q in zip(a.params, b.params, strict=True):
@@ -52,15 +54,15 @@ def test_drawing_models_leaves_torchs_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    program_of(gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0))
+    bucket_of(gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_parameter_groups_follow_the_spec():
-    bucket = program_of(gf.preset("addition-regression").grid(lr=3e-3, weight_decay=7.0))
+    bucket = bucket_of(gf.preset("addition-regression").grid(lr=3e-3, weight_decay=7.0))
     assert bucket.lr[:, 0].tolist() == [1e-3] + [3e-3] * 6
     assert bucket.weight_decay[:, 0].tolist() == [0.0] + [7.0] * 6
-    digits = program_of(gf.preset("mnist-digits").grid(lr=0.5, weight_decay=2.0))
+    digits = bucket_of(gf.preset("mnist-digits").grid(lr=0.5, weight_decay=2.0))
     assert digits.lr[:, 0].tolist() == [1e-3] * 4 + [0.5] * 2
     assert digits.weight_decay[:, 0].tolist() == [2.0] * 6
 
@@ -70,7 +72,10 @@ def test_shuffles_are_those_of_torchs_data_loader():
     from torch.utils.data import DataLoader, TensorDataset
 
     samples, batch, epochs = 12, 4, 9
-    evaluated = np.array([True, True, False, True, False, False, True, False, True])
+    evaluation = gf.Evaluation(schedule="log-epochs", horizon=27, points=6)
+    schedule = Schedule(evaluation, gf.Recording(), samples // batch, epochs * samples // batch)
+    evaluated = [schedule.evaluates_epoch(epoch) for epoch in range(epochs)]
+    assert 3 < sum(evaluated) < 8
     data = TensorDataset(torch.arange(samples))
     torch.manual_seed(11)
     state = torch.get_rng_state()
@@ -81,22 +86,23 @@ def test_shuffles_are_those_of_torchs_data_loader():
         seen.append(torch.cat([x for (x,) in train]))
         if evaluated[epoch]:
             list(val)
-    got = Shuffles([state], samples, epochs, evaluated).order(0, epochs)
+    orders = LoaderOrders([state], samples, schedule)
+    got = torch.cat([orders.order(0, 4), orders.order(4, epochs), orders.order(0, 0)], dim=1)
     assert torch.equal(got[0], torch.stack(seen))
 
 
 def test_schedule_is_that_of_a_long_horizon_whatever_the_budget():
     evaluation = gf.Evaluation(schedule="log-epochs", horizon=300_000, points=1000)
-    short, long = (evaluated_epochs(evaluation, 5, n) for n in (100, 30_000))
-    assert (long[:100] == short).all()
+    short, long = (evaluated_steps(evaluation, 5, n) for n in (500, 150_000))
+    assert (long[: len(short)] == short).all() and short[-1] <= 500 < long[len(short)]
     expected = np.unique((np.logspace(0, np.log10(3e5), 1000) / 5).astype(int))
-    assert np.flatnonzero(long).tolist() == expected[expected < 30_000].tolist()
+    assert long.tolist() == (5 * (expected[expected < 30_000] + 1)).tolist()
 
 
 def test_curve_steps_of_a_raised_budget_begin_with_the_old_ones():
     grid = gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0)
-    short = program_of(grid.grid(steps=500)).curve_steps
-    long = program_of(grid.grid(steps=5000)).curve_steps
+    short = bucket_of(grid.grid(steps=500)).curve_steps
+    long = bucket_of(grid.grid(steps=5000)).curve_steps
     assert torch.equal(long[: len(short)], short)
     assert 60 < len(long) < 200
 
@@ -113,13 +119,13 @@ def test_curve_steps_of_a_raised_budget_begin_with_the_old_ones():
 def test_data_and_experiment_must_fit(changes, says):
     grid = gf.preset("mnist-digits").grid(lr=0.5, weight_decay=2.0, **changes)
     if says is None:
-        program_of(grid)
+        bucket_of(grid)
         return
     with pytest.raises(gf.UsageError, match=says):
-        program_of(grid)
+        bucket_of(grid)
 
 
 def test_mse_without_targets_is_refused():
     grid = gf.preset("addition-classification").grid(lr=1e-3, weight_decay=0.0, loss="mse")
     with pytest.raises(gf.UsageError, match="no dense targets"):
-        program_of(grid)
+        bucket_of(grid)

@@ -96,17 +96,17 @@ def test_identity_ignores_the_budget_and_nothing_else():
     ],
 )
 def test_values_of_the_command_line(text, values):
-    e = gf.preset("addition-regression").experiment
-    assert parse_values(e, "lr", text) == pytest.approx(values)
+    grid = gf.preset("addition-regression")
+    assert parse_values(grid, "lr", text) == pytest.approx(values)
 
 
 @pytest.mark.parametrize(
     "text", ["", "fast", "1e-3,", "logspace:1", "logspace:0:1:0", "linspace:0:1:x", "range:3:0"]
 )
 def test_malformed_values_are_refused(text):
-    e = gf.preset("addition-regression").experiment
+    grid = gf.preset("addition-regression")
     with pytest.raises(gf.UsageError, match="lr"):
-        parse_values(e, "lr", text)
+        parse_values(grid, "lr", text)
 
 
 def test_grid_axes_fix_replace_and_append():
@@ -161,7 +161,7 @@ def test_a_users_task_round_trips_and_trains():
             y = x.sum(1).long() % 2
             return gf.TaskData(x_train=x, y_train=y, x_val=x[:4], y_val=y[:4], num_classes=2)
 
-    e = gf.Experiment(task=Xor(), model=gf.Model(width=16, depth=2), steps=2000)
+    e = gf.Experiment(task=Xor(), model=gf.Mlp(width=16, depth=2), steps=2000)
     assert gf.Experiment.from_json(e.to_json()) == e
     r = gf.run(gf.Grid(experiment=e.replace(lr=0.01)), engine="reference", progress=False)
     assert r.counts()["comprehension"] == 1

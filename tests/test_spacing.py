@@ -60,7 +60,7 @@ def test_logspace_is_correctly_rounded(low, high, count):
     ],
 )
 def test_ranges_of_the_command_line_are_the_numbers_one_would_type(text, values):
-    assert parse_values(gf.preset("addition-regression").experiment, "lr", text) == values
+    assert parse_values(gf.preset("addition-regression"), "lr", text) == values
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_ranges_of_the_command_line_are_the_numbers_one_would_type(text, values)
 )
 def test_ends_that_are_no_numbers_are_refused(text):
     with pytest.raises(gf.UsageError, match="is no range"):
-        parse_values(gf.preset("addition-regression").experiment, "lr", text)
+        parse_values(gf.preset("addition-regression"), "lr", text)
 
 
 @pytest.mark.parametrize("text", ["logspace:0:400:3", "logspace:0:1e30:2", "linspace:0:1.9e308:2"])
 def test_ends_beyond_a_double_are_refused(text):
     with pytest.raises(gf.UsageError, match=r"goes beyond 1\.8e\+308|is no range"):
-        parse_values(gf.preset("addition-regression").experiment, "lr", text)
+        parse_values(gf.preset("addition-regression"), "lr", text)
 
 
 @pytest.mark.parametrize("name", ["addition-classification", "mnist-original", "mnist-extended"])
@@ -82,7 +82,7 @@ def test_values_are_printed_as_they_are_read_back(name):
     grid = gf.preset(name)
     for path, values in grid.axes.items():
         text = ",".join(map(value_text, values))
-        assert tuple(parse_values(grid.experiment, path, text)) == values
+        assert tuple(parse_values(grid, path, text)) == values
 
 
 def test_presets_hold_spaced_values_to_the_last_digit_but_one():

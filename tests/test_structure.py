@@ -62,7 +62,7 @@ def test_imports_run_one_way(path):
 def test_the_reference_imports_no_other_engine():
     for module in imported(PACKAGE / "engines" / "reference.py"):
         if module.startswith("grokfast.engines."):
-            assert module.split(".")[2] in ("base", "facts")
+            assert module.split(".")[2] in ("base", "facts", "support")
 
 
 def test_nothing_but_the_engine_picker_knows_the_reference():

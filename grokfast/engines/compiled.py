@@ -21,6 +21,7 @@ from grokfast.engines.base import Tick
 from grokfast.engines.lockstep import Spec
 from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, split
 from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compiled_pass
+from grokfast.engines.support import unsupported
 from grokfast.state import State
 
 #: Activations of a layer, in numbers, of which a block of several cells would leave the cache.
@@ -76,11 +77,9 @@ class CompiledEngine:
         )
 
     def unsupported(self, bucket: Bucket) -> str | None:
-        precision, kind = bucket.cell.precision, self.device.type
-        known = ("ieee", "tf32") if kind == "cuda" else ("ieee",)
-        if bucket.cell.dtype == "float64" or precision in known:
-            return None
-        return f"precision {precision!r}; on {kind} it computes in {' or '.join(known)} only"
+        if self.device.type == "cpu":
+            return unsupported(self.name, bucket, precision=("ieee",))
+        return unsupported(self.name, bucket)
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None

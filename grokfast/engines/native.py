@@ -15,6 +15,7 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
+from grokfast.engines.support import unsupported
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.hardware import cores
 from grokfast.state import State
@@ -50,10 +51,7 @@ class NativeEngine:
         self.threads = threads or cores()
 
     def unsupported(self, bucket: Bucket) -> str | None:
-        cell = bucket.cell
-        if cell.dtype == "float32" and cell.precision != "ieee":
-            return f"precision {cell.precision!r}; it computes in ieee only"
-        return None
+        return unsupported(self.name, bucket)
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None

@@ -15,6 +15,7 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
+from grokfast.engines.support import unsupported
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
 from grokfast.models.chain import Chain
@@ -45,9 +46,7 @@ class ReferenceEngine:
         )
 
     def unsupported(self, bucket: Bucket) -> str | None:
-        if bucket.cell.dtype == "float32" and bucket.cell.precision != "ieee":
-            return f"precision {bucket.cell.precision!r}; it computes in ieee only"
-        return None
+        return unsupported(self.name, bucket)
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.engines import facts
 from grokfast.engines.base import Tick
+from grokfast.engines.support import unsupported
 from grokfast.errors import EnvironmentProblem
 from grokfast.state import State
 
@@ -58,6 +59,8 @@ class TritonEngine:
         self.launch: dict[str, Any] = {}
 
     def unsupported(self, bucket: Bucket) -> str | None:
+        if reason := unsupported(self.name, bucket):
+            return reason
         spec = self._kernels.Spec(
             **self._constant(bucket),
             num_train=bucket.num_train,

@@ -1,0 +1,110 @@
+"""What each engine can do, as data: refusals, ``auto``, ``doctor`` and the README follow from it.
+
+A field of the experiment that reaches an engine stands in every engine's table with the values
+that it knows; every other field is resolved before (into schedules, orders, initial values, rules)
+and means the same to all. A test walks all values of all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grokfast.bucket import Bucket
+from grokfast.fields import scalar_fields, short_name
+
+#: Whatever is registered.
+ANY = None
+
+Values = tuple[Any, ...] | None
+
+_ACTIVATIONS = ("tanh", "relu", "leaky_relu", "square")
+_LOSSES = ("cross_entropy", "mse")
+_PREDICTIONS = ("argmax", "nearest")
+_TRAIN = ("running", "after")
+_REMAINDERS = ("none", "dropped", "short")
+_NORMS = ("none", "batch", "layer")
+
+#: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
+SUPPORT: dict[str, dict[str, Values]] = {
+    "reference": {
+        "model.activation": _ACTIVATIONS,
+        "model.norm": _NORMS,
+        "model.dropout": ANY,
+        "model.parametrization": ("standard", "mean-field"),
+        "model.bias": (True, False),
+        "model.one_hot": (True, False),
+        "loss": ANY,
+        "predict": _PREDICTIONS,
+        "optimizer.kind": ANY,
+        "batches.remainder": _REMAINDERS,
+        "evaluation.train": _TRAIN,
+        "dtype": ("float32", "float64"),
+        "precision": ("ieee",),
+    },
+    "compiled": {
+        "model.activation": _ACTIVATIONS,
+        "model.norm": _NORMS,
+        "model.dropout": ANY,
+        "model.parametrization": ("standard", "mean-field"),
+        "model.bias": (True, False),
+        "model.one_hot": (True, False),
+        "loss": ANY,
+        "predict": _PREDICTIONS,
+        "optimizer.kind": ANY,
+        "batches.remainder": _REMAINDERS,
+        "evaluation.train": _TRAIN,
+        "dtype": ("float32", "float64"),
+        "precision": ("ieee", "tf32"),
+    },
+    "native": {
+        "model.activation": _ACTIVATIONS,
+        "model.norm": ("none",),
+        "model.dropout": (0.0,),
+        "model.parametrization": ("standard",),
+        "model.bias": (True, False),
+        "model.one_hot": (True, False),
+        "loss": _LOSSES,
+        "predict": _PREDICTIONS,
+        "optimizer.kind": ("adamw",),
+        "batches.remainder": _REMAINDERS,
+        "evaluation.train": _TRAIN,
+        "dtype": ("float32", "float64"),
+        "precision": ("ieee",),
+    },
+    "triton": {
+        "model.activation": _ACTIVATIONS,
+        "model.norm": ("none",),
+        "model.dropout": (0.0,),
+        "model.parametrization": ("standard",),
+        "model.bias": (True, False),
+        "model.one_hot": (True, False),
+        "loss": _LOSSES,
+        "predict": _PREDICTIONS,
+        "optimizer.kind": ("adamw",),
+        "batches.remainder": ("none",),
+        "evaluation.train": _TRAIN,
+        "dtype": ("float32", "float64"),
+        "precision": ("ieee", "tf32x3", "tf32"),
+    },
+}
+
+
+def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
+    """Why an engine cannot train a bucket as far as its table tells, or None.
+
+    Args:
+        engine: its name.
+        here: fields, by their last name, that it knows fewer values of on this device.
+    """
+    cell = bucket.cell
+    fields = scalar_fields(cell)  # a user's own model has others
+    for path, values in SUPPORT[engine].items():
+        values = here.get(path.rsplit(".", 1)[-1], values)
+        if values is ANY or path not in fields:
+            continue
+        value = cell.get(path)
+        if value not in values:
+            return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
+    if engine != "reference" and bucket.layers is None:
+        return f"model {cell.model.name!r}; it has chains of layers only"
+    return None
