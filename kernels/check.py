@@ -1,7 +1,5 @@
 """The wall: every tensor handed to train() is checked here, once, and nowhere inside."""
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,8 @@ def check(spec: Spec, fields: dict) -> None:
     device = fields["params"][0].device
     for name, (dtype, shape) in expected_tensors(spec, fields).items():
         check_tensor(name, fields[name], dtype, shape, device)
-    shapes = parameter_shapes(spec, fields["params"][0].shape[0])
+    cells = fields["params"][0].shape[0]
+    shapes = [(cells, *shape) for shape in spec.parameters.values()]
     for name in ("params", "exp_avg", "exp_avg_sq"):
         if len(fields[name]) != len(shapes):
             raise ValueError(f"{name}: {len(fields[name])} tensors, expected {len(shapes)}")
@@ -27,19 +26,11 @@ def check(spec: Spec, fields: dict) -> None:
     check_ranges(spec, fields)
 
 
-def parameter_shapes(spec: Spec, cells: int) -> list[tuple[int, ...]]:
-    """In the contract's order: embedding if any, then weight and bias by layer."""
-    shapes = [(cells, *spec.embedding)] if spec.embedding else []
-    for inputs, outputs in itertools.pairwise(spec.sizes):
-        shapes += [(cells, outputs, inputs), (cells, outputs)]
-    return shapes
-
-
 def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, tuple]]:
     """name -> dtype and shape of all tensors that this run needs, parameters apart."""
     real = fields["params"][0].dtype
     cells, sets = fields["params"][0].shape[0], fields["x_train"].shape[0]
-    hyperparameters = (len(parameter_shapes(spec, cells)), cells)
+    hyperparameters = (len(spec.parameters), cells)
     width, kind = (spec.num_tokens, torch.int32) if spec.embedding else (spec.sizes[0], real)
     expected = {
         "lr": (torch.float64, hyperparameters),

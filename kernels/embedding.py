@@ -1,8 +1,9 @@
-"""A learned embedding in front: x[n] = sum over k of table[token[n, k]]."""
+"""A learned embedding in front: x[n] = sum over k of table[token[n, k]], activated if asked for."""
 
 import triton
 import triton.language as tl
 
+from .activation import keep
 from .adamw import adamw
 from .linear import multiply_add
 from .tile import load_tile, phase_origin, store_tile
@@ -34,6 +35,8 @@ def embedding_forward(
             for k in tl.static_range(K):
                 token = tl.load(tokens + rows * K + k, mask=live, other=0)
                 acc += load_tile(p, token, live, e, e < PITCH, PITCH)
+            if SPEC.activate_embedding:
+                acc = keep(acc, SPEC)
             store_tile(x, r, live, e, e < PITCH, PITCH, acc)
 
 

@@ -21,7 +21,7 @@ def train(
     activation: str,
     loss: str,
     predict: str,
-    params: list[Tensor],  # [embedding [M, P, E]]?, W0 [M, H1, I0], b0 [M, H1], W1, ...
+    params: list[Tensor],  # [embedding [M, P, E]]?, W0 [M, H1, I0], [b0 [M, H1]]?, W1, ...
     exp_avg: list[Tensor],
     exp_avg_sq: list[Tensor],
     lr: Tensor,  # float64 [G, M]
@@ -44,7 +44,9 @@ def train(
     epoch_loss: Tensor,  # float64 [M]
     cells: Tensor,  # int32 or int64 [..], distinct
     until: int,
+    bias: bool = True,
     embedding: tuple[int, int] | None = None,  # (P, E)
+    activate_embedding: bool = False,  # before the first linear layer
     targets: Tensor | None = None,  # [D, C, O], for mse or nearest
     optimizer: str = "adamw",
     beta1: float = 0.9,
@@ -85,7 +87,9 @@ def train(
         num_val=y_val.shape[1],
         batch_size=batch_size,
         num_classes=num_classes,
+        bias=bias,
         embedding=tuple(embedding) if embedding else None,
+        activate_embedding=activate_embedding,
         num_tokens=x_train.shape[2] if embedding else 0,
         optimizer=optimizer,
         beta1=beta1,

@@ -97,10 +97,12 @@ def measure(
             at = targets + label[:, None] * OUTPUTS + column
             row_loss, grad = mse(out, tl.load(at, mask=inside, other=0.0), column, BATCH, OUTPUTS)
         else:
+            tl.static_assert(SPEC.loss == "cross_entropy")
             row_loss, grad = cross_entropy(out, label, column, BATCH, OUTPUTS)
         if SPEC.predict == "nearest":
             guess = nearest(out, targets, column, CLASSES, BLOCK_C, OUTPUTS)
         else:
+            tl.static_assert(SPEC.predict == "argmax")
             guess = argmax(out, column, OUTPUTS)
         correct = (guess == label).to(tl.int32)
         train = r < NUM_TRAIN

@@ -1,12 +1,19 @@
 """What the Triton worker is asked to train, and the reason when it cannot."""
 
+import itertools
 from dataclasses import dataclass
 
-ACTIVATIONS = ("tanh", "relu", "leaky_relu")
-LOSSES = ("cross_entropy", "mse")
-PREDICTIONS = ("argmax", "nearest")
-PRECISIONS = ("ieee", "tf32x3", "tf32")
-DTYPES = ("float32", "float64")
+# What each field of a Spec may be. All else that unsupported() refuses is how fields go together.
+SUPPORT: dict[str, tuple] = {
+    "activation": ("tanh", "relu", "leaky_relu", "square"),
+    "activate_embedding": (False, True),
+    "bias": (False, True),
+    "loss": ("cross_entropy", "mse"),
+    "predict": ("argmax", "nearest"),
+    "optimizer": ("adamw",),
+    "dtype": ("float32", "float64"),
+    "precision": ("ieee", "tf32x3", "tf32"),
+}
 
 MAX_LAYERS = 4
 # The loss holds a whole row of outputs (and of classes, for `nearest`) in registers.
@@ -25,7 +32,9 @@ class Spec:
     num_val: int  # V
     batch_size: int  # B, divides N
     num_classes: int  # C
+    bias: bool = True  # of the linear layers
     embedding: tuple[int, int] | None = None  # (P, E), E == I0
+    activate_embedding: bool = False  # the activation also precedes the first linear layer
     num_tokens: int = 0  # K tokens summed per sample, with an embedding
     optimizer: str = "adamw"
     beta1: float = 0.9
@@ -40,6 +49,16 @@ class Spec:
         return len(self.sizes) - 1
 
     @property
+    def parameters(self) -> dict[tuple[str, int], tuple[int, ...]]:
+        """(kind, number) -> shape of each tensor of one cell, in the contract's order."""
+        shapes = {("embedding", 0): self.embedding} if self.embedding else {}
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(self.sizes)):
+            shapes["weight", layer] = (outputs, inputs)
+            if self.bias:
+                shapes["bias", layer] = (outputs,)
+        return shapes
+
+    @property
     def full_batch(self) -> bool:
         return self.batch_size == self.num_train
 
@@ -51,16 +70,10 @@ class Spec:
 
 def unsupported(spec: Spec) -> str | None:
     """Why this worker cannot train `spec`, or None when it can."""
-    for field, known in (
-        ("activation", ACTIVATIONS),
-        ("loss", LOSSES),
-        ("predict", PREDICTIONS),
-        ("optimizer", ("adamw",)),
-        ("dtype", DTYPES),
-        ("precision", PRECISIONS),
-    ):
+    for field, known in SUPPORT.items():
         if getattr(spec, field) not in known:
-            return f"{field} {getattr(spec, field)!r}: the triton engine knows {', '.join(known)}"
+            listed = ", ".join(map(str, known))
+            return f"{field} {getattr(spec, field)!r}: the triton engine knows {listed}"
     if spec.dtype == "float64" and spec.precision != "ieee":
         return f"precision {spec.precision!r} with float64: only ieee products exist"
     if not 1 <= spec.num_layers <= MAX_LAYERS:
@@ -74,6 +87,8 @@ def unsupported(spec: Spec) -> str | None:
         )
     if spec.embedding is not None and spec.embedding[1] != spec.sizes[0]:
         return f"embedding {spec.embedding} does not feed an input of width {spec.sizes[0]}"
+    if spec.activate_embedding and spec.embedding is None:
+        return "activate_embedding True: there is no embedding"
     if min(spec.num_train, spec.num_val, spec.batch_size) < 1:
         return "the triton engine needs training samples, validation samples and a batch"
     if spec.num_train % spec.batch_size:

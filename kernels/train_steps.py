@@ -179,10 +179,12 @@ def backward_pass(
     dtype: tl.constexpr = state.p.dtype.element_ty
     tl.debug_barrier()  # measure has written the gradient by the outputs
     for layer in tl.static_range(L - 1, -1, -1):
-        # The contract's order of tensors: embedding if any, then weight and bias by layer.
-        g = EMBEDDED + 2 * layer
-        weight_step = coefficients(cells, corrections, g, cell, num_cells, dtype)
-        bias_step = coefficients(cells, corrections, g + 1, cell, num_cells, dtype)
+        weight = LAYOUT.weight_group[layer]
+        weight_step = coefficients(cells, corrections, weight, cell, num_cells, dtype)
+        bias_step = weight_step
+        if SPEC.bias:
+            bias = LAYOUT.bias_group[layer]
+            bias_step = coefficients(cells, corrections, bias, cell, num_cells, dtype)
         backward_layer(state, x, index, scratch, weight_step, bias_step, turn, layer, LAYOUT)
     if EMBEDDED:
         step = coefficients(cells, corrections, 0, cell, num_cells, dtype)

@@ -13,18 +13,21 @@ ACTIVATIONS = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.1),
+    "square": torch.square,
 }
 
 
 def forward(job, tensors, x):
-    tensors = list(tensors)
+    act = ACTIVATIONS[job["activation"]]
+    tensors = iter(tensors)
     if job["embedding"]:
-        x = tensors.pop(0)[x.long()].sum(dim=1)
-    layers = list(zip(tensors[::2], tensors[1::2], strict=True))
-    for number, (weight, bias) in enumerate(layers):
-        x = F.linear(x, weight, bias)
-        if number + 1 < len(layers):
-            x = ACTIVATIONS[job["activation"]](x)
+        x = next(tensors)[x.long()].sum(dim=1)
+        if job["activate_embedding"]:
+            x = act(x)
+    for layer in range(len(job["sizes"]) - 1):
+        if layer > 0:
+            x = act(x)
+        x = F.linear(x, next(tensors), next(tensors) if job["bias"] else None)
     return x
 
 

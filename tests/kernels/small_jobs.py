@@ -9,6 +9,8 @@ def make_job(
     sizes=(1, 20, 17, 7),
     embedding=(6, 1),
     activation="tanh",
+    bias=True,
+    activate_embedding=False,
     loss="cross_entropy",
     predict="argmax",
     cells=2,
@@ -40,7 +42,9 @@ def make_job(
     classes = classes or sizes[-1]
     params = [normal(cells, *embedding)] if embedding else []
     for inputs, outputs in itertools.pairwise(sizes):
-        params += [normal(cells, outputs, inputs) / inputs**0.5, 0.3 * normal(cells, outputs)]
+        params.append(normal(cells, outputs, inputs) / inputs**0.5)
+        if bias:
+            params.append(0.3 * normal(cells, outputs))
     groups = len(params)
     minibatch = batch_size is not None
     if snapshot_every and not embedding:
@@ -60,6 +64,8 @@ def make_job(
         "sizes": sizes,
         "embedding": embedding,
         "activation": activation,
+        "bias": bias,
+        "activate_embedding": activate_embedding,
         "loss": loss,
         "predict": predict,
         "optimizer": "adamw",

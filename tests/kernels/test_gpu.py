@@ -52,7 +52,7 @@ def test_against_float64(name, precision, gpu):
             assert torch.equal(tensor, exact[key]), key
 
 
-@pytest.mark.parametrize("precision", kernels.PRECISIONS)
+@pytest.mark.parametrize("precision", kernels.SUPPORT["precision"])
 @pytest.mark.parametrize("name", JOBS)
 def test_same_bits_alone_resumed_and_together(name, precision, gpu):
     """More cells than programs, in stretches, against some alone, in chunks, by two programs."""

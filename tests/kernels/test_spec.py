@@ -28,15 +28,17 @@ def test_supported():
     assert kernels.unsupported(kernels.Spec(**BASE)) is None
 
 
+@pytest.mark.parametrize("field", kernels.SUPPORT)
+def test_unknown_values_are_refused_with_the_known_ones(field):
+    reason = kernels.unsupported(kernels.Spec(**{**BASE, field: "odd"}))
+    known = ", ".join(map(str, kernels.SUPPORT[field]))
+    assert reason == f"{field} 'odd': the triton engine knows {known}"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"activation": "square"}, "square"),
-        ({"loss": "hinge"}, "hinge"),
-        ({"predict": "sign"}, "sign"),
-        ({"optimizer": "sgd"}, "adamw"),
-        ({"precision": "bf16"}, "tf32x3"),
-        ({"dtype": "float16"}, "float16"),
+        ({"activate_embedding": True, "embedding": None}, "no embedding"),
         ({"dtype": "float64", "precision": "tf32"}, "float64"),
         ({"sizes": (1, 2, 3, 4, 5, 6)}, "5 linear layers"),
         ({"sizes": (1, 200, 300), "num_classes": 300}, "300 outputs"),
@@ -53,7 +55,7 @@ def test_unsupported(change, says):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("activation", "square", "square"),
+        ("activation", "cube", "activation 'cube'"),
         ("x_train", torch.zeros(2, 13, 2), "x_train"),
         ("y_val", torch.zeros(2, 5, dtype=torch.int64), "y_val"),
         ("lr", torch.zeros(7, 2), "float64"),
@@ -91,18 +93,19 @@ def test_bad_order(change, says):
 @given(
     sizes=st.lists(st.integers(1, 70), min_size=2, max_size=5).map(tuple),
     embedded=st.booleans(),
+    bias=st.booleans(),
 )
-def test_pack_and_back(sizes, embedded):
+def test_pack_and_back(sizes, embedded, bias):
     """Packing keeps every number, aligns every row, pads with zeros."""
-    job = make_job(sizes=sizes, embedding=(7, sizes[0]) if embedded else None, cells=4)
-    spec = kernels.Spec(
-        **{**BASE, "sizes": sizes, "embedding": job["embedding"], "num_classes": sizes[-1]}
-    )
+    embedding = (7, sizes[0]) if embedded else None
+    job = make_job(sizes=sizes, embedding=embedding, bias=bias, cells=4)
+    fields = {"sizes": sizes, "embedding": embedding, "bias": bias, "num_classes": sizes[-1]}
+    spec = kernels.Spec(**{**BASE, **fields})
     layout = make_layout(spec)
     cells = torch.tensor([2, 0])
     packed = pack(job["params"], cells, layout)
     assert packed.count_nonzero() == sum(p[cells].count_nonzero() for p in job["params"])
-    assert all(offset % 4 == 0 for offset in (*layout.weight, *layout.bias, layout.size))
+    assert all(offset % 4 == 0 for offset in (*layout.offset, layout.size))
     back = [torch.full_like(p, 7) for p in job["params"]]
     unpack(packed, back, cells, layout)
     for one, view, other in zip(back, views(packed, layout), job["params"], strict=True):

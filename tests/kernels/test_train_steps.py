@@ -15,6 +15,10 @@ from grokfast import kernels
 SMALL = kernels.Tiles(edge=16, depth=16, rows=16, warps=4, stages=1)
 WIDE = kernels.Tiles(edge=32, depth=32, rows=32, warps=4, stages=2, anew=True)
 
+# Addition of two digits as tokens m and p + n: act(E[m] + E[p + n]), then a linear layer.
+MODULAR = {"sizes": (18, 7), "embedding": (14, 18), "activation": "square", "bias": False,
+           "activate_embedding": True, "loss": "mse", "train": 25, "val": 24}  # fmt: skip
+
 CASES = {
     "cross-entropy": {},
     "mse, nearest": {"loss": "mse", "predict": "nearest", "classes": 9, "activation": "relu"},
@@ -25,6 +29,11 @@ CASES = {
     "one layer": {"sizes": (3, 5), "embedding": (6, 3)},
     "four layers, dense": {"sizes": (6, 9, 18, 4, 3), "embedding": None, "until": 2,
                            "curve_steps": (2,)},
+    "no biases, square": {"sizes": (1, 19, 6, 3), "embedding": (5, 1), "bias": False,
+                          "activation": "square", "lr": 1e-3},
+    "modular": {**MODULAR, "until": 3},
+    "activated embedding": {"sizes": (2, 9, 5), "embedding": (4, 2), "activation": "square",
+                            "activate_embedding": True, "lr": 1e-3},
     "evaluation on a schedule": {"sizes": (2, 9, 5), "embedding": (4, 2), "eval_steps": (2, 3, 5),
                                  "curve_steps": (3, 5), "until": 5},
     "minibatch, dense": {"sizes": (9, 20, 7), "embedding": None, "activation": "relu",
@@ -67,7 +76,7 @@ def test_float64(name, device):
     check_exact(got, want)
 
 
-@pytest.mark.parametrize("precision", kernels.PRECISIONS)
+@pytest.mark.parametrize("precision", kernels.SUPPORT["precision"])
 def test_float32(precision, device):
     """At most twice the error of plain torch in float32, by every weight and moment."""
     job = make_job(**CASES["tails"])
