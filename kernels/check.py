@@ -42,8 +42,14 @@ def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, t
         "data_index": (torch.int32, (cells,)),
         "epoch_loss": (torch.float64, (cells,)),
     }
-    for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct"):
+    counts = ("train_correct", "val_correct", "best_train_correct", "best_val_correct")
+    for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", *counts):
         expected[name] = (torch.int64, (cells,))
+    thresholds = len(fields["need_train_more"])
+    for name in ("need_train_more", "need_val_more"):
+        expected[name] = (torch.int64, (thresholds,))
+    for name in ("train_crossings", "val_crossings"):
+        expected[name] = (torch.int64, (cells, thresholds))
     if spec.loss == "mse" or spec.predict == "nearest":
         expected["targets"] = (real, (sets, spec.num_classes, spec.sizes[-1]))
     if not spec.full_batch:

@@ -15,6 +15,10 @@ from torch import Tensor
 from .spec import Spec
 
 MIN_TILE = 16  # tl.dot wants at least 16 along the reduced axis
+# Outputs in one block of the loss, which holds several such blocks in registers: of 97 outputs (128
+# columns) 16 rows at a time. With 64 the modular kernel of tests/kernels/offline.py would need 255
+# registers for 128 (ieee, sm_90, Triton 3.7), a program less to a multiprocessor.
+LOSS_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Layout:
     deltas: tuple[int, ...]  # same for the gradient of the loss by width l before activation
     scratch: int  # of a program
     rows: int
+    loss_rows: int  # of outputs in one block
     warps: int
     stages: int
     anew: bool
@@ -158,10 +163,12 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
     pitch = tuple(pitch_of(n) for n in spec.sizes)
     longest = max(spec.batch_size + spec.num_val * spec.fused_validation, spec.num_val)
 
+    rows = min(tiles.rows, power_of_two(longest))
+
     size, offset = 0, []
-    for (_, layer), (rows, *width) in spec.parameters.items():
+    for (_, layer), (length, *width) in spec.parameters.items():
         offset.append(size)
-        size = round_up(size + rows * (pitch[layer] if width else 1), 4)
+        size = round_up(size + length * (pitch[layer] if width else 1), 4)
 
     end = 0
     features, deltas = [], []
@@ -189,7 +196,8 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
         features=tuple(features),
         deltas=tuple(deltas),
         scratch=end,
-        rows=min(tiles.rows, power_of_two(longest)),
+        rows=rows,
+        loss_rows=min(rows, max(MIN_TILE, LOSS_BLOCK // power_of_two(spec.sizes[-1]))),
         warps=tiles.warps,
         stages=tiles.stages,
         anew=tiles.anew,

@@ -72,7 +72,7 @@ def measure(
     """
     origin = phase_origin(turn, 102, LAYOUT)
     SPEC: tl.constexpr = LAYOUT.spec
-    ROWS: tl.constexpr = LAYOUT.rows
+    ROWS: tl.constexpr = LAYOUT.loss_rows
     OUTPUTS: tl.constexpr = LAYOUT.sizes[SPEC.num_layers]
     PITCH: tl.constexpr = LAYOUT.pitch[SPEC.num_layers]
     BLOCK_O: tl.constexpr = LAYOUT.block_outputs

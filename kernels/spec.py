@@ -1,6 +1,7 @@
 """What the Triton worker is asked to train, and the reason when it cannot."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 # What each field of a Spec may be. All else that unsupported() refuses is how fields go together.
@@ -13,11 +14,14 @@ SUPPORT: dict[str, tuple] = {
     "optimizer": ("adamw",),
     "dtype": ("float32", "float64"),
     "precision": ("ieee", "tf32x3", "tf32"),
+    "train_accuracy": ("running", "after"),
 }
 
 MAX_LAYERS = 4
 # The loss holds a whole row of outputs (and of classes, for `nearest`) in registers.
 MAX_OUTPUTS = 256
+# Offsets within a cell's storage and data set are int32; rows are padded to less than twice.
+MAX_NUMBERS = 2**30
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Spec:
     dtype: str = "float32"
     precision: str = "ieee"
     every_step: bool = True  # evaluate after every step (else on a schedule)
+    train_accuracy: str = "running"  # of an epoch's batches before their updates, or of all after
 
     @property
     def num_layers(self) -> int:
@@ -91,8 +96,20 @@ def unsupported(spec: Spec) -> str | None:
         return "activate_embedding True: there is no embedding"
     if min(spec.num_train, spec.num_val, spec.batch_size) < 1:
         return "the triton engine needs training samples, validation samples and a batch"
+    samples = (spec.num_train + spec.num_val) * max(spec.sizes)
+    weights = sum(math.prod(shape) for shape in spec.parameters.values())
+    if max(samples, weights) > MAX_NUMBERS:
+        return (
+            f"{samples} numbers for the samples of one layer, {weights} parameters: the triton "
+            f"engine reaches at most {MAX_NUMBERS}"
+        )
     if spec.num_train % spec.batch_size:
         return f"batch size {spec.batch_size} does not divide {spec.num_train} samples"
+    if spec.train_accuracy == "after" and not spec.full_batch:
+        return (
+            f"train_accuracy 'after' with batches of {spec.batch_size} of {spec.num_train} samples:"
+            " the triton engine counts it with full batches only"
+        )
     if spec.eps <= 0:
         # Zero padding stays zero only because AdamW computes 0 / (0 + eps) there.
         return f"eps {spec.eps}: must be positive"

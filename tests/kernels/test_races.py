@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1", reason="needs the interpreter"
 )
 
-TRAINED = ("cross-entropy", "mse, nearest", "evaluation on a schedule", "minibatch, dense",
-           "minibatch, embedding")  # fmt: skip
+TRAINED = ("cross-entropy", "mse, nearest", "modular", "evaluation on a schedule",
+           "all counted on a schedule", "minibatch, dense", "minibatch, embedding")  # fmt: skip
 FOLDER = Path(kernels.__file__).parent
 
 

@@ -45,6 +45,8 @@ def test_unknown_values_are_refused_with_the_known_ones(field):
         ({"embedding": (10, 2)}, "does not feed"),
         ({"batch_size": 7}, "does not divide"),
         ({"num_val": 0}, "validation"),
+        ({"num_val": 2**23}, "1677730600 numbers"),
+        ({"train_accuracy": "after", "num_train": 90}, "batches of 45 of 90"),
         ({"eps": 0.0}, "eps"),
     ],
 )
@@ -63,6 +65,9 @@ def test_unsupported(change, says):
         ("until", 2**31, "until"),
         ("exp_avg", [], "exp_avg: 0 tensors"),
         ("train_loss", None, "train_loss is missing"),
+        ("best_val_correct", torch.zeros(2), "best_val_correct: expected contiguous torch.int64"),
+        ("need_val_more", torch.zeros(1, dtype=torch.int64), "need_val_more"),
+        ("train_crossings", torch.zeros(2, 1, dtype=torch.int64), "train_crossings"),
         ("embeddings", torch.zeros(2, 1, 6, 1), "embeddings"),
         ("y_train", torch.full((2, 13), 7, dtype=torch.int32), "y_train: values from 7"),
         ("x_val", torch.full((2, 5, 2), -1, dtype=torch.int32), "x_val: values from -1"),
