@@ -59,13 +59,6 @@ def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, t
     if fields["curve_steps"] is not None and len(fields["curve_steps"]):
         for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
             expected[name] = (torch.float32, (cells, len(fields["curve_steps"])))
-    if fields["snapshot_every"]:
-        if not spec.embedding:
-            raise ValueError("snapshot_every: there is no embedding to record")
-        count = fields["until"] // fields["snapshot_every"] + 1
-        if fields["embeddings"] is not None:
-            count = max(count, fields["embeddings"].shape[1])
-        expected["embeddings"] = (torch.float32, (cells, count, *spec.embedding))
     return expected
 
 

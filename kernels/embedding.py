@@ -79,19 +79,3 @@ def embedding_update(
             offset = t[:, None] * PITCH + e[None, :]
             mask = (t < TABLE)[:, None] & (e < PITCH)[None, :]
             adamw(state, offset, mask, grad, step, SPEC)
-
-
-@triton.jit
-def embedding_snapshot(p, snapshot, LAYOUT: tl.constexpr):
-    """Copies the table [P, E] of packed parameters p to unpadded float32 storage."""
-    WIDTH: tl.constexpr = LAYOUT.sizes[0]
-    PITCH: tl.constexpr = LAYOUT.pitch[0]
-    TABLE: tl.constexpr = LAYOUT.spec.embedding[0]
-    TILE: tl.constexpr = LAYOUT.edge[0].tile
-    TILE_T: tl.constexpr = LAYOUT.table_tile
-    for t0 in range(0, TABLE, TILE_T):
-        t = t0 + tl.arange(0, TILE_T)
-        for e0 in range(0, WIDTH, TILE):
-            e = e0 + tl.arange(0, TILE)
-            block = load_tile(p, t, t < TABLE, e, e < WIDTH, PITCH)
-            store_tile(snapshot, t, t < TABLE, e, e < WIDTH, WIDTH, block.to(tl.float32))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .adamw import bias_corrections
-from .check import MAX_STEPS, check, check_order
+from .check import check, check_order
 from .layout import HOPPER, Tiles, choose_tiles, make_layout, pack, pack_rows, unpack
 from .spec import Spec, unsupported
 from .train_steps import Cells, Data, Numbers, Packed, Records, Schedule, Thresholds, train_steps
@@ -70,8 +70,6 @@ def train(
     val_loss: Tensor | None = None,
     train_acc: Tensor | None = None,
     val_acc: Tensor | None = None,
-    snapshot_every: int = 0,  # 0: none
-    embeddings: Tensor | None = None,  # float32 [M, S, P, E]
     precision: str = "ieee",
     programs: int | None = None,  # default: as many as the GPU runs at once, by layout.TILES
     stretch: int = STRETCH,  # steps
@@ -167,8 +165,6 @@ def train(
         num_epochs=0 if order is None else order.shape[1],
         first_epoch=first_epoch,
         num_curves=0 if train_loss is None else train_loss.shape[1],
-        num_snapshots=0 if embeddings is None else embeddings.shape[1],
-        snapshot_every=snapshot_every or MAX_STEPS,
     )
     scratch = packed.p.new_empty(programs, layout.scratch)
     if poison:

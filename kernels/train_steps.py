@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .adamw import coefficients
-from .embedding import embedding_forward, embedding_snapshot, embedding_update
+from .embedding import embedding_forward, embedding_update
 from .linear import linear_forward, linear_input_gradient, linear_update
 from .loss import measure
 
@@ -108,7 +108,6 @@ class Records(NamedTuple):
     val_loss: Tensor
     train_acc: Tensor
     val_acc: Tensor
-    embeddings: Tensor  # float32 [M, S, P, E]
 
 
 class Numbers(NamedTuple):
@@ -125,8 +124,6 @@ class Numbers(NamedTuple):
     num_epochs: int  # E, of order
     first_epoch: int
     num_curves: int  # T
-    num_snapshots: int  # S
-    snapshot_every: int  # a step that is never reached: none
 
 
 # Triton compiles anew for an integer that is 1 or divisible by 16, unless told not to; inside a
@@ -300,11 +297,6 @@ def train_cell(
             tl.store(records.val_loss + at, val_loss.to(tl.float32))
             tl.store(records.train_acc + at, (counted.to(tl.float64) / N).to(tl.float32))
             tl.store(records.val_acc + at, (val_correct.to(tl.float64) / V).to(tl.float32))
-        if SPEC.embedding is not None and i > first and i % numbers.snapshot_every == 0:
-            TABLE: tl.constexpr = SPEC.embedding[0] * SPEC.embedding[1]
-            at = cell * numbers.num_snapshots + i // numbers.snapshot_every
-            tl.debug_barrier()
-            embedding_snapshot(state.p, records.embeddings + at * TABLE, LAYOUT)
 
         finished = (numbers.stop != 0) & (t_train >= 0) & (t_val >= 0)
         if (i < last) & (finished == 0):
@@ -363,14 +355,12 @@ def train_steps(
     num_epochs,
     first_epoch,
     num_curves,
-    num_snapshots,
-    snapshot_every,
     LAYOUT: tl.constexpr,
 ):
     """Trains every listed cell (none is frozen or done); the programs share the queue."""
     numbers = Numbers(
         until, base, num_cells, need_train, need_val, stop, num_thresholds, stretch,
-        num_epochs, first_epoch, num_curves, num_snapshots, snapshot_every,
+        num_epochs, first_epoch, num_curves,
     )  # fmt: skip
     scratch += tl.program_id(0).to(tl.int64) * LAYOUT.scratch
     number = tl.atomic_add(queue, 1)

@@ -120,8 +120,6 @@ def train_cell(job, m):
                         job["val_loss"][m, j] = val_loss
                         job["train_acc"][m, j] = train_correct / samples
                         job["val_acc"][m, j] = val_correct / len(job["y_val"][d])
-            if job["snapshot_every"] and i % job["snapshot_every"] == 0:
-                job["embeddings"][m, i // job["snapshot_every"]] = tensors[0]
 
     job["step"][m] = i
     for p, parameter, first, second in zip(

@@ -22,7 +22,6 @@ def make_job(
     epochs=8,
     eval_steps=None,
     curve_steps=(1, 3),
-    snapshot_every=2,
     until=3,
     need=None,
     more=((), ()),
@@ -49,8 +48,6 @@ def make_job(
             params.append(0.3 * normal(cells, outputs))
     groups = len(params)
     minibatch = batch_size is not None
-    if snapshot_every and not embedding:
-        snapshot_every = 0
 
     def inputs(count):
         if embedding:
@@ -119,10 +116,6 @@ def make_job(
         "val_loss": curve(),
         "train_acc": curve(),
         "val_acc": curve(),
-        "snapshot_every": snapshot_every,
-        "embeddings": torch.full((cells, 1 + until // snapshot_every, *embedding), -1.0)
-        if snapshot_every
-        else None,
         "cells": torch.arange(cells),
         "until": until,
     }

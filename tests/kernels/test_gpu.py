@@ -81,7 +81,7 @@ def test_same_bits_alone_resumed_and_together(name, precision, gpu):
 def test_stop_frees_the_program(gpu):
     """Every cell is done at its first step: a budget of a million steps costs nothing."""
     job = clone(full_size("addition-classification", 64, need=(0, 0)), torch.float32, gpu)
-    job.update(stop=True, until=1_000_000, snapshot_every=0, embeddings=None)
+    job.update(stop=True, until=1_000_000)
     kernels.train(**job, precision="tf32x3")
     assert job["step"].eq(1).all() and job["t_train"].eq(1).all() and job["t_val"].eq(1).all()
 

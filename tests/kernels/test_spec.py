@@ -68,7 +68,6 @@ def test_unsupported(change, says):
         ("best_val_correct", torch.zeros(2), "best_val_correct: expected contiguous torch.int64"),
         ("need_val_more", torch.zeros(1, dtype=torch.int64), "need_val_more"),
         ("train_crossings", torch.zeros(2, 1, dtype=torch.int64), "train_crossings"),
-        ("embeddings", torch.zeros(2, 1, 6, 1), "embeddings"),
         ("y_train", torch.full((2, 13), 7, dtype=torch.int32), "y_train: values from 7"),
         ("x_val", torch.full((2, 5, 2), -1, dtype=torch.int32), "x_val: values from -1"),
         ("data_index", torch.full((2,), 2, dtype=torch.int32), "data_index"),

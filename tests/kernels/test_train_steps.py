@@ -86,7 +86,7 @@ def test_modular_addition(device):
     job = make_job(**{
         **MODULAR, "sizes": (18, p), "embedding": (2 * p, 18), "train": 13, "val": 12,
         "train_accuracy": "after", "more": ((8, 12, 14), (1, 2, 13)), "cells": 1, "data_sets": 1,
-        "curve_steps": range(1, steps + 1), "until": steps, "lr": 0.02, "snapshot_every": 0,
+        "curve_steps": range(1, steps + 1), "until": steps, "lr": 0.02,
     })  # fmt: skip
     addition(job, p)
     for tensor in job["params"]:
