@@ -149,18 +149,20 @@ def _stacked(
     dims: tuple[str, ...],
     coordinates: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]],
 ) -> NDArray[Any]:
-    """A variable of all shards, ``[cells, ...]``, NaN where a shard did not measure."""
+    """A variable of all shards, ``[cells, ...]``; NaN, of whole numbers -1, where a shard did not
+    measure."""
     holders = [s[name] for s in shards if name in s]
     shape = tuple(
         len(coordinates[dim][1]) if dim in coordinates else max(v.shape[k] for v in holders)
         for k, dim in enumerate(dims)
     )[1:]
+    nothing = -1 if holders[0].dtype.kind == "i" else np.nan
     blocks = []
     for shard in shards:
         if name in shard and shard[name].shape[1:] == shape:
             blocks.append(shard[name])
             continue
-        block = np.full((len(shard), *shape), np.nan, holders[0].dtype)
+        block = np.full((len(shard), *shape), nothing, holders[0].dtype)
         if name in shard:
             values = shard[name]
             # Where each axis' entries go: by coordinate where there is one, else at the front.

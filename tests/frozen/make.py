@@ -8,12 +8,14 @@ beside them. ``v1.zip`` was made by commit 3b8e246, the last of schema version 1
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 import grokfast as gf
-from grokfast import trainer
+from grokfast.engines import make_engine
+from grokfast.trainer import Interrupted
 
 
 def toy() -> gf.Grid:
@@ -45,26 +47,22 @@ def digits() -> gf.Grid:
 
 
 def interrupted(grid: gf.Grid, out: Path, engine: str, at: int) -> None:
-    """Trains each cell for ``at`` steps, as if a signal had come then."""
-    train = trainer._Trainer
+    """A run that SIGINT ends when each cell is at this step."""
+    kind = type(make_engine(engine, "cpu", 1))
+    advance = kind.advance
 
-    class Stopping(train):  # type: ignore[valid-type, misc]
-        def save(self):
-            self.engine.chunk = at // 2
-            return super().save()
+    def stopping(self, bucket, state, cells, until, *more):
+        advance(self, bucket, state, cells, min(until, at), *more)
+        if int(state.step.min()) >= at:
+            os.kill(os.getpid(), signal.SIGINT)
 
-        def _counts(self):
-            if all(int(state.step.min()) >= at for state in self.states):
-                self.signum = signal.SIGINT
-            return super()._counts()
-
-    trainer._Trainer = Stopping
+    kind.advance = stopping
     try:
         gf.run(grid, out=out, engine=engine, device="cpu", threads=1, progress=False)
-    except trainer.Interrupted:
+    except Interrupted:
         return
     finally:
-        trainer._Trainer = train
+        kind.advance = advance
     raise RuntimeError(f"{out} was finished before it was interrupted")
 
 
