@@ -104,6 +104,11 @@ def test_axes_can_be_chosen(inverted):
         arrange(results, x="weight_decay", y="weight_decay")
 
 
+def test_axes_that_were_put_together_are_named(inverted):
+    figure = phase_diagram(inverted(three()).aggregate("task.corruption"))
+    assert r"Phase of most of 4 values of $\xi$, of equal votes" in footnote(figure)
+
+
 def test_fraction_lies_along_x_whatever_the_order(inverted):
     axes = {"task.corruption": XI, "task.fraction": ALPHA}
     assert arrange(inverted(axes)).x.name == "task.fraction"
