@@ -25,7 +25,9 @@ def experiment(corruption=0.0, decay=5.0, **changes):
     values = {"steps": 1000, "loss": "mse", "phase": gf.InversionRule()} | changes
     return gf.Experiment(
         task=stand_in("modular", task),
-        model=gf.Model(embedding_dim=500, depth=1, activation="square"),
+        model=gf.Mlp(
+            width=500, depth=2, one_hot=True, bias=False, activation="square", init="cube-root"
+        ),
         optimizer=gf.Optimizer(lr=0.01, weight_decay=decay, beta2=0.98),
         **values,
     )
