@@ -88,7 +88,7 @@ def setting(results: Cells, budget: int) -> str:
         if path in follow or path not in scalar_fields(experiment):
             continue
         values: Any = results.grid.axes.get(path, (experiment.get(path),))
-        if len(values) == 1:
+        if len(values) == 1 and values[0] is not None:
             fixed.append(f"{name} {number(values[0])}".strip())
     words = [f"{at}; {', '.join(fixed)}." if fixed else f"{at}."]
     return " ".join([*words, *_missing(results, budget)])
