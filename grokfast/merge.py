@@ -115,8 +115,8 @@ def _each_cell_once(shards: Mapping[str, Results]) -> None:
 
 
 def _cell(grid: Grid, run: int) -> str:
-    cell = grid.cells[run]
-    values = ", ".join(f"{short_name(p)}={value_text(cell.get(p))}" for p in grid.axes)
+    own = {short_name(path): value_text(*grid.column(path, [run])) for path in grid.axes}
+    values = ", ".join(f"{name}={text}" for name, text in own.items())
     return f"cell {run} ({values})"
 
 
