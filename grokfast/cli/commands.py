@@ -60,10 +60,10 @@ def run(
         model_seed: Seed of the initial weights.
         activation: tanh, relu, leaky_relu or square.
         stop: End a cell once it has memorised and generalised, or never before the budget.
-        record: What to keep: curves:N (losses and accuracies at N log-spaced steps) or curves:all
-            (at every evaluated step), weights (the trained parameters), and observables at
-            log-spaced steps or every N: embeddings:N (every 10 by default), norms, ipr and
-            neuron_ipr (as ipr:10); or none.
+        record: What to keep, as curves:N (losses and accuracies at N log-spaced steps), curves:all
+            (at every evaluated step), weights (the trained parameters), embeddings:N (every N
+            steps, 10 by default), or norms, ipr and neuron_ipr, at log-spaced steps or as ipr:N;
+            or none.
         set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12, or values of a
             preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs:
             evaluation.thresholds=0.5+0.99.
