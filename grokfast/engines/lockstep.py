@@ -97,7 +97,7 @@ class Spec:
 class Data(NamedTuple):
     """The samples of a block, training rows first; U is 1 where its models share them, else M."""
 
-    x: Tensor  # [U, N + V, I], or how often each token occurs: [U, N + V, P]
+    x: Tensor  # [U, N + V, I], or tokens [U, N + V, K]; explicitly: how often each occurs [.., P]
     y: Tensor  # [U, N + V] int64
     targets: Tensor | None  # [U, C, O]
     order: Tensor | None  # [U, S, B] int64: the rows of each of S passes; None for the full batch
