@@ -12,8 +12,8 @@ enum class Activation { tanh, relu, leaky_relu, square };
 enum class Loss { cross_entropy, mse };
 enum class Prediction { argmax, nearest };
 enum class Optimizer { adamw };
-// Which accuracy of the training set counts: that of the epoch's batches, each before its update, or
-// that of the whole set after the update.
+// Which accuracy of the training set counts: that of the epoch's batches, each before its update,
+// or that of the whole set after the update.
 enum class TrainAccuracy { running, after };
 
 constexpr int kMaxLayers = 4;
