@@ -2,7 +2,7 @@
 //
 // Letters: M models (cells), D data sets, N training samples, V validation samples, B batch,
 // K tokens a sample, P vocabulary, E embedding width, I inputs, O outputs, C classes,
-// G parameter tensors, T curve steps, S snapshots, H further thresholds.
+// G parameter tensors, T curve steps, H further thresholds.
 #pragma once
 
 #include <stdint.h>
@@ -72,12 +72,9 @@ struct Job {
 
   int64_t *step, *diverged_at, *epoch_correct;  // [M]
   double* epoch_loss;                           // [M]
-  const int64_t* curve_steps;                                     // [T]
+  const int64_t* curve_steps;                   // [T]
   long curve_count;
   float *train_loss, *val_loss, *train_acc, *val_acc;  // [M, T]
-  long snapshot_every;
-  float* embeddings;  // [M, S, P, E] or null
-  long snapshots;     // S
 
   long until;
 };
