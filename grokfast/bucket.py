@@ -159,7 +159,12 @@ class Bucket:
 
     @property
     def stop_at_both(self) -> bool:
-        return self.cell.stop == "both"
+        match self.cell.stop:
+            case "both":
+                return True
+            case "never":
+                return False
+        raise ValueError(f"unknown stop rule {self.cell.stop!r}")
 
     def evaluates(self, step: int) -> bool:
         """Whether accuracy is looked at after this step."""

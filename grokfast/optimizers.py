@@ -88,5 +88,7 @@ class Sgd(UpdateRule):
 
     def update(self, parameter, gradient, slots, lr, decay, step, settings):
         gradient = gradient + decay * parameter
+        if not settings.momentum:  # then torch, too, remembers nothing
+            return parameter - lr * gradient, slots
         velocity = settings.momentum * slots[0] + gradient
         return parameter - lr * velocity, (velocity,)
