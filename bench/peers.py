@@ -13,12 +13,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from modular_peers import MODULAR_PEERS
 from torch import Tensor
 
 from grokfast import hardware
 from grokfast.bench import Contender, Unavailable
 from grokfast.bench.trials import EagerLoop
 from grokfast.bucket import Bucket
+from grokfast.models import Mlp
 
 StackedStep = Callable[..., tuple[Tensor, ...]]
 
@@ -32,6 +34,9 @@ class Stacked:
     def __init__(
         self, bucket: Bucket, device: torch.device, wrap: Callable[[StackedStep], StackedStep]
     ) -> None:
+        net = bucket.plain
+        if net is None or not net.bias or net.activation == "square":
+            raise Unavailable("written for layers with biases, and tanh or ReLU")
         if len(bucket.init) > 1 or len(bucket.x_train) > 1:
             raise Unavailable("written for models that share data and shuffles")
         self.bucket = bucket
@@ -47,7 +52,7 @@ class Stacked:
         )  # [N, P] counts of tokens, or [N, I]
         self.y, self.y_val = bucket.y_train[0].to(device), bucket.y_val[0].to(device)
         self.targets = None if bucket.targets is None else bucket.targets[0].to(device)
-        self.activation = getattr(torch, bucket.cell.model.activation)
+        self.activation = getattr(torch, net.activation)
         self.need = bucket.need_train, bucket.need_val  # torch.compile cannot ask for them
         count = torch.zeros(len(self.cells), device=device)
         self.counters = count.clone(), count.long(), count.long() - 1, count.long() - 1
@@ -160,7 +165,8 @@ class Stacked:
 
 def check_is_toy(bucket: Bucket) -> None:
     e = bucket.cell
-    if (e.model.depth, e.model.embedding_dim, e.model.activation) != (3, 1, "tanh"):
+    m = e.model
+    if not isinstance(m, Mlp) or (m.depth, m.embedding_dim, m.activation) != (3, 1, "tanh"):
         raise Unavailable("written for the toy model only")
 
 
@@ -271,4 +277,5 @@ PEERS: dict[str, Contender] = {
     "stacked eager": stacked_eager,
     "stacked torch.compile": stacked_compiled,
     "jax vmap + scan": Jax,
+    **MODULAR_PEERS,
 }

@@ -59,6 +59,7 @@ def main(
     repetitions: int = 5,
     seconds: float = 1.0,
     evaluation_points: int = 0,
+    batch: int = 0,
     out: str | None = None,
 ) -> None:
     """Measures and appends.
@@ -72,6 +73,7 @@ def main(
         repetitions: of every contender, in turn.
         seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.
         evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
+        batch: samples a minibatch; 0 for the preset's.
         out: where rows go; bench/results/DEVICE.jsonl where not given.
     """
     where = resolve_device(device)
@@ -82,7 +84,7 @@ def main(
     numbers = [int(n) if n.isdecimal() else 0 for n in names(models or MODELS[where.type])]
     if min(numbers) < 1 or repetitions < 1:
         raise UsageError(f"--models={models} --repetitions={repetitions}: give numbers from 1 on")
-    works = [Work(task, evaluation_points) for task in names(tasks)]
+    works = [Work(task, evaluation_points, batch) for task in names(tasks)]
     for work in works:
         work.bucket(1)  # says what is wrong with it
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"

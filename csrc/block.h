@@ -17,8 +17,10 @@ struct Block {
   Panels<T> act[kMaxLayers + 1];  // act[l] [inputs of layer l, columns]; act[L] the outputs.
                                   // The backward pass replaces them by their gradients.
   Panels<T> kept[kMaxLayers];     // what the slope of the activation in act[l] is taken from
+  Panels<T> rows;                 // act[0] turned over, where it is made from rows of embeddings
   Panels<T> target, score;        // [O, columns] for mse; [C, columns] for nearest
   Columns<T> column;
+  const T** target_row;    // target of each column, for mse
   const T** row;           // dense inputs of each column
   const int32_t** tokens;  // or its tokens
 
@@ -30,7 +32,11 @@ struct Block {
     for (int l = 1; l < job.layers; l++)
       block.kept[l] =
           keeps_input(job.activation) ? arena.panels<T>(job.sizes[l], capacity) : block.act[l];
-    if (job.loss == Loss::mse) block.target = arena.panels<T>(job.sizes[job.layers], capacity);
+    if (embeds_in_rows<T>(job)) block.rows = arena.panels<T>(capacity, job.sizes[0]);
+    if (job.loss == Loss::mse) {
+      block.target = arena.panels<T>(job.sizes[job.layers], capacity);
+      block.target_row = arena.take<const T*>(padded);
+    }
     if (job.predict == Prediction::nearest) block.score = arena.panels<T>(job.classes, capacity);
     block.column.label = arena.take<T>(padded);
     block.column.prediction = arena.take<T>(padded);
@@ -62,20 +68,24 @@ struct Block {
       tokens[c] = from.tokens + index * job.tokens;
     else
       row[c] = from.x + index * job.sizes[0];
-    if (!target.data) return;
-    const long outputs = job.sizes[job.layers];
-    for (long o = 0; o < outputs; o++) *target.at(o, c) = targets[label * outputs + o];
+    if (target_row) target_row[c] = targets + label * job.sizes[job.layers];
   }
 
-  // Columns past the last repeat its inputs, which are as finite as any, and match no label.
-  void pad() {
+  // Ends filling. Columns past the last repeat it, which is as finite as any, and match no label.
+  void finish(const Job& job) {
     for (long c = count; c < vecs() * Vec<T>::width; c++) {
       column.label[c] = -1;
       if (tokens)
         tokens[c] = tokens[count - 1];
       else
         row[c] = row[count - 1];
+      if (target_row) target_row[c] = target_row[count - 1];
     }
+    if (!target_row) return;
+    const long outputs = job.sizes[job.layers];
+    for (long p = 0; p < target.split.parts; p++)
+      Gather<T>{target_row, count, outputs, target.panel(p)}.columns(
+          target.split.begin(p) * Vec<T>::width, target.width(p), 0, outputs);
   }
 
   // Right predictions in columns begin .. end.
@@ -85,10 +95,9 @@ struct Block {
     return n;
   }
 
-  // Sum of the losses of columns begin .. end, in that order.
+  // `sum` and the losses of columns begin .. end, added in that order.
   template <class Rule>
-  double loss(Rule, long begin, long end) const {
-    double sum = 0;
+  double loss(Rule, long begin, long end, double sum) const {
     for (long c = begin; c < end; c++) sum += Rule::value(column.term[c], column.extra[c]);
     return sum;
   }

@@ -9,41 +9,25 @@ class Cell {
   Cell(Arena& arena, const Job& job)
       : job_(job),
         full_(job.order == nullptr),
-        spare_(full_ ? least(job.val_count, round_up(job.batch, Vec<T>::width) - job.batch) : 0),
-        batch_(Block<T>::of(arena, job, job.batch + spare_)),
-        val_(Block<T>::of(arena, job, least(job.val_count, kValVecs * Vec<T>::width))),
-        net_(arena, job, job.batch) {}
+        spare_(full_ ? least(job.val_count, round_up(job.batch, kWidth) - job.batch) : 0),
+        parts_(parts_of(job.batch).parts),
+        batch_(Block<T>::of(arena, job, least(job.batch + spare_, kBlock))),
+        val_(Block<T>::of(arena, job, least(longest(job), val_block(job)))),
+        net_(arena, job, least(job.batch, kBlock), parts_) {}
 
   void run(long cell, const Progress& progress) {
     begin(cell);
     for (;;) {
       const bool more = step_ < job_.until && !__atomic_load_n(progress.stop, __ATOMIC_RELAXED);
       if (!more && !evaluate_) break;
-      bool finite = true;
-      double loss = 0;
-      long correct = 0;
-      // The last vector of a full batch has room for validation samples (`spare_`): the forward
-      // pass of step i + 1 evaluates them with the very weights that step i left.
-      if (more || spare_ > 0) {
-        if (!full_) load_batch();
-        net_.forward(batch_);
-        net_.predict(batch_, targets_);
-        with_loss<T>(job_.loss, [&](auto rule) {
-          net_.losses(rule, batch_, job_.batch);
-          const T mean = static_cast<T>(batch_.loss(rule, 0, job_.batch) /
-                                        rule.terms(job_.batch, job_.sizes[job_.layers]));
-          finite = mean - mean == 0;
-          loss = mean;
-        });
-        correct = batch_.correct(0, job_.batch);
-      }
-      if (evaluate_) evaluate();
+      const Tally batch = more ? forward() : Tally{};
+      if (evaluate_) evaluate(more, batch);
       if (!more || finished()) break;
-      if (!finite) {
+      if (!(batch.loss - batch.loss == 0)) {  // infinite or NaN
         diverged_at_ = step_ + 1;
         break;
       }
-      advance(loss, correct);
+      advance(batch);
       __atomic_store_n(progress.steps, __atomic_load_n(progress.steps, __ATOMIC_RELAXED) + 1,
                        __ATOMIC_RELAXED);
     }
@@ -51,21 +35,40 @@ class Cell {
   }
 
  private:
+  // What is found of samples.
+  struct Tally {
+    long samples = 0, correct = 0;
+    double loss = 0;  // sum or mean
+    float accuracy() const {
+      return static_cast<float>(static_cast<double>(correct) / static_cast<double>(samples));
+    }
+  };
+
+  static constexpr long kWidth = Vec<T>::width;
+  // Samples taken through the net at once in training: their activations stay in L2.
+  static constexpr long kBlock = 240;
   // Vectors of validation samples taken through the net at once: enough to pay for the weights'
   // way from L3, few enough that the activations stay in L2.
   static constexpr long kValVecs = 24;
 
+  static Split parts_of(long rows) { return Split(ceil_div(rows, kWidth), kBlock / kWidth); }
+  static long val_block(const Job& job) {
+    return embeds_in_rows<T>(job) ? kBlock : kValVecs * kWidth;
+  }
+  // Samples of the largest set that is evaluated.
+  static long longest(const Job& job) {
+    const bool train = job.train_accuracy == TrainAccuracy::after;
+    return train && job.train_count > job.val_count ? job.train_count : job.val_count;
+  }
+
   void begin(long cell) {
     cell_ = cell;
     step_ = job_.step[cell];
-    t_train_ = job_.t_train[cell];
-    t_val_ = job_.t_val[cell];
     diverged_at_ = -1;
     epoch_correct_ = job_.epoch_correct[cell];
     epoch_loss_ = job_.epoch_loss[cell];
     evaluate_ = false;
     curve_ = eval_ = 0;
-    steps_per_epoch_ = job_.train_count / job_.batch;
 
     const long d = job_.data_index[cell], outputs = job_.sizes[job_.layers];
     targets_ =
@@ -75,12 +78,11 @@ class Cell {
 
     net_.model.load(job_, cell);
     net_.set_targets(targets_);
-    batch_.resize(job_.batch + spare_);
-    if (!full_) return;
-    for (long c = 0; c < job_.batch; c++) batch_.put(job_, c, train_, c, targets_);
-    for (long c = 0; c < spare_; c++) batch_.put(job_, job_.batch + c, validation_, c, targets_);
-    batch_.pad();
+    if (stays()) load(nullptr, 0, job_.batch, spare_);
   }
+
+  // Whether batch_ holds every step's samples.
+  bool stays() const { return full_ && parts_ == 1; }
 
   Samples<T> samples(const void* x, const int32_t* y, long count, long d) const {
     Samples<T> s{nullptr, nullptr, y + d * count};
@@ -91,83 +93,170 @@ class Cell {
     return s;
   }
 
-  void load_batch() {
-    const long epoch = step_ / steps_per_epoch_, k = step_ % steps_per_epoch_;
-    const long row = job_.order_index[cell_] * job_.order_epochs + epoch - job_.first_epoch;
-    const int32_t* order = job_.order + row * job_.train_count + k * job_.batch;
-    for (long c = 0; c < job_.batch; c++) batch_.put(job_, c, train_, order[c], targets_);
-    batch_.pad();
+  // Rows of the batch of step k of an epoch.
+  long rows(long k) const { return least(job_.batch, job_.train_count - k * job_.batch); }
+
+  // Samples first .. first+count of `order` into batch_, and the first `spare` for validation.
+  void load(const int32_t* order, long first, long count, long spare) {
+    batch_.resize(count + spare);
+    for (long c = 0; c < count; c++)
+      batch_.put(job_, c, train_, order ? order[first + c] : first + c, targets_);
+    for (long c = 0; c < spare; c++) batch_.put(job_, count + c, validation_, c, targets_);
+    batch_.finish(job_);
   }
 
-  // Counts a step whose gradient is ready, and updates the parameters.
-  void advance(double loss, long correct) {
-    if (step_ % steps_per_epoch_ == 0) {
+  // Takes the next step's batch through the net, up to the gradient of its mean loss by the last
+  // block's outputs: `advance` goes on from there. The last vector of a full batch has room for
+  // validation samples (`spare_`): the forward pass of step i + 1 evaluates them with the very
+  // weights that step i left.
+  Tally forward() {
+    const long epoch = step_ / job_.steps_per_epoch, k = step_ % job_.steps_per_epoch;
+    Tally batch{rows(k), 0, 0};
+    const int32_t* order = nullptr;
+    if (!full_) {
+      const long row = job_.order_index[cell_] * job_.order_epochs + epoch - job_.first_epoch;
+      order = job_.order + row * job_.train_count + k * job_.batch;
+    }
+    const Split parts = parts_of(batch.samples);
+    with_loss<T>(job_.loss, [&](auto rule) {
+      for (long i = 0; i < parts.parts; i++) {
+        const long first = parts.begin(i) * kWidth;
+        in_part_ = least(parts.count(i) * kWidth, batch.samples - first);
+        part_ = {i == 0, i + 1 == parts.parts};
+        if (!stays()) load(order, first, in_part_, part_.last ? spare_ : 0);
+        net_.forward(batch_);
+        net_.predict(batch_, targets_);
+        net_.losses(rule, batch_, batch.samples);
+        batch.correct += batch_.correct(0, in_part_);
+        batch.loss = batch_.loss(rule, 0, in_part_, batch.loss);
+        if (!part_.last) net_.backward(batch_, in_part_, part_, cell_, step_ + 1);
+      }
+      batch.loss =
+          static_cast<T>(batch.loss / rule.terms(batch.samples, job_.sizes[job_.layers]));
+    });
+    return batch;
+  }
+
+  // Counts the step that `forward` made ready, and updates the parameters.
+  void advance(const Tally& batch) {
+    if (step_ % job_.steps_per_epoch == 0) {
       epoch_correct_ = 0;
       epoch_loss_ = 0;
     }
-    epoch_correct_ += correct;
-    epoch_loss_ += loss;
-    net_.backward(batch_, job_.batch, cell_, step_ + 1);
+    epoch_correct_ += batch.correct;
+    epoch_loss_ += batch.loss;
+    last_loss_ = batch.loss;
+    net_.backward(batch_, in_part_, part_, cell_, step_ + 1);
     step_++;
     evaluate_ = evaluates();
     if (job_.snapshot_every > 0 && step_ % job_.snapshot_every == 0) snapshot();
   }
 
   bool evaluates() {
-    if (step_ % steps_per_epoch_) return false;
-    if (!job_.eval_steps) return true;
+    if (!job_.eval_steps) return step_ % job_.steps_per_epoch == 0;
     while (eval_ < job_.eval_count && job_.eval_steps[eval_] < step_) eval_++;
     return eval_ < job_.eval_count && job_.eval_steps[eval_] == step_;
   }
 
-  void evaluate() {
+  // Evaluates the last step. ahead: batch_ holds the next step's forward pass, of which `batch` is
+  // the tally, and ends with the spare samples.
+  void evaluate(bool ahead, const Tally& batch) {
     evaluate_ = false;
     while (curve_ < job_.curve_count && job_.curve_steps[curve_] < step_) curve_++;
     const bool on_curve = curve_ < job_.curve_count && job_.curve_steps[curve_] == step_;
-    long correct = batch_.correct(job_.batch, job_.batch + spare_);
-    double loss = 0;
-    with_loss<T>(job_.loss, [&](auto rule) {
-      if (on_curve) loss = batch_.loss(rule, job_.batch, job_.batch + spare_);
-      const Split blocks(job_.val_count - spare_, kValVecs * Vec<T>::width);
-      for (long i = 0; i < blocks.parts; i++) {
-        const long first = spare_ + blocks.begin(i), count = blocks.count(i);
-        val_.resize(count);
-        for (long c = 0; c < count; c++) val_.put(job_, c, validation_, first + c, targets_);
-        val_.pad();
-        net_.forward(val_);
-        net_.predict(val_, targets_);
-        correct += val_.correct(0, count);
-        if (!on_curve) continue;
-        net_.losses(rule, val_, 0);
-        loss += val_.loss(rule, 0, count);
-      }
-      loss /= rule.terms(job_.val_count, job_.sizes[job_.layers]);
-    });
-    if (t_train_ < 0 && epoch_correct_ >= job_.need_train) t_train_ = step_;
-    if (t_val_ < 0 && correct >= job_.need_val) t_val_ = step_;
+    const Tally train = train_tally(ahead, batch);
+    Tally val = ahead ? tally(batch_, in_part_, spare_, on_curve)
+                      : judge(validation_, 0, spare_, on_curve, Tally{});
+    val = judge(validation_, spare_, job_.val_count - spare_, on_curve, val);
+    note(train.correct, job_.train);
+    note(val.correct, job_.val);
     if (!on_curve) return;
     const long at = cell_ * job_.curve_count + curve_;
-    job_.train_loss[at] = static_cast<float>(epoch_loss_ / static_cast<double>(steps_per_epoch_));
-    job_.train_acc[at] = static_cast<float>(static_cast<double>(epoch_correct_) /
-                                            static_cast<double>(job_.train_count));
-    job_.val_loss[at] = static_cast<float>(loss);
-    job_.val_acc[at] =
-        static_cast<float>(static_cast<double>(correct) / static_cast<double>(job_.val_count));
+    job_.train_loss[at] = static_cast<float>(train.loss);
+    job_.train_acc[at] = train.accuracy();
+    job_.val_loss[at] = static_cast<float>(val.loss / val_terms());
+    job_.val_acc[at] = val.accuracy();
+  }
+
+  // Of the training set as far as it counts, with the mean loss.
+  Tally train_tally(bool ahead, const Tally& batch) {
+    switch (job_.train_accuracy) {
+      case TrainAccuracy::running: {
+        const long k = (step_ - 1) % job_.steps_per_epoch;
+        const long seen = k * job_.batch + rows(k);
+        return {seen, epoch_correct_, epoch_loss_ / static_cast<double>(k + 1)};
+      }
+      case TrainAccuracy::after: {
+        Tally all = batch;
+        if (!full_ || !ahead) all = judge(train_, 0, job_.train_count, false, Tally{});
+        all.loss = last_loss_;
+        return all;
+      }
+    }
+    unknown_value();
+  }
+
+  double val_terms() const {
+    return with_loss<T>(job_.loss, [&](auto rule) {
+      return rule.terms(job_.val_count, job_.sizes[job_.layers]);
+    });
+  }
+
+  // Adds `samples` of a set from `first` on to `sum`, by forward passes of their own.
+  Tally judge(const Samples<T>& from, long first, long samples, bool losses, Tally sum) {
+    const Split blocks(samples, val_block(job_));
+    for (long i = 0; i < blocks.parts; i++) {
+      const long count = blocks.count(i);
+      val_.resize(count);
+      for (long c = 0; c < count; c++)
+        val_.put(job_, c, from, first + blocks.begin(i) + c, targets_);
+      val_.finish(job_);
+      net_.forward(val_);
+      net_.predict(val_, targets_);
+      if (losses) with_loss<T>(job_.loss, [&](auto rule) { net_.losses(rule, val_, 0); });
+      const Tally part = tally(val_, 0, count, losses);
+      sum = {sum.samples + part.samples, sum.correct + part.correct, sum.loss + part.loss};
+    }
+    return sum;
+  }
+
+  Tally tally(const Block<T>& block, long first, long samples, bool losses) const {
+    Tally sum{samples, block.correct(first, first + samples), 0};
+    if (losses)
+      with_loss<T>(job_.loss, [&](auto rule) {
+        sum.loss = block.loss(rule, first, first + samples, 0);
+      });
+    return sum;
+  }
+
+  void note(long correct, const Counts& counts) const {
+    counts.correct[cell_] = correct;
+    if (correct > counts.best[cell_]) counts.best[cell_] = correct;
+    if (correct >= counts.need) first(counts.time[cell_]);
+    for (long h = 0; h < job_.further; h++)
+      if (correct >= counts.need_more[h]) first(counts.crossings[cell_ * job_.further + h]);
+  }
+
+  void first(int64_t& time) const {
+    if (time < 0) time = step_;
   }
 
   void snapshot() {
-    const long size = job_.vocabulary * job_.sizes[0];
-    float* to = job_.embeddings + (cell_ * job_.snapshots + step_ / job_.snapshot_every) * size;
-    for (long i = 0; i < size; i++) to[i] = static_cast<float>(net_.model.embedding[i]);
+    const Table<T>& table = net_.model.table;
+    float* to = job_.embeddings + (cell_ * job_.snapshots + step_ / job_.snapshot_every) *
+                                      table.vocabulary * table.width;
+    for (long t = 0; t < table.vocabulary; t++)
+      for (long e = 0; e < table.width; e++)
+        to[t * table.width + e] = static_cast<float>(table.w[t * table.ld + e]);
   }
 
-  bool finished() const { return job_.stop && t_train_ >= 0 && t_val_ >= 0; }
+  bool finished() const {
+    return job_.stop && job_.train.time[cell_] >= 0 && job_.val.time[cell_] >= 0;
+  }
 
   void end() {
     net_.model.store(job_, cell_);
     job_.step[cell_] = step_;
-    job_.t_train[cell_] = t_train_;
-    job_.t_val[cell_] = t_val_;
     job_.diverged_at[cell_] = diverged_at_;
     job_.epoch_correct[cell_] = epoch_correct_;
     job_.epoch_loss[cell_] = epoch_loss_;
@@ -176,15 +265,18 @@ class Cell {
   const Job& job_;
   const bool full_;   // the batch is the whole training set
   const long spare_;  // validation samples that ride with the batch
+  const long parts_;  // blocks of a batch
   Block<T> batch_, val_;
   Network<T> net_;
   Samples<T> train_, validation_;
   const T* targets_;  // [C, O] or null
   long cell_;
-  int64_t step_, t_train_, t_val_, diverged_at_, epoch_correct_;
-  double epoch_loss_;
-  long steps_per_epoch_, curve_, eval_;
-  bool evaluate_;  // the last step is to be evaluated
+  int64_t step_, diverged_at_, epoch_correct_;
+  double epoch_loss_, last_loss_;
+  long curve_, eval_;
+  bool evaluate_;     // the last step is to be evaluated
+  Part part_;         // of the batch, that batch_ holds,
+  long in_part_;      // and its samples
 };
 
 }  // namespace

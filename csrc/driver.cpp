@@ -24,6 +24,9 @@ struct Case {
   Activation activation;
   Loss loss;
   Prediction predict;
+  bool activate_embedding = false, bias = true;
+  TrainAccuracy train_accuracy = TrainAccuracy::running;
+  bool short_batch = false;  // the remainder of an epoch is a batch, and not dropped
 };
 
 const Case kCases[] = {
@@ -42,6 +45,14 @@ const Case kCases[] = {
      Prediction::argmax},
     {"ones", {1, 1, 1}, 1, 1, 1, 1, 1, 1, Activation::tanh, Loss::cross_entropy,
      Prediction::argmax},
+    {"blocks", {17, 11}, 22, 2, 251, 245, 251, 11, Activation::square, Loss::mse,
+     Prediction::argmax, true, false, TrainAccuracy::after},
+    {"dropped", {33, 7}, 14, 2, 29, 19, 8, 7, Activation::square, Loss::cross_entropy,
+     Prediction::argmax, true, false, TrainAccuracy::after},
+    {"short", {3, 18, 5}, 9, 3, 29, 6, 8, 5, Activation::tanh, Loss::mse, Prediction::nearest, true,
+     true, TrainAccuracy::running, true},
+    {"dense", {19, 21, 6}, 0, 0, 250, 9, 250, 6, Activation::leaky_relu, Loss::mse,
+     Prediction::nearest, false, false, TrainAccuracy::after},
 };
 
 class Random {  // xorshift64*
@@ -70,6 +81,7 @@ class Problem {
     job_.layers = static_cast<int>(c.sizes.size()) - 1;
     for (size_t i = 0; i < c.sizes.size(); i++) job_.sizes[i] = c.sizes[i];
     job_.vocabulary = c.vocabulary, job_.tokens = c.tokens;
+    job_.activate_embedding = c.activate_embedding, job_.bias = c.bias;
     job_.activation = c.activation, job_.loss = c.loss, job_.predict = c.predict;
     job_.optimizer = Optimizer::adamw;
     job_.beta1 = 0.9, job_.beta2 = 0.999, job_.eps = 1e-8;
@@ -77,13 +89,14 @@ class Problem {
     if (tokens) add_tensor(c.vocabulary * c.sizes[0], 0.5);
     for (int l = 0; l < job_.layers; l++) {
       add_tensor(c.sizes[l] * c.sizes[l + 1], 1 / sqrt(static_cast<double>(c.sizes[l])));
-      add_tensor(c.sizes[l + 1], 0.5);
+      if (c.bias) add_tensor(c.sizes[l + 1], 0.5);
     }
     lr_.assign(job_.tensors * kModels, 3e-3), wd_.assign(job_.tensors * kModels, 0.5);
     job_.lr = lr_.data(), job_.weight_decay = wd_.data();
 
     job_.train_count = c.train, job_.val_count = c.val;
     job_.batch = c.batch, job_.classes = c.classes;
+    job_.steps_per_epoch = c.train / c.batch + c.short_batch;
     const long width = tokens ? c.tokens : c.sizes[0];
     job_.x_train = inputs(kSets * c.train * width, c.vocabulary);
     job_.x_val = inputs(kSets * c.val * width, c.vocabulary);
@@ -96,13 +109,22 @@ class Problem {
       job_.order_index = indices(kModels, 2);
       job_.order_epochs = kEpochs;
     }
-    job_.need_train = c.train + 1, job_.need_val = c.val + 1;
+    job_.train_accuracy = c.train_accuracy;
+    needs_.assign({2, c.train / 2});
+    job_.further = static_cast<long>(needs_.size());
+    job_.train.need = c.train + 1, job_.val.need = c.val + 1;
     for (int64_t** values : {&job_.step, &job_.epoch_correct}) *values = counters(0);
-    for (int64_t** values : {&job_.t_train, &job_.t_val, &job_.diverged_at}) *values = counters(-1);
+    for (int64_t** values : {&job_.train.time, &job_.val.time, &job_.diverged_at})
+      *values = counters(-1);
+    for (Counts* counts : {&job_.train, &job_.val}) {
+      counts->need_more = needs_.data();
+      counts->crossings = counters(-1, job_.further);
+      counts->correct = counters(-1), counts->best = counters(-1);
+    }
     epoch_loss_.assign(kModels, 0);
     job_.epoch_loss = epoch_loss_.data();
     for (long step = 1; step <= 64; step++)
-      if (step % (c.train / c.batch) == 0) curve_steps_.push_back(step);
+      if (step % job_.steps_per_epoch == 0) curve_steps_.push_back(step);
     job_.curve_steps = curve_steps_.data();
     job_.curve_count = static_cast<long>(curve_steps_.size());
     curves_.assign(4 * kModels * curve_steps_.size(), -1.0f);
@@ -160,7 +182,9 @@ class Problem {
     if (vocabulary) return indices(count, vocabulary);
     return reals(count, 1);
   }
-  int64_t* counters(int64_t value) { return counters_.emplace_back(kModels, value).data(); }
+  int64_t* counters(int64_t value, long count = 1) {
+    return counters_.emplace_back(kModels * count, value).data();
+  }
 
   Job job_{};
   Random random_;
@@ -168,7 +192,7 @@ class Problem {
   std::vector<std::vector<int32_t>> indices_;
   std::vector<std::vector<int64_t>> counters_;
   std::vector<double> lr_, wd_, epoch_loss_;
-  std::vector<int64_t> curve_steps_;
+  std::vector<int64_t> curve_steps_, needs_;
   std::vector<float> curves_, snapshots_;
 };
 

@@ -127,17 +127,20 @@ struct Square {
   static V slope(V z) { return z + z; }
 };
 
-constexpr bool keeps_input(Activation a) { return a == Activation::square; }
-
 // The one place where an activation's name becomes its code.
 template <class Call>
-void with_activation(Activation activation, Call&& call) {
+auto with_activation(Activation activation, Call&& call) {
   switch (activation) {
     case Activation::tanh: return call(Tanh());
     case Activation::relu: return call(Relu());
     case Activation::leaky_relu: return call(LeakyRelu());
     case Activation::square: return call(Square());
   }
+  unknown_value();
+}
+
+inline bool keeps_input(Activation activation) {
+  return with_activation(activation, [](auto rule) { return decltype(rule)::keeps_input; });
 }
 
 }  // namespace

@@ -8,6 +8,11 @@
 
 #include "level.h"
 
+namespace {
+// Ends every dispatch: a value that no case knows is a fault, not the last case.
+[[noreturn]] inline void unknown_value() { __builtin_trap(); }
+}  // namespace
+
 #include "micro.h"
 #include "layout.h"
 #include "elementwise.h"
@@ -16,26 +21,31 @@
 #include "loss.h"
 #include "model.h"
 #include "block.h"
+#include "embedding.h"
 #include "network.h"
 #include "cell.h"
 
 namespace {
 
+// The one place where a dtype's name becomes its type; call gets a value of it.
+template <class Call>
+auto with_dtype(Dtype dtype, Call&& call) {
+  switch (dtype) {
+    case Dtype::float32: return call(float());
+    case Dtype::float64: return call(double());
+  }
+  unknown_value();
+}
+
 size_t scratch_bytes(const Job& job) {
   Arena arena(nullptr);
-  if (job.dtype == Dtype::float32)
-    Cell<float> cell(arena, job);
-  else
-    Cell<double> cell(arena, job);
+  with_dtype(job.dtype, [&](auto zero) { Cell<decltype(zero)> cell(arena, job); });
   return arena.used();
 }
 
 void train_cell(const Job& job, long cell, void* scratch, const Progress& progress) {
   Arena arena(scratch);
-  if (job.dtype == Dtype::float32)
-    Cell<float>(arena, job).run(cell, progress);
-  else
-    Cell<double>(arena, job).run(cell, progress);
+  with_dtype(job.dtype, [&](auto zero) { Cell<decltype(zero)>(arena, job).run(cell, progress); });
 }
 
 double seconds_now() {
@@ -71,7 +81,7 @@ double peak_of(double seconds) {
 }
 
 double peak(Dtype dtype, double seconds) {
-  return dtype == Dtype::float32 ? peak_of<float>(seconds) : peak_of<double>(seconds);
+  return with_dtype(dtype, [&](auto zero) { return peak_of<decltype(zero)>(seconds); });
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 //
 // Letters: M models (cells), D data sets, N training samples, V validation samples, B batch,
 // K tokens a sample, P vocabulary, E embedding width, I inputs, O outputs, C classes,
-// G parameter tensors, T curve steps, S snapshots.
+// G parameter tensors, T curve steps, S snapshots, H further thresholds.
 #pragma once
 
 #include <stdint.h>
@@ -12,9 +12,21 @@ enum class Activation { tanh, relu, leaky_relu, square };
 enum class Loss { cross_entropy, mse };
 enum class Prediction { argmax, nearest };
 enum class Optimizer { adamw };
+// Which accuracy of the training set counts: that of the epoch's batches, each before its update, or
+// that of the whole set after the update.
+enum class TrainAccuracy { running, after };
 
 constexpr int kMaxLayers = 4;
 constexpr int kMaxTensors = 1 + 2 * kMaxLayers;
+
+// What is noted of one set's right predictions whenever it is evaluated.
+struct Counts {
+  long need;                 // as many make its time,
+  int64_t* time;             // [M] the first evaluated step with them, or -1
+  const int64_t* need_more;  // [H] further needs,
+  int64_t* crossings;        // [M, H] and their times
+  int64_t *correct, *best;   // [M] at the last evaluation, and the most at any; -1: none yet
+};
 
 struct Job {
   Dtype dtype;
@@ -22,6 +34,8 @@ struct Job {
   long sizes[kMaxLayers + 1];  // I0, H1, ..., O
   long vocabulary;             // P; 0 where the inputs are dense. E is sizes[0]
   long tokens;                 // K
+  bool activate_embedding;     // the activation is applied to the sum of the embeddings, too
+  bool bias;                   // every layer has one
   Activation activation;
   Loss loss;
   Prediction predict;
@@ -29,7 +43,7 @@ struct Job {
   double beta1, beta2, eps;
 
   long models;  // M
-  int tensors;  // G, in the order [embedding]?, W0, b0, W1, b1, ...
+  int tensors;  // G, in the order [embedding]?, W0, [b0]?, W1, [b1]?, ...
   void* params[kMaxTensors];      // real [M, ...]
   void* exp_avg[kMaxTensors];     // real [M, ...]
   void* exp_avg_sq[kMaxTensors];  // real [M, ...]
@@ -47,14 +61,17 @@ struct Job {
   const int32_t* order;        // [R, epochs, N]; null: the whole training set in its own order
   const int32_t* order_index;  // [M]
   long order_epochs, first_epoch;
+  long steps_per_epoch;  // N / B rounded down: the remainder is dropped; rounded up: a short batch
 
+  TrainAccuracy train_accuracy;
   const int64_t* eval_steps;  // null: at the end of every epoch
   long eval_count;
-  long need_train, need_val;
-  bool stop;
+  long further;  // H
+  Counts train, val;
+  bool stop;  // a cell ends once both sets have their time
 
-  int64_t *step, *t_train, *t_val, *diverged_at, *epoch_correct;  // [M]
-  double* epoch_loss;                                             // [M]
+  int64_t *step, *diverged_at, *epoch_correct;  // [M]
+  double* epoch_loss;                           // [M]
   const int64_t* curve_steps;                                     // [T]
   long curve_count;
   float *train_loss, *val_loss, *train_acc, *val_acc;  // [M, T]

@@ -93,11 +93,12 @@ struct MeanSquares {
 
 // The one place where a loss's name becomes its code.
 template <class T, class Call>
-void with_loss(Loss loss, Call&& call) {
+auto with_loss(Loss loss, Call&& call) {
   switch (loss) {
     case Loss::cross_entropy: return call(CrossEntropy<T>());
     case Loss::mse: return call(MeanSquares<T>());
   }
+  unknown_value();
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ Tile<T> tile_of(long rows) {
   if constexpr (R > 1)
     return tile_of<T, NV, R - 1>(rows);
   else
-    return nullptr;
+    unknown_value();
 }
 
 template <class T>
@@ -72,8 +72,9 @@ Tile<T> choose_tile(long rows, long vecs) {
   switch (vecs) {
     case 1: return tile_of<T, 1, max_rows(1)>(rows);
     case 2: return tile_of<T, 2, max_rows(2)>(rows);
-    default: return tile_of<T, 3, max_rows(3)>(rows);
+    case 3: return tile_of<T, 3, max_rows(3)>(rows);
   }
+  unknown_value();
 }
 
 }  // namespace

@@ -1,4 +1,8 @@
-// The passes of one network over a block of samples: forward, loss, backward with the update.
+// The passes of one network over a block of samples: forward, loss, backward.
+//
+// A batch goes through in one block or more. Every gradient is one chain of additions over the
+// samples in order, kept between blocks, so its bits do not depend on where blocks end; the last
+// block's backward pass ends in the update.
 #pragma once
 
 namespace {
@@ -14,15 +18,21 @@ struct Network {
   Panels<T> flip;  // transposed inputs of one layer [batch, in]
   T* delta[2];     // gradient of a layer's outputs in rows [out, delta_ld]; layers take turns
   long delta_ld;
-  T* sums;         // gradients of a bias, or of the embedding
+  T* sums;         // gradient of a bias
   T* half_square;  // |target row|^2 / 2 [C]
+  Embedding<T> embedding;
+  // Gradients between the blocks of a batch; unused where one block takes it all.
+  Panels<T> weight_sums[kMaxLayers];  // [out, in]
+  T* bias_sums[kMaxLayers];           // [out, vector]
 
-  Network(Arena& arena, const Job& j, long batch) : job(j), model(Model<T>::of(arena, j)) {
+  // For batches of `parts` blocks of at most `batch` samples.
+  Network(Arena& arena, const Job& j, long batch, long parts)
+      : job(j), model(Model<T>::of(arena, j)), embedding(arena, j, model.table) {
     long widest = 0;  // of all layers' outputs
     for (int l = 1; l <= job.layers; l++)
       if (job.sizes[l] > widest) widest = job.sizes[l];
     long inputs = 0;  // of the layers whose inputs get transposed
-    for (int l = job.vocabulary ? 0 : 1; l < job.layers; l++)
+    for (int l = turned(0) ? 0 : 1; l < job.layers; l++)
       if (job.sizes[l] > inputs) inputs = job.sizes[l];
     const long depth = batch > kGatherDepth ? batch : kGatherDepth;
     packed = job.vocabulary ? nullptr : arena.take<T>(depth * kMaxVecs * kWidth);
@@ -30,9 +40,24 @@ struct Network {
     delta_ld = leading_dimension<T>(batch);
     delta[0] = arena.take<T>(widest * delta_ld);
     delta[1] = arena.take<T>(widest * delta_ld);
-    const long table = job.vocabulary ? model.embedding_size() : 0;
-    sums = arena.take<T>(table > widest ? table : round_up(widest, kWidth));
+    sums = arena.take<T>(round_up(widest, kWidth));
     half_square = job.predict == Prediction::nearest ? arena.take<T>(job.classes) : nullptr;
+    for (int l = 0; l < job.layers; l++) {
+      weight_sums[l] = parts > 1 ? arena.panels<T>(job.sizes[l + 1], job.sizes[l]) : Panels<T>{};
+      bias_sums[l] = parts > 1 && job.bias ? arena.take<T>(job.sizes[l + 1] * kWidth) : nullptr;
+    }
+  }
+
+  // Whether the inputs of layer l are there in rows only once they are transposed.
+  bool turned(int l) const { return l > 0 || (job.vocabulary > 0 && !model.table.rows); }
+
+  // Calls call with the activation that makes act[l].
+  template <class Call>
+  void with_rule(int l, Call&& call) const {
+    if (l == job.layers || (l == 0 && !job.activate_embedding))
+      call(Identity());
+    else
+      with_activation(job.activation, call);
   }
 
   // Rows of gathered data that go into one panel: 20 KB, which leaves L1 room for the weights.
@@ -49,25 +74,9 @@ struct Network {
   }
 
   void forward(Block<T>& block) {
-    for (int l = 0; l < job.layers; l++) {
-      if (l == 0 && job.vocabulary) embed(block);
-      if (l + 1 == job.layers)
-        layer_forward<Identity>(block, l);
-      else
-        with_activation(job.activation,
-                        [&](auto rule) { layer_forward<decltype(rule)>(block, l); });
-    }
-  }
-
-  // act[0] = sum of the embeddings of a column's tokens, added up in their order.
-  void embed(Block<T>& block) {
-    const long width = model.embedding_width;
-    for (long c = 0; c < block.vecs() * kWidth; c++)
-      for (long e = 0; e < width; e++) {
-        T x = model.embedding[block.tokens[c][0] * width + e];
-        for (long k = 1; k < job.tokens; k++) x += model.embedding[block.tokens[c][k] * width + e];
-        *block.act[0].at(e, c) = x;
-      }
+    if (job.vocabulary) with_rule(0, [&](auto rule) { embedding.forward(rule, block); });
+    for (int l = 0; l < job.layers; l++)
+      with_rule(l + 1, [&](auto rule) { layer_forward<decltype(rule)>(block, l); });
   }
 
   template <class Rule>
@@ -78,7 +87,7 @@ struct Network {
       const long width = to.width(p);
       T* out = to.panel(p) + row * width;
       for (long r = 0; r < rows; r++) {
-        const V bias = V::set(layer.b[row + r]);
+        const V bias = V::set(layer.b ? layer.b[row + r] : 0);
         each_vector<T>(width, [&](long j) {
           const long i = r * width + j;
           const V z = V::load(c + i) + bias;
@@ -101,32 +110,40 @@ struct Network {
     }
   }
 
-  // Fills in the predictions of the block, from its outputs.
+  // Fills in the predictions of the block, from its outputs. targets: [C, O], or null.
   void predict(Block<T>& block, const T* targets) {
-    const Panels<T>& out = block.act[job.layers];
-    const long outputs = job.sizes[job.layers];
-    if (job.predict == Prediction::nearest) {
-      // |z - t|^2 is least where z . t - |t|^2 / 2 is greatest.
-      auto source = [&](long p, long, long) { return static_cast<const T*>(out.panel(p)); };
-      auto done = [&](long row, long rows, long p, const T* c) {
-        const long width = block.score.width(p);
-        T* score = block.score.panel(p) + row * width;
-        for (long r = 0; r < rows; r++)
-          each_vector<T>(width, [&](long j) {
-            const long i = r * width + j;
-            (V::load(c + i) - V::set(half_square[row + r])).store(score + i);
-          });
-      };
-      product<T>(job.classes, block.score.split, Split(outputs, outputs), targets, outputs, 1,
-                 source, nullptr, done);
+    switch (job.predict) {
+      case Prediction::argmax: return choose(block, block.act[job.layers], job.sizes[job.layers]);
+      case Prediction::nearest:
+        score(block, targets);
+        return choose(block, block.score, job.classes);
     }
-    const bool nearest = job.predict == Prediction::nearest;
-    const Panels<T>& score = nearest ? block.score : out;
-    const long choices = nearest ? job.classes : outputs;
+    unknown_value();
+  }
+
+  static void choose(Block<T>& block, const Panels<T>& score, long choices) {
     each_strip(block, [&](long p, long lane, long column) {
       argmax(score.panel(p) + lane, score.width(p), choices)
           .store(block.column.prediction + column);
     });
+  }
+
+  // |z - t|^2 is least where z . t - |t|^2 / 2 is greatest.
+  void score(Block<T>& block, const T* targets) {
+    const Panels<T>& out = block.act[job.layers];
+    const long outputs = job.sizes[job.layers];
+    auto source = [&](long p, long, long) { return static_cast<const T*>(out.panel(p)); };
+    auto done = [&](long row, long rows, long p, const T* c) {
+      const long width = block.score.width(p);
+      T* score = block.score.panel(p) + row * width;
+      for (long r = 0; r < rows; r++)
+        each_vector<T>(width, [&](long j) {
+          const long i = r * width + j;
+          (V::load(c + i) - V::set(half_square[row + r])).store(score + i);
+        });
+    };
+    product<T>(job.classes, block.score.split, Split(outputs, outputs), targets, outputs, 1, source,
+               nullptr, done);
   }
 
   // Fills in the loss of every column; with `samples` > 0 also replaces the outputs by the gradient
@@ -154,31 +171,38 @@ struct Network {
         call(p, j * kWidth, (split.begin(p) + j) * kWidth);
   }
 
-  // From the gradient of the outputs, which `losses` left in act[L]: every parameter gets its
-  // gradient over the first `batch` columns and update number `update`.
-  void backward(Block<T>& block, long batch, long cell, int64_t update) {
+  // From the gradient of the outputs, which `losses` left in act[L]: every parameter's gradient over
+  // the first `batch` columns is added up, and with the last part of the batch ends in update number
+  // `update`. All parts but the last are whole vectors.
+  void backward(Block<T>& block, long batch, Part part, long cell, int64_t update) {
     switch (job.optimizer) {
-      case Optimizer::adamw: return backward<AdamW<T>>(block, batch, cell, update);
+      case Optimizer::adamw: return backward<AdamW<T>>(block, batch, part, cell, update);
     }
+    unknown_value();
   }
 
   template <class Rule>
-  void backward(Block<T>& block, long batch, long cell, int64_t update) {
-    const int first = model.vocabulary ? 1 : 0;
+  void backward(Block<T>& block, long batch, Part part, long cell, int64_t update) {
+    if (job.vocabulary && part.first) embedding.clear_gradient();
     rows_of(block.act[job.layers], job.sizes[job.layers], delta[job.layers & 1]);
+    int tensor = job.tensors;
     for (int l = job.layers - 1; l >= 0; l--) {
-      const bool dense = l == 0 && !job.vocabulary;
-      if (!dense) transpose(block.act[l], batch, flip_for(l));
+      if (turned(l)) transpose(block.act[l], batch, flip_for(l));
       // The gradient of the inputs comes first: it takes the weights before their update.
-      if (l > 0)
-        with_activation(job.activation, [&](auto act) { layer_backward<decltype(act)>(block, l); });
-      else if (!dense)
-        layer_backward<Identity>(block, l);
-      const int tensor = first + 2 * l;
-      update_weights(Rule::of(job, tensor, cell, update), block, l, batch);
-      update_bias(Rule::of(job, tensor + 1, cell, update), l, batch);
+      with_rule(l, [&](auto act) { inputs_backward(act, block, l, batch); });
+      if (job.bias) update_bias(Rule::of(job, --tensor, cell, update), l, batch, part);
+      update_weights(Rule::of(job, --tensor, cell, update), block, l, batch, part);
     }
-    if (model.vocabulary) update_embedding(Rule::of(job, 0, cell, update), block, batch);
+    if (job.vocabulary && part.last) embedding.update(Rule::of(job, 0, cell, update));
+  }
+
+  template <class Rule>
+  void inputs_backward(Rule rule, Block<T>& block, int l, long batch) {
+    if (l == 0 && model.table.rows)
+      return embedding.rows_backward(rule, block, batch, model.layer[0], delta[1], delta_ld);
+    if (!turned(l)) return;  // dense inputs
+    layer_backward<Rule>(block, l);
+    if (l == 0) embedding.columns_backward(block, batch);
   }
 
   Panels<T> flip_for(int l) const {
@@ -222,7 +246,7 @@ struct Network {
   }
 
   template <class Rule>
-  void update_weights(const Rule& rule, const Block<T>& block, int l, long batch) {
+  void update_weights(const Rule& rule, const Block<T>& block, int l, long batch, Part part) {
     Layer<T>& layer = model.layer[l];
     const Split columns(ceil_div(layer.in, kWidth), kMaxVecs);
     auto done = [&](long row, long rows, long p, const T* g) {
@@ -247,22 +271,22 @@ struct Network {
     };
     const T* grad = delta[(l + 1) & 1];
     if (l > 0 || job.vocabulary) {
-      const Panels<T> inputs = flip_for(l);
+      const Panels<T> inputs = turned(l) ? flip_for(l) : block.rows;
       auto source = [&](long p, long, long) { return static_cast<const T*>(inputs.panel(p)); };
-      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr, done,
-                 ahead);
+      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source,
+                 &weight_sums[l], done, ahead, part);
     } else {
       const Gather<T> gather{block.row, batch, layer.in, packed};
       auto source = [&](long p, long, long) {
         return gather.features(columns.begin(p) * kWidth, columns.count(p) * kWidth);
       };
-      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source, nullptr, done,
-                 ahead);
+      product<T>(layer.out, columns, Split(batch, batch), grad, delta_ld, 1, source,
+                 &weight_sums[l], done, ahead, part);
     }
   }
 
   template <class Rule>
-  void update_bias(const Rule& rule, int l, long batch) {
+  void update_bias(const Rule& rule, int l, long batch, Part part) {
     Layer<T>& layer = model.layer[l];
     const T* grad = delta[(l + 1) & 1];
     const long whole = batch / kWidth * kWidth;
@@ -270,24 +294,15 @@ struct Network {
     const auto tail = gt(V::set(static_cast<T>(batch - whole)), V::load(lane));
     for (long o = 0; o < layer.out; o++) {
       const T* g = grad + o * delta_ld;
-      V total = V::set(0);
+      V total = part.first ? V::set(0) : V::load(bias_sums[l] + o * kWidth);
       for (long b = 0; b < whole; b += kWidth) total = total + V::load(g + b);
       if (whole < batch) total = total + select(tail, V::load(g + whole), V::set(0));
-      sums[o] = sum(total);
+      if (part.last)
+        sums[o] = sum(total);
+      else
+        total.store(bias_sums[l] + o * kWidth);
     }
-    update_all(rule, layer.out, layer.b, layer.b_avg, layer.b_sq, sums);
-  }
-
-  template <class Rule>
-  void update_embedding(const Rule& rule, const Block<T>& block, long batch) {
-    const long width = model.embedding_width;
-    fill<T>(sums, model.embedding_size(), 0);
-    for (long c = 0; c < batch; c++)
-      for (long k = 0; k < job.tokens; k++)
-        for (long e = 0; e < width; e++)
-          sums[block.tokens[c][k] * width + e] += *block.act[0].at(e, c);
-    update_all(rule, model.embedding_size(), model.embedding, model.embedding_avg,
-               model.embedding_sq, sums);
+    if (part.last) update_all(rule, layer.out, layer.b, layer.b_avg, layer.b_sq, sums);
   }
 };
 

@@ -43,6 +43,10 @@ void parse_network(const Reader& read, Job& job) {
     job.vocabulary = Reader::integer("embedding[0]", pair[0], 1, 1L << 20);
     Reader::integer("embedding[1]", pair[1], job.sizes[0], job.sizes[0]);
   }
+  job.activate_embedding = read.boolean("activate_embedding");
+  if (job.activate_embedding && !job.vocabulary)
+    bad("activate_embedding", "True", "False for a model without embedding");
+  job.bias = read.boolean("bias");
   job.activation = read.choice<Activation>("activation", {{"tanh", Activation::tanh},
                                                           {"relu", Activation::relu},
                                                           {"leaky_relu", Activation::leaky_relu},
@@ -62,7 +66,7 @@ void parse_network(const Reader& read, Job& job) {
 }
 
 void parse_parameters(const Reader& read, Job& job, const char* real) {
-  job.tensors = 2 * job.layers + (job.vocabulary ? 1 : 0);
+  job.tensors = (job.bias ? 2 : 1) * job.layers + (job.vocabulary ? 1 : 0);
   std::vector<long> shape;
   read.input<int32_t>("data_index", "int32", {-1}, &shape);
   job.models = shape[0];
@@ -84,7 +88,7 @@ void parse_parameters(const Reader& read, Job& job, const char* real) {
     if (job.vocabulary) tensor({job.models, job.vocabulary, job.sizes[0]});
     for (int l = 0; l < job.layers; l++) {
       tensor({job.models, job.sizes[l + 1], job.sizes[l]});
-      tensor({job.models, job.sizes[l + 1]});
+      if (job.bias) tensor({job.models, job.sizes[l + 1]});
     }
   }
   job.lr = read.input<double>("lr", "float64", {job.tensors, job.models});
@@ -126,9 +130,8 @@ void parse_data(const Reader& read, Job& job, const char* real) {
 
 void parse_batches(const Reader& read, Job& job) {
   job.batch = read.integer("batch_size", 1, job.train_count);
-  if (job.train_count % job.batch)
-    bad("batch_size", std::to_string(job.batch),
-        "a divisor of the " + std::to_string(job.train_count) + " training samples");
+  const long whole = job.train_count / job.batch, rest = job.train_count % job.batch;
+  job.steps_per_epoch = read.integer("steps_per_epoch", whole, whole + (rest > 0));
   job.first_epoch = read.integer("first_epoch", 0, 1L << 62);
   if (read.get("order").is_none()) {
     if (job.batch != job.train_count)
@@ -143,19 +146,33 @@ void parse_batches(const Reader& read, Job& job) {
   check_range("order_index", job.order_index, job.models, 0, shape[0]);
 }
 
+void parse_counts(const Reader& read, const Job& job, const char* set, Counts& counts) {
+  const std::string name = set;
+  const std::vector<long> each = {job.models};
+  counts.need = read.integer("need_" + name, 0, 1L << 62);
+  counts.time = read.output<int64_t>("t_" + name, "int64", each);
+  counts.need_more = read.input<int64_t>("need_" + name + "_more", "int64", {job.further});
+  counts.crossings =
+      read.output<int64_t>(name + "_crossings", "int64", {job.models, job.further});
+  counts.correct = read.output<int64_t>(name + "_correct", "int64", each);
+  counts.best = read.output<int64_t>("best_" + name + "_correct", "int64", each);
+}
+
 void parse_records(const Reader& read, Job& job) {
   std::vector<long> shape;
+  job.train_accuracy = read.choice<TrainAccuracy>(
+      "train_accuracy", {{"running", TrainAccuracy::running}, {"after", TrainAccuracy::after}});
   if (!read.get("eval_steps").is_none()) {
     job.eval_steps = read.input<int64_t>("eval_steps", "int64", {-1}, &shape);
     job.eval_count = shape[0];
     check_ascending("eval_steps", job.eval_steps, job.eval_count);
   }
-  job.need_train = read.integer("need_train", 0, 1L << 62);
-  job.need_val = read.integer("need_val", 0, 1L << 62);
+  read.input<int64_t>("need_train_more", "int64", {-1}, &shape);
+  job.further = shape[0];
+  parse_counts(read, job, "train", job.train);
+  parse_counts(read, job, "val", job.val);
   job.stop = read.boolean("stop");
   job.step = read.output<int64_t>("step", "int64", {job.models});
-  job.t_train = read.output<int64_t>("t_train", "int64", {job.models});
-  job.t_val = read.output<int64_t>("t_val", "int64", {job.models});
   job.diverged_at = read.output<int64_t>("diverged_at", "int64", {job.models});
   job.epoch_correct = read.output<int64_t>("epoch_correct", "int64", {job.models});
   job.epoch_loss = read.output<double>("epoch_loss", "float64", {job.models});
@@ -195,13 +212,12 @@ void parse_cells(const Reader& read, const Job& job, Request& request) {
   const auto twin = std::adjacent_find(sorted.begin(), sorted.end());
   if (twin != sorted.end())
     bad("cells", "cell " + std::to_string(*twin) + " twice", "distinct cells");
-  const long steps_per_epoch = job.train_count / job.batch;
   for (int32_t cell : request.cells) {
     const int64_t step = job.step[cell];
     if (step < 0 || step > 1L << 62)
       bad("step", std::to_string(step) + " of cell " + std::to_string(cell), "at least 0");
     if (!job.order || step >= job.until) continue;
-    const long from = step / steps_per_epoch, to = (job.until - 1) / steps_per_epoch;
+    const long from = step / job.steps_per_epoch, to = (job.until - 1) / job.steps_per_epoch;
     if (from < job.first_epoch || to - job.first_epoch >= job.order_epochs)
       bad("order",
           "epochs " + std::to_string(job.first_epoch) + " to " +

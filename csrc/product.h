@@ -3,20 +3,30 @@
 
 namespace {
 
+// Which part of a sum over samples a product makes: the first starts at zero, the last ends it.
+struct Part {
+  bool first = true, last = true;
+};
+
+struct Nothing {
+  void operator()(long, long, long) const {}
+};
+
 // C[rows, columns] = A[rows, depth] * B[depth, columns], A(r, k) = a[r * rs + k * ks].
 //
 // source(p, k0, n) gives rows k0 .. k0+n of panel p of B, contiguous.
 // ahead(row, rows, p) may fetch what done will need; the tile is computed meanwhile.
 // done(row, rows, p, c) gets each finished tile c [rows, width of p].
-// Where B comes in several blocks of k, the sums between them are kept in `partial`; storing and
-// loading them changes no bit.
-template <class T, class Source, class Done, class Ahead>
+// Where B comes in several blocks of k, or in several parts, the sums between them are kept in
+// `partial`; storing and loading them changes no bit.
+template <class T, class Source, class Done, class Ahead = Nothing>
 void product(long rows, Split columns, Split depth, const T* a, long rs, long ks, Source&& source,
-             const Panels<T>* partial, Done&& done, Ahead&& ahead) {
+             const Panels<T>* partial, Done&& done, Ahead&& ahead = Nothing(), Part part = Part()) {
   constexpr long kWidth = Vec<T>::width;
   alignas(64) T c[kMaxTileVecs * kWidth];
   for (long block = 0; block < depth.parts; block++) {
-    const bool first = block == 0, last = block + 1 == depth.parts;
+    const bool first = block == 0 && part.first;
+    const bool last = block + 1 == depth.parts && part.last;
     const long k0 = depth.begin(block), n = depth.count(block);
     for (long p = 0; p < columns.parts; p++) {
       const long vecs = columns.count(p);
@@ -32,12 +42,6 @@ void product(long rows, Split columns, Split depth, const T* a, long rs, long ks
       }
     }
   }
-}
-
-template <class T, class Source, class Done>
-void product(long rows, Split columns, Split depth, const T* a, long rs, long ks, Source&& source,
-             const Panels<T>* partial, Done&& done) {
-  product<T>(rows, columns, depth, a, rs, ks, source, partial, done, [](long, long, long) {});
 }
 
 // dst = src^T, for the used rows of src; both in panels.

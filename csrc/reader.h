@@ -29,12 +29,12 @@ class Reader {
  public:
   Reader(const py::dict& job, Request& request) : job_(job), request_(request) {}
 
-  py::object get(const char* field) const {
+  py::object get(const std::string& field) const {
     if (!job_.contains(field)) bad(field, "no such key", "one in the job");
-    return job_[field];
+    return job_[field.c_str()];
   }
 
-  long integer(const char* field, long least, long most) const {
+  long integer(const std::string& field, long least, long most) const {
     return integer(field, get(field), least, most);
   }
   static long integer(const std::string& field, const py::handle& value, long least, long most) {
@@ -109,12 +109,12 @@ class Reader {
     return const_cast<void*>(a.data());
   }
   template <class T>
-  const T* input(const char* field, const char* dtype, const std::vector<long>& shape,
+  const T* input(const std::string& field, const char* dtype, const std::vector<long>& shape,
                  std::vector<long>* actual = nullptr) const {
     return static_cast<const T*>(array(field, get(field), dtype, shape, false, actual));
   }
   template <class T>
-  T* output(const char* field, const char* dtype, const std::vector<long>& shape) const {
+  T* output(const std::string& field, const char* dtype, const std::vector<long>& shape) const {
     return static_cast<T*>(array(field, get(field), dtype, shape, true));
   }
 

@@ -57,7 +57,7 @@ Scratch allocate(size_t bytes) {
 
 bool frozen(const Job& job, long cell) {
   return job.step[cell] >= job.until || job.diverged_at[cell] >= 0 ||
-         (job.stop && job.t_train[cell] >= 0 && job.t_val[cell] >= 0);
+         (job.stop && job.train.time[cell] >= 0 && job.val.time[cell] >= 0);
 }
 
 struct alignas(64) Worker {  // a cache line each: workers count every step

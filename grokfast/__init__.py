@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
     from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
+    from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
     from grokfast.results import Results
     from grokfast.tasks import Task, TaskData, task
-    from grokfast.trainer import Interrupted, Plan, plan, run
+    from grokfast.trainer import Interrupted, run
 
 _HOMES = {
     "figures": "grokfast.figures",
@@ -63,8 +64,8 @@ _HOMES = {
     "TaskData": "grokfast.tasks",
     "task": "grokfast.tasks",
     "Interrupted": "grokfast.trainer",
-    "Plan": "grokfast.trainer",
-    "plan": "grokfast.trainer",
+    "Plan": "grokfast.planning",
+    "plan": "grokfast.planning",
     "run": "grokfast.trainer",
 }
 

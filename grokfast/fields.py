@@ -136,8 +136,12 @@ def parse_value(path: str, kind: Any, text: str) -> Any:
 
 def value_text(value: Any) -> str:
     """The inverse of :func:`parse_value`: the text that is read back as this very value."""
+    if value is None or value == ():
+        return "none"
     if isinstance(value, tuple):
-        return "+".join(map(value_text, value)) or "none"
+        return "+".join(map(value_text, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return repr(value) if isinstance(value, float) else str(value)
 
 

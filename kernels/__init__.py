@@ -2,6 +2,6 @@
 
 from .launch import train
 from .layout import Tiles
-from .spec import PRECISIONS, Spec, unsupported
+from .spec import SUPPORT, Spec, unsupported
 
-__all__ = ["PRECISIONS", "Spec", "Tiles", "train", "unsupported"]
+__all__ = ["SUPPORT", "Spec", "Tiles", "train", "unsupported"]

@@ -1,4 +1,8 @@
-"""Activations and their derivatives, both elementwise and both mapping 0 to 0 (see layout.py)."""
+"""Activations, elementwise: what is kept of act(x), what it is, and the gradient.
+
+All three map 0 to 0 (see layout.py). One number is kept: y = act(x) where the derivative can be
+read off it, x where it cannot and act(x) is cheap.
+"""
 
 import triton
 import triton.language as tl
@@ -25,27 +29,46 @@ def tanh(x):
 
 
 @triton.jit
-def activate(x, SPEC: tl.constexpr):
-    """act(x)."""
+def keep(x, SPEC: tl.constexpr):
+    """What is stored of act(x)."""
     if SPEC.activation == "tanh":
-        y = tanh(x)
+        kept = tanh(x)
     elif SPEC.activation == "relu":
         # Not maximum(x, 0): a NaN must reach the loss, where divergence is noticed.
-        y = tl.where(x < 0, 0.0, x)
+        kept = tl.where(x < 0, 0.0, x)
+    elif SPEC.activation == "leaky_relu":
+        kept = tl.where(x < 0, 0.1 * x, x)
     else:
-        tl.static_assert(SPEC.activation == "leaky_relu")
-        y = tl.where(x < 0, 0.1 * x, x)
+        tl.static_assert(SPEC.activation == "square")
+        kept = x
+    return kept
+
+
+@triton.jit
+def activated(kept, SPEC: tl.constexpr):
+    """act(x)."""
+    if SPEC.activation == "square":
+        y = kept * kept
+    else:
+        tl.static_assert(
+            SPEC.activation == "tanh"
+            or SPEC.activation == "relu"
+            or SPEC.activation == "leaky_relu"
+        )
+        y = kept
     return y
 
 
 @triton.jit
-def activation_gradient(dy, y, SPEC: tl.constexpr):
-    """dy * act'(x), read off the output y = act(x)."""
+def activation_gradient(dy, kept, SPEC: tl.constexpr):
+    """dy * act'(x)."""
     if SPEC.activation == "tanh":
-        dx = dy * (1.0 - y * y)
+        dx = dy * (1.0 - kept * kept)
     elif SPEC.activation == "relu":
-        dx = tl.where(y > 0, dy, 0.0)
+        dx = tl.where(kept > 0, dy, 0.0)
+    elif SPEC.activation == "leaky_relu":
+        dx = tl.where(kept > 0, dy, 0.1 * dy)
     else:
-        tl.static_assert(SPEC.activation == "leaky_relu")
-        dx = tl.where(y > 0, dy, 0.1 * dy)
+        tl.static_assert(SPEC.activation == "square")
+        dx = dy * (2.0 * kept)
     return dx

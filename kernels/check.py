@@ -1,7 +1,5 @@
 """The wall: every tensor handed to train() is checked here, once, and nowhere inside."""
 
-import itertools
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,8 @@ def check(spec: Spec, fields: dict) -> None:
     device = fields["params"][0].device
     for name, (dtype, shape) in expected_tensors(spec, fields).items():
         check_tensor(name, fields[name], dtype, shape, device)
-    shapes = parameter_shapes(spec, fields["params"][0].shape[0])
+    cells = fields["params"][0].shape[0]
+    shapes = [(cells, *shape) for shape in spec.parameters.values()]
     for name in ("params", "exp_avg", "exp_avg_sq"):
         if len(fields[name]) != len(shapes):
             raise ValueError(f"{name}: {len(fields[name])} tensors, expected {len(shapes)}")
@@ -27,19 +26,11 @@ def check(spec: Spec, fields: dict) -> None:
     check_ranges(spec, fields)
 
 
-def parameter_shapes(spec: Spec, cells: int) -> list[tuple[int, ...]]:
-    """In the contract's order: embedding if any, then weight and bias by layer."""
-    shapes = [(cells, *spec.embedding)] if spec.embedding else []
-    for inputs, outputs in itertools.pairwise(spec.sizes):
-        shapes += [(cells, outputs, inputs), (cells, outputs)]
-    return shapes
-
-
 def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, tuple]]:
     """name -> dtype and shape of all tensors that this run needs, parameters apart."""
     real = fields["params"][0].dtype
     cells, sets = fields["params"][0].shape[0], fields["x_train"].shape[0]
-    hyperparameters = (len(parameter_shapes(spec, cells)), cells)
+    hyperparameters = (len(spec.parameters), cells)
     width, kind = (spec.num_tokens, torch.int32) if spec.embedding else (spec.sizes[0], real)
     expected = {
         "lr": (torch.float64, hyperparameters),
@@ -51,8 +42,14 @@ def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, t
         "data_index": (torch.int32, (cells,)),
         "epoch_loss": (torch.float64, (cells,)),
     }
-    for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct"):
+    counts = ("train_correct", "val_correct", "best_train_correct", "best_val_correct")
+    for name in ("step", "t_train", "t_val", "diverged_at", "epoch_correct", *counts):
         expected[name] = (torch.int64, (cells,))
+    thresholds = len(fields["need_train_more"])
+    for name in ("need_train_more", "need_val_more"):
+        expected[name] = (torch.int64, (thresholds,))
+    for name in ("train_crossings", "val_crossings"):
+        expected[name] = (torch.int64, (cells, thresholds))
     if spec.loss == "mse" or spec.predict == "nearest":
         expected["targets"] = (real, (sets, spec.num_classes, spec.sizes[-1]))
     if not spec.full_batch:
@@ -62,13 +59,6 @@ def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, t
     if fields["curve_steps"] is not None and len(fields["curve_steps"]):
         for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
             expected[name] = (torch.float32, (cells, len(fields["curve_steps"])))
-    if fields["snapshot_every"]:
-        if not spec.embedding:
-            raise ValueError("snapshot_every: there is no embedding to record")
-        count = fields["until"] // fields["snapshot_every"] + 1
-        if fields["embeddings"] is not None:
-            count = max(count, fields["embeddings"].shape[1])
-        expected["embeddings"] = (torch.float32, (cells, count, *spec.embedding))
     return expected
 
 

@@ -1,8 +1,9 @@
-"""A learned embedding in front: x[n] = sum over k of table[token[n, k]]."""
+"""A learned embedding in front: x[n] = sum over k of table[token[n, k]], activated if asked for."""
 
 import triton
 import triton.language as tl
 
+from .activation import keep
 from .adamw import adamw
 from .linear import multiply_add
 from .tile import load_tile, phase_origin, store_tile
@@ -34,6 +35,8 @@ def embedding_forward(
             for k in tl.static_range(K):
                 token = tl.load(tokens + rows * K + k, mask=live, other=0)
                 acc += load_tile(p, token, live, e, e < PITCH, PITCH)
+            if SPEC.activate_embedding:
+                acc = keep(acc, SPEC)
             store_tile(x, r, live, e, e < PITCH, PITCH, acc)
 
 
@@ -76,19 +79,3 @@ def embedding_update(
             offset = t[:, None] * PITCH + e[None, :]
             mask = (t < TABLE)[:, None] & (e < PITCH)[None, :]
             adamw(state, offset, mask, grad, step, SPEC)
-
-
-@triton.jit
-def embedding_snapshot(p, snapshot, LAYOUT: tl.constexpr):
-    """Copies the table [P, E] of packed parameters p to unpadded float32 storage."""
-    WIDTH: tl.constexpr = LAYOUT.sizes[0]
-    PITCH: tl.constexpr = LAYOUT.pitch[0]
-    TABLE: tl.constexpr = LAYOUT.spec.embedding[0]
-    TILE: tl.constexpr = LAYOUT.edge[0].tile
-    TILE_T: tl.constexpr = LAYOUT.table_tile
-    for t0 in range(0, TABLE, TILE_T):
-        t = t0 + tl.arange(0, TILE_T)
-        for e0 in range(0, WIDTH, TILE):
-            e = e0 + tl.arange(0, TILE)
-            block = load_tile(p, t, t < TABLE, e, e < WIDTH, PITCH)
-            store_tile(snapshot, t, t < TABLE, e, e < WIDTH, WIDTH, block.to(tl.float32))

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from .adamw import bias_corrections
-from .check import MAX_STEPS, check, check_order
+from .check import check, check_order
 from .layout import HOPPER, Tiles, choose_tiles, make_layout, pack, pack_rows, unpack
 from .spec import Spec, unsupported
-from .train_steps import Cells, Data, Numbers, Packed, Records, Schedule, train_steps
+from .train_steps import Cells, Data, Numbers, Packed, Records, Schedule, Thresholds, train_steps
 
 # Steps a program trains a cell before it takes another. A toy cell should take 5 ms for 100 and
 # its state 20 us to move in and out of a multiprocessor (not measured). 441 cells in ten rounds
@@ -21,7 +21,7 @@ def train(
     activation: str,
     loss: str,
     predict: str,
-    params: list[Tensor],  # [embedding [M, P, E]]?, W0 [M, H1, I0], b0 [M, H1], W1, ...
+    params: list[Tensor],  # [embedding [M, P, E]]?, W0 [M, H1, I0], [b0 [M, H1]]?, W1, ...
     exp_avg: list[Tensor],
     exp_avg_sq: list[Tensor],
     lr: Tensor,  # float64 [G, M]
@@ -35,16 +35,26 @@ def train(
     batch_size: int,
     need_train: int,
     need_val: int,
-    stop: bool,
+    need_train_more: Tensor,  # int64 [H], further thresholds; H may be 0
+    need_val_more: Tensor,
+    stop: bool,  # when T_train and T_val are both there
     step: Tensor,  # int64 [M], as the next three; -1 = never
     t_train: Tensor,
     t_val: Tensor,
     diverged_at: Tensor,
+    train_crossings: Tensor,  # int64 [M, H]: the T of the further thresholds
+    val_crossings: Tensor,
     epoch_correct: Tensor,  # int64 [M]
     epoch_loss: Tensor,  # float64 [M]
+    train_correct: Tensor,  # int64 [M], as the next three: of the last evaluation; -1 = none yet
+    val_correct: Tensor,
+    best_train_correct: Tensor,  # of all evaluations
+    best_val_correct: Tensor,
     cells: Tensor,  # int32 or int64 [..], distinct
     until: int,
+    bias: bool = True,
     embedding: tuple[int, int] | None = None,  # (P, E)
+    activate_embedding: bool = False,  # before the first linear layer
     targets: Tensor | None = None,  # [D, C, O], for mse or nearest
     optimizer: str = "adamw",
     beta1: float = 0.9,
@@ -53,14 +63,13 @@ def train(
     order: Tensor | None = None,  # int32 [R, E, N]
     order_index: Tensor | None = None,  # int32 [M]
     first_epoch: int = 0,  # order[:, 0] belongs to this epoch
-    eval_steps: Tensor | None = None,  # sorted; None: the end of every epoch
+    eval_steps: Tensor | None = None,  # sorted, where an epoch ends; None: the end of every epoch
+    train_accuracy: str = "running",  # or "after": of the whole training set after the update
     curve_steps: Tensor | None = None,  # [T] sorted, each an evaluated step
     train_loss: Tensor | None = None,  # float32 [M, T], as the next three
     val_loss: Tensor | None = None,
     train_acc: Tensor | None = None,
     val_acc: Tensor | None = None,
-    snapshot_every: int = 0,  # 0: none
-    embeddings: Tensor | None = None,  # float32 [M, S, P, E]
     precision: str = "ieee",
     programs: int | None = None,  # default: as many as the GPU runs at once, by layout.TILES
     stretch: int = STRETCH,  # steps
@@ -70,12 +79,16 @@ def train(
     """Trains each listed cell, in place, from its own step to `until` or until it freezes.
 
     Tensors lie on one device, contiguous, in the canonical unpadded layout; all parameters have
-    one dtype. The result for a cell has the same bits whatever the other cells, their order, the
-    number of programs and the chunks the steps come in.
+    one dtype. An evaluation counts the correct predictions on the training set, as
+    `train_accuracy` says, and on the validation set; the steps at which a threshold was reached,
+    the counts and the two accuracies come from that. train_loss is the mean over the epoch's
+    batches, each before its update. The result for a cell has the same bits whatever the other
+    cells, their order, the number of programs and the chunks the steps come in.
 
     Raises ValueError with the reason for what `unsupported` refuses and for tensors that do not
     fit each other.
     """
+    arguments = dict(locals())
     spec = Spec(
         sizes=tuple(sizes),
         activation=activation,
@@ -85,7 +98,9 @@ def train(
         num_val=y_val.shape[1],
         batch_size=batch_size,
         num_classes=num_classes,
+        bias=bias,
         embedding=tuple(embedding) if embedding else None,
+        activate_embedding=activate_embedding,
         num_tokens=x_train.shape[2] if embedding else 0,
         optimizer=optimizer,
         beta1=beta1,
@@ -94,6 +109,7 @@ def train(
         dtype=str(params[0].dtype).removeprefix("torch."),
         precision=precision,
         every_step=eval_steps is None,
+        train_accuracy=train_accuracy,
     )
     if reason := unsupported(spec):
         raise ValueError(reason)
@@ -101,9 +117,14 @@ def train(
     if tiles is None:
         tiles = choose_tiles(spec, capability(device))
     layout = make_layout(spec, tiles)
-    check(spec, locals())
+    check(spec, arguments)
 
     nothing = torch.empty(0, device=device)  # a pointer for what is not asked for
+
+    def fill(kind):
+        given = (arguments[name] for name in kind._fields)
+        return kind(*(nothing if tensor is None else tensor for tensor in given))
+
     cells = cells.to(device=device, dtype=torch.int64)
     frozen = diverged_at >= 0
     if stop:
@@ -129,8 +150,6 @@ def train(
         corrections=bias_corrections(base + 1, until, beta1, beta2).to(device),
         mark=evaluation_marks(spec, base, until, eval_steps, curve_steps).to(device),
     )
-    progress = (step, t_train, t_val, diverged_at, epoch_correct, epoch_loss)
-    curves = (train_loss, val_loss, train_acc, val_acc, embeddings)
     if programs is None:
         programs = multiprocessors(device) * tiles.resident
     programs = min(programs, len(cells))
@@ -141,12 +160,11 @@ def train(
         need_train=need_train,
         need_val=need_val,
         stop=int(stop),
+        num_thresholds=len(need_train_more),
         stretch=min(stretch, until - base) if len(cells) > programs else until - base,
         num_epochs=0 if order is None else order.shape[1],
         first_epoch=first_epoch,
         num_curves=0 if train_loss is None else train_loss.shape[1],
-        num_snapshots=0 if embeddings is None else embeddings.shape[1],
-        snapshot_every=snapshot_every or MAX_STEPS,
     )
     scratch = packed.p.new_empty(programs, layout.scratch)
     if poison:
@@ -160,8 +178,7 @@ def train(
             packed,
             data,
             schedule,
-            Cells(lr, weight_decay, *progress),
-            Records(*(nothing if t is None else t for t in curves)),
+            *(fill(kind) for kind in (Cells, Thresholds, Records)),
             scratch,
             *numbers,
             LAYOUT=layout,

@@ -15,6 +15,10 @@ from torch import Tensor
 from .spec import Spec
 
 MIN_TILE = 16  # tl.dot wants at least 16 along the reduced axis
+# Outputs in one block of the loss, which holds several such blocks in registers: of 97 outputs (128
+# columns) 16 rows at a time. With 64 the modular kernel of tests/kernels/offline.py would need 255
+# registers for 128 (ieee, sm_90, Triton 3.7), a program less to a multiprocessor.
+LOSS_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Span:
 #   them. In tiles of 64 it would take 109,000 cycles for 121,000, but spill 40 bytes a thread.
 # - tf32 in 64 x 64 would take 31,000 cycles for 45,000, but spill 184 bytes.
 # - 200 features are three tiles of 64 and a tail of 16, not four of 64: a third less arithmetic.
+# - They hold for thousands of rows, too: in tf32x3 for sm_90 the modular kernel of offline.py takes
+#   6.8 million cycles of memory pipes, 6.9 at depth 32, 10.1 in 64 x 64 x 128 with 8 warps, and
+#   edges of 128 spill over 1,300 bytes.
 TILES = {
     ("float32", "ieee"): Tiles(32, depth=16, rows=64, warps=4, stages=1, resident=3, anew=True),
     ("float32", "tf32x3"): Tiles(64, depth=64, rows=64, warps=4, stages=1, resident=2),
@@ -97,16 +104,40 @@ class Layout:
     table_tile: int  # over rows of the embedding
     block_outputs: int  # a whole row of outputs, of classes
     block_classes: int
-    weight: tuple[int, ...]  # offset of W_l [O, pitch of I] in a cell's row
-    bias: tuple[int, ...]
-    size: int  # of a cell's row; the embedding [P, pitch of E], if any, comes first
-    features: tuple[int, ...]  # offset of activations [rows, pitch] of width l in the scratch
+    offset: tuple[int, ...]  # of each tensor in a cell's row, in the contract's order
+    size: int  # of a cell's row
+    activated: tuple[bool, ...]  # width l is what an activation returns
+    features: tuple[int, ...]  # offset of what is kept [rows, pitch] of width l in the scratch
     deltas: tuple[int, ...]  # same for the gradient of the loss by width l before activation
     scratch: int  # of a program
     rows: int
+    loss_rows: int  # of outputs in one block
     warps: int
     stages: int
     anew: bool
+
+    def numbers(self, kind: str) -> tuple[int, ...]:
+        """By layer: which of a cell's tensors it is."""
+        return tuple(n for n, (each, _) in enumerate(self.spec.parameters) if each == kind)
+
+    @property
+    def weight_group(self) -> tuple[int, ...]:
+        return self.numbers("weight")
+
+    @property
+    def bias_group(self) -> tuple[int, ...]:
+        """Empty without biases, as `bias`."""
+        return self.numbers("bias")
+
+    @property
+    def weight(self) -> tuple[int, ...]:
+        """Offset of W_l [O, pitch of I] in a cell's row."""
+        return tuple(self.offset[n] for n in self.weight_group)
+
+    @property
+    def bias(self) -> tuple[int, ...]:
+        """Offset of b_l [O]."""
+        return tuple(self.offset[n] for n in self.bias_group)
 
 
 def power_of_two(n: int) -> int:
@@ -135,14 +166,12 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
     pitch = tuple(pitch_of(n) for n in spec.sizes)
     longest = max(spec.batch_size + spec.num_val * spec.fused_validation, spec.num_val)
 
-    offset = round_up(spec.embedding[0] * pitch[0], 4) if spec.embedding else 0
-    weight, bias = [], []
-    for layer in range(spec.num_layers):
-        outputs = spec.sizes[layer + 1]
-        weight.append(offset)
-        offset = round_up(offset + outputs * pitch[layer], 4)
-        bias.append(offset)
-        offset = round_up(offset + outputs, 4)
+    rows = min(tiles.rows, power_of_two(longest))
+
+    size, offset = 0, []
+    for (_, layer), (length, *width) in spec.parameters.items():
+        offset.append(size)
+        size = round_up(size + length * (pitch[layer] if width else 1), 4)
 
     end = 0
     features, deltas = [], []
@@ -164,13 +193,14 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
         table_tile=min(tiles.edge, power_of_two(spec.embedding[0])) if spec.embedding else 0,
         block_outputs=power_of_two(spec.sizes[-1]),
         block_classes=power_of_two(spec.num_classes),
-        weight=tuple(weight),
-        bias=tuple(bias),
-        size=offset,
+        offset=tuple(offset),
+        size=size,
+        activated=(spec.activate_embedding, *[True] * (spec.num_layers - 1), False),
         features=tuple(features),
         deltas=tuple(deltas),
         scratch=end,
-        rows=min(tiles.rows, power_of_two(longest)),
+        rows=rows,
+        loss_rows=min(rows, max(MIN_TILE, LOSS_BLOCK // power_of_two(spec.sizes[-1]))),
         warps=tiles.warps,
         stages=tiles.stages,
         anew=tiles.anew,
@@ -179,19 +209,11 @@ def make_layout(spec: Spec, tiles: Tiles | None = None) -> Layout:
 
 def views(packed: Tensor, layout: Layout) -> list[Tensor]:
     """The canonical tensors of all cells as views into `packed` [M, size], in contract order."""
-    spec, cells = layout.spec, packed.shape[0]
-    found = []
-
-    def view(offset: int, rows: int, width: int, pitch: int) -> Tensor:
-        block = packed[:, offset : offset + rows * pitch]
-        return block.view(cells, rows, pitch)[:, :, :width]
-
-    if spec.embedding:
-        found.append(view(0, *spec.embedding, layout.pitch[0]))
-    for layer in range(spec.num_layers):
-        inputs, outputs = spec.sizes[layer : layer + 2]
-        found.append(view(layout.weight[layer], outputs, inputs, layout.pitch[layer]))
-        found.append(view(layout.bias[layer], 1, outputs, outputs)[:, 0])
+    found, parameters = [], layout.spec.parameters.items()
+    for start, ((_, layer), (rows, *width)) in zip(layout.offset, parameters, strict=True):
+        pitch = layout.pitch[layer] if width else 1
+        block = packed[:, start : start + rows * pitch].view(len(packed), rows, pitch)
+        found.append(block[:, :, : width[0]] if width else block[:, :, 0])
     return found
 
 

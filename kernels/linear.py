@@ -9,7 +9,7 @@ never read.
 import triton
 import triton.language as tl
 
-from .activation import activate, activation_gradient
+from .activation import activated, activation_gradient, keep
 from .adamw import adamw
 from .tile import live_rows, load_masked, load_tile, outer_and, phase_origin, store_tile, within
 
@@ -54,7 +54,7 @@ def source_rows(index, r, live, GATHER: tl.constexpr):
 
 @triton.jit
 def linear_forward(
-    x,  # [rows, I]
+    x,  # [rows, I], as kept (see activation.py)
     index,  # [NUM] rows of x, read if GATHER
     p,  # the cell's packed parameters
     y,  # [NUM, O], written
@@ -64,7 +64,7 @@ def linear_forward(
     LAYER: tl.constexpr,
     LAYOUT: tl.constexpr,
 ):
-    """y = x W^T + b, with the activation after all but the last layer."""
+    """y = x W^T + b; after all but the last layer y is what is kept of its activation."""
     ROWS: tl.constexpr = LAYOUT.rows
     origin = phase_origin(turn, 3 * LAYER, LAYOUT)
     EDGE: tl.constexpr = LAYOUT.edge[LAYER + 1]
@@ -97,26 +97,34 @@ def forward_tile(
     if INPUTS <= NARROW:
         for i in tl.static_range(INPUTS):
             x_column = load_masked(x + rows * INPUTS + i, live)
+            if LAYOUT.activated[LAYER]:
+                x_column = activated(x_column, SPEC)
             acc += x_column[:, None] * load_masked(w + o * INPUTS + i, o_mask)[None, :]
     else:
         for i0 in tl.range(0, DEPTH.main, DEPTH.tile, num_stages=LAYOUT.stages):
             i = origin + i0 + tl.arange(0, DEPTH.tile)
             i_mask = within(i, DEPTH.main, INPUTS)
-            acc = forward_product(x, w, acc, rows, live, o, o_mask, i, i_mask, INPUTS, SPEC)
+            acc = forward_product(x, w, acc, rows, live, o, o_mask, i, i_mask, LAYER, LAYOUT)
         if DEPTH.tail > 0:
             i = origin + DEPTH.main + tl.arange(0, DEPTH.tail)
             i_mask = within(i, DEPTH.main + DEPTH.tail, INPUTS)
-            acc = forward_product(x, w, acc, rows, live, o, o_mask, i, i_mask, INPUTS, SPEC)
-    acc += load_masked(p + LAYOUT.bias[LAYER] + o, o_mask)[None, :]
-    if SPEC.num_layers > LAYER + 1:
-        acc = activate(acc, SPEC)
+            acc = forward_product(x, w, acc, rows, live, o, o_mask, i, i_mask, LAYER, LAYOUT)
+    if SPEC.bias:
+        acc += load_masked(p + LAYOUT.bias[LAYER] + o, o_mask)[None, :]
+    if LAYOUT.activated[LAYER + 1]:
+        acc = keep(acc, SPEC)
     store_tile(y, r, live, o, within(o, END, PITCH), PITCH, acc)
 
 
 @triton.jit
-def forward_product(x, w, acc, rows, live, o, o_mask, i, i_mask, pitch, SPEC: tl.constexpr):
-    x_tile = load_tile(x, rows, live, i, i_mask, pitch)
-    w_tile = load_tile(w, o, o_mask, i, i_mask, pitch)
+def forward_product(
+    x, w, acc, rows, live, o, o_mask, i, i_mask, LAYER: tl.constexpr, LAYOUT: tl.constexpr
+):
+    SPEC: tl.constexpr = LAYOUT.spec
+    x_tile = load_tile(x, rows, live, i, i_mask, LAYOUT.pitch[LAYER])
+    w_tile = load_tile(w, o, o_mask, i, i_mask, LAYOUT.pitch[LAYER])
+    if LAYOUT.activated[LAYER]:
+        x_tile = activated(x_tile, SPEC)
     return multiply_add(x_tile, tl.trans(w_tile), acc, SPEC)
 
 
@@ -124,14 +132,14 @@ def forward_product(x, w, acc, rows, live, o, o_mask, i, i_mask, pitch, SPEC: tl
 def linear_input_gradient(
     dy,  # [NUM, O]
     p,  # the cell's packed parameters, before their update
-    x,  # [NUM, I] outputs of the layer before, read unless LAYER is 0
+    x,  # [NUM, I] what is kept of the layer's input, read if that is activated
     dx,  # [NUM, I], written
     turn,  # see tile.phase_origin
     NUM: tl.constexpr,
     LAYER: tl.constexpr,
     LAYOUT: tl.constexpr,
 ):
-    """dx = (dy W) * act'(x): the gradient by what the layer before computed, before activation."""
+    """dx = (dy W) * act'(x): the gradient by the layer's input, before activation if any."""
     ROWS: tl.constexpr = LAYOUT.rows
     INPUTS: tl.constexpr = LAYOUT.pitch[LAYER]
     origin = phase_origin(turn, 3 * LAYER + 1, LAYOUT)
@@ -180,7 +188,7 @@ def narrow_input_gradient(
         dy_tile = load_tile(dy, r, live, o, o < PITCH, PITCH)
         w_column = load_masked(w + o * INPUTS, o < LAYOUT.sizes[LAYER + 1])
         acc += tl.sum(dy_tile * w_column[None, :], axis=1)
-    if LAYER > 0:
+    if LAYOUT.activated[LAYER]:
         acc = activation_gradient(acc, load_masked(x + r * INPUTS + i, live), SPEC)
     tl.store(dx + r * INPUTS + i, acc, mask=live)
 
@@ -205,7 +213,7 @@ def input_gradient_tile(
         o = origin + DEPTH.main + tl.arange(0, DEPTH.tail)
         LAST: tl.constexpr = DEPTH.main + DEPTH.tail
         acc = gradient_product(dy, w, acc, r, live, o, LAST, i, i_mask, LAYER, LAYOUT)
-    if LAYER > 0:
+    if LAYOUT.activated[LAYER]:
         acc = activation_gradient(acc, load_tile(x, r, live, i, i_mask, INPUTS), SPEC)
     store_tile(dx, r, live, i, i_mask, INPUTS, acc)
 
@@ -225,7 +233,7 @@ def gradient_product(
 @triton.jit
 def linear_update(
     dy,  # [NUM, O]
-    x,  # [rows, I]
+    x,  # [rows, I], as kept (see activation.py)
     index,  # [NUM] rows of x, read if GATHER
     state,  # the cell's packed p, m, v, updated
     weight_step,
@@ -236,7 +244,10 @@ def linear_update(
     LAYER: tl.constexpr,
     LAYOUT: tl.constexpr,
 ):
-    """dW = dy^T x and db = sum of dy, each tile spent on its AdamW update at once."""
+    """dW = dy^T x and db = sum of dy, each tile spent on its AdamW update at once.
+
+    Without biases bias_step is not read.
+    """
     origin = phase_origin(turn, 3 * LAYER + 2, LAYOUT)
     EDGE: tl.constexpr = LAYOUT.edge[LAYER + 1]
     # num_stages=1: no tile is prefetched in loops that update what they read.
@@ -259,7 +270,7 @@ def update_rows(
     TILE: tl.constexpr, END: tl.constexpr, NUM: tl.constexpr, GATHER: tl.constexpr,
     LAYER: tl.constexpr, LAYOUT: tl.constexpr,
 ):  # fmt: skip
-    """Biases and rows of W of the outputs from o0 on."""
+    """Biases, if any, and rows of W of the outputs from o0 on."""
     SPEC: tl.constexpr = LAYOUT.spec
     ROWS: tl.constexpr = LAYOUT.rows
     INPUTS: tl.constexpr = LAYOUT.pitch[LAYER]
@@ -269,12 +280,13 @@ def update_rows(
     dtype: tl.constexpr = state.p.dtype.element_ty
     o = origin + o0 + tl.arange(0, TILE)
     o_mask = within(o, END, OUTPUTS)
-    db = tl.zeros((TILE,), dtype=dtype)
-    for r0 in range(0, NUM, ROWS):
-        r = origin + r0 + tl.arange(0, ROWS)
-        live = live_rows(r, NUM, ROWS)
-        db += tl.sum(load_tile(dy, r, live, o, within(o, END, PITCH), PITCH), axis=0)
-    adamw(state, LAYOUT.bias[LAYER] + o, o_mask, db, bias_step, SPEC)
+    if SPEC.bias:
+        db = tl.zeros((TILE,), dtype=dtype)
+        for r0 in range(0, NUM, ROWS):
+            r = origin + r0 + tl.arange(0, ROWS)
+            live = live_rows(r, NUM, ROWS)
+            db += tl.sum(load_tile(dy, r, live, o, within(o, END, PITCH), PITCH), axis=0)
+        adamw(state, LAYOUT.bias[LAYER] + o, o_mask, db, bias_step, SPEC)
 
     if INPUTS <= NARROW:
         for i in tl.static_range(INPUTS):
@@ -283,6 +295,8 @@ def update_rows(
                 r = origin + r0 + tl.arange(0, ROWS)
                 live = live_rows(r, NUM, ROWS)
                 x_column = load_masked(x + source_rows(index, r, live, GATHER) * INPUTS + i, live)
+                if LAYOUT.activated[LAYER]:
+                    x_column = activated(x_column, SPEC)
                 dy_tile = load_tile(dy, r, live, o, within(o, END, PITCH), PITCH)
                 dw += tl.sum(dy_tile * x_column[:, None], axis=0)
             adamw(state, LAYOUT.weight[LAYER] + o * INPUTS + i, o_mask, dw, weight_step, SPEC)
@@ -334,4 +348,6 @@ def update_product(
     SPEC: tl.constexpr = LAYOUT.spec
     dy_tile = load_tile(dy, r, live, o, y_mask, LAYOUT.pitch[LAYER + 1])
     x_tile = load_tile(x, rows, live, i, i_mask, LAYOUT.pitch[LAYER])
+    if LAYOUT.activated[LAYER]:
+        x_tile = activated(x_tile, SPEC)
     return multiply_add(tl.trans(dy_tile), x_tile, dw, SPEC)

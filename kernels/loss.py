@@ -72,7 +72,7 @@ def measure(
     """
     origin = phase_origin(turn, 102, LAYOUT)
     SPEC: tl.constexpr = LAYOUT.spec
-    ROWS: tl.constexpr = LAYOUT.rows
+    ROWS: tl.constexpr = LAYOUT.loss_rows
     OUTPUTS: tl.constexpr = LAYOUT.sizes[SPEC.num_layers]
     PITCH: tl.constexpr = LAYOUT.pitch[SPEC.num_layers]
     BLOCK_O: tl.constexpr = LAYOUT.block_outputs
@@ -97,10 +97,12 @@ def measure(
             at = targets + label[:, None] * OUTPUTS + column
             row_loss, grad = mse(out, tl.load(at, mask=inside, other=0.0), column, BATCH, OUTPUTS)
         else:
+            tl.static_assert(SPEC.loss == "cross_entropy")
             row_loss, grad = cross_entropy(out, label, column, BATCH, OUTPUTS)
         if SPEC.predict == "nearest":
             guess = nearest(out, targets, column, CLASSES, BLOCK_C, OUTPUTS)
         else:
+            tl.static_assert(SPEC.predict == "argmax")
             guess = argmax(out, column, OUTPUTS)
         correct = (guess == label).to(tl.int32)
         train = r < NUM_TRAIN

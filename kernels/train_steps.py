@@ -2,12 +2,14 @@
 
 One turn of the loop in train_cell begins with the weights after update i: it settles step i
 (validation, T_train, T_val, records, stop rule), then makes step i + 1 (forward, loss, backward,
-AdamW). With `fused_validation` one forward pass over N + V rows serves both halves; the turn at
-the end of a stretch only settles. So it changes no bit where a stretch ends.
+AdamW). With `fused_validation` one forward pass over N + V rows serves both halves; with
+train_accuracy "after" the forward pass of step i + 1 counts the training set for step i. The turn
+at the end of a stretch only settles. So it changes no bit where a stretch ends.
 
 The phases of a step pass activations and their gradients through a scratch in global memory that
-belongs to the program (it stays in L1 and L2); debug_barrier() makes what one thread wrote
-visible to the others (a cell's first use of it lies behind the barrier of forward_pass).
+belongs to the program (a toy's stays in L1 and L2; 4,704 and 4,705 rows of width 500 take 34 MB a
+program); debug_barrier() makes what one thread wrote visible to the others (a cell's first use of
+it lies behind the barrier of forward_pass).
 
 The queue holds the first stretch of every cell, then the second of every cell, and so on: in whole
 chunks 441 cells would take 132 programs four rounds for three and a third. Whoever takes a stretch
@@ -23,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .adamw import coefficients
-from .embedding import embedding_forward, embedding_snapshot, embedding_update
+from .embedding import embedding_forward, embedding_update
 from .linear import linear_forward, linear_input_gradient, linear_update
 from .loss import measure
 
@@ -86,6 +88,19 @@ class Cells(NamedTuple):
     diverged_at: Tensor
     epoch_correct: Tensor
     epoch_loss: Tensor
+    train_correct: Tensor
+    val_correct: Tensor
+    best_train_correct: Tensor
+    best_val_correct: Tensor
+
+
+class Thresholds(NamedTuple):
+    """Further ones, beside those of T_train and T_val, and when they were reached."""
+
+    need_train_more: Tensor  # int64 [H]
+    need_val_more: Tensor
+    train_crossings: Tensor  # int64 [M, H]
+    val_crossings: Tensor
 
 
 class Records(NamedTuple):
@@ -93,7 +108,6 @@ class Records(NamedTuple):
     val_loss: Tensor
     train_acc: Tensor
     val_acc: Tensor
-    embeddings: Tensor  # float32 [M, S, P, E]
 
 
 class Numbers(NamedTuple):
@@ -105,12 +119,11 @@ class Numbers(NamedTuple):
     need_train: int
     need_val: int
     stop: int  # 0 or 1
+    num_thresholds: int  # H
     stretch: int  # steps a program trains a cell before it takes another
     num_epochs: int  # E, of order
     first_epoch: int
     num_curves: int  # T
-    num_snapshots: int  # S
-    snapshot_every: int  # a step that is never reached: none
 
 
 # Triton compiles anew for an integer that is 1 or divisible by 16, unless told not to; inside a
@@ -179,10 +192,12 @@ def backward_pass(
     dtype: tl.constexpr = state.p.dtype.element_ty
     tl.debug_barrier()  # measure has written the gradient by the outputs
     for layer in tl.static_range(L - 1, -1, -1):
-        # The contract's order of tensors: embedding if any, then weight and bias by layer.
-        g = EMBEDDED + 2 * layer
-        weight_step = coefficients(cells, corrections, g, cell, num_cells, dtype)
-        bias_step = coefficients(cells, corrections, g + 1, cell, num_cells, dtype)
+        weight = LAYOUT.weight_group[layer]
+        weight_step = coefficients(cells, corrections, weight, cell, num_cells, dtype)
+        bias_step = weight_step
+        if SPEC.bias:
+            bias = LAYOUT.bias_group[layer]
+            bias_step = coefficients(cells, corrections, bias, cell, num_cells, dtype)
         backward_layer(state, x, index, scratch, weight_step, bias_step, turn, layer, LAYOUT)
     if EMBEDDED:
         step = coefficients(cells, corrections, 0, cell, num_cells, dtype)
@@ -191,8 +206,23 @@ def backward_pass(
 
 
 @triton.jit
+def note_best(latest, best, count):
+    """The count of an evaluation, and the best so far."""
+    tl.store(latest, count)
+    tl.store(best, tl.maximum(tl.load(best), count))
+
+
+@triton.jit
+def note_crossings(needs, crossings, num, count, i):
+    """Step i at each of `num` thresholds that is reached for the first time."""
+    for h in range(num):
+        crossed = (tl.load(crossings + h) < 0) & (count >= tl.load(needs + h))
+        tl.store(crossings + h, i, mask=crossed)
+
+
+@triton.jit
 def train_cell(
-    slot, cell, until, packed, data, schedule, cells, records, numbers, scratch,
+    slot, cell, until, packed, data, schedule, cells, thresholds, records, numbers, scratch,
     LAYOUT: tl.constexpr,
 ):  # fmt: skip
     """Trains one cell from where it is to step `until`, its stop or its end."""
@@ -202,6 +232,7 @@ def train_cell(
     B: tl.constexpr = SPEC.batch_size
     NB: tl.constexpr = N // B
     FUSED: tl.constexpr = SPEC.fused_validation
+    AFTER: tl.constexpr = SPEC.train_accuracy == "after"
     X_PITCH: tl.constexpr = SPEC.num_tokens if SPEC.embedding is not None else LAYOUT.pitch[0]
 
     start = slot * LAYOUT.size
@@ -238,21 +269,34 @@ def train_cell(
             _, _, val_loss, val_correct = forward_pass(
                 state.p, x, labels, data.index + N, targets, scratch, i, 0, V, LAYOUT
             )
+        if AFTER and not FUSED:  # noqa: SIM102 (decided by the compiler, unlike the next)
+            if (mark >= -1) | (i < last):
+                train_loss, train_correct, _, _ = forward_pass(
+                    state.p, x, labels, data.index, targets, scratch, i, N, 0, LAYOUT
+                )
 
+        counted = epoch_correct
+        if AFTER:
+            counted = train_correct.to(tl.int64)
         if mark >= -1:
-            t_train = tl.where((t_train < 0) & (epoch_correct >= numbers.need_train), i, t_train)
+            t_train = tl.where((t_train < 0) & (counted >= numbers.need_train), i, t_train)
             t_val = tl.where((t_val < 0) & (val_correct >= numbers.need_val), i, t_val)
+            note_best(cells.train_correct + cell, cells.best_train_correct + cell, counted)
+            note_best(cells.val_correct + cell, cells.best_val_correct + cell, val_correct)
+            num = numbers.num_thresholds
+            at = cell * num
+            note_crossings(
+                thresholds.need_train_more, thresholds.train_crossings + at, num, counted, i
+            )
+            note_crossings(
+                thresholds.need_val_more, thresholds.val_crossings + at, num, val_correct, i
+            )
         if mark >= 0:
             at = cell * numbers.num_curves + mark
             tl.store(records.train_loss + at, (epoch_loss / NB).to(tl.float32))
             tl.store(records.val_loss + at, val_loss.to(tl.float32))
-            tl.store(records.train_acc + at, (epoch_correct.to(tl.float64) / N).to(tl.float32))
+            tl.store(records.train_acc + at, (counted.to(tl.float64) / N).to(tl.float32))
             tl.store(records.val_acc + at, (val_correct.to(tl.float64) / V).to(tl.float32))
-        if SPEC.embedding is not None and i > first and i % numbers.snapshot_every == 0:
-            TABLE: tl.constexpr = SPEC.embedding[0] * SPEC.embedding[1]
-            at = cell * numbers.num_snapshots + i // numbers.snapshot_every
-            tl.debug_barrier()
-            embedding_snapshot(state.p, records.embeddings + at * TABLE, LAYOUT)
 
         finished = (numbers.stop != 0) & (t_train >= 0) & (t_val >= 0)
         if (i < last) & (finished == 0):
@@ -260,7 +304,7 @@ def train_cell(
             index = data.index
             if not SPEC.full_batch:
                 index = order + (i // NB - numbers.first_epoch).to(tl.int64) * N + batch * B
-            if not FUSED:
+            if not (FUSED or AFTER):
                 train_loss, train_correct, _, _ = forward_pass(
                     state.p, x, labels, index, targets, scratch, i, B, 0, LAYOUT
                 )
@@ -297,6 +341,7 @@ def train_steps(
     data,
     schedule,
     cells,
+    thresholds,
     records,
     scratch,  # [programs, layout.scratch]
     until,  # the fields of Numbers
@@ -305,18 +350,17 @@ def train_steps(
     need_train,
     need_val,
     stop,
+    num_thresholds,
     stretch,
     num_epochs,
     first_epoch,
     num_curves,
-    num_snapshots,
-    snapshot_every,
     LAYOUT: tl.constexpr,
 ):
     """Trains every listed cell (none is frozen or done); the programs share the queue."""
     numbers = Numbers(
-        until, base, num_cells, need_train, need_val, stop, stretch,
-        num_epochs, first_epoch, num_curves, num_snapshots, snapshot_every,
+        until, base, num_cells, need_train, need_val, stop, num_thresholds, stretch,
+        num_epochs, first_epoch, num_curves,
     )  # fmt: skip
     scratch += tl.program_id(0).to(tl.int64) * LAYOUT.scratch
     number = tl.atomic_add(queue, 1)
@@ -331,7 +375,7 @@ def train_steps(
         cell = tl.load(listed + slot).to(tl.int64)
         train_cell(
             slot.to(tl.int64), cell, end,
-            packed, data, schedule, cells, records, numbers, scratch, LAYOUT,
+            packed, data, schedule, cells, thresholds, records, numbers, scratch, LAYOUT,
         )  # fmt: skip
         tl.debug_barrier()  # every thread has written
         tl.atomic_add(done + slot, 1, sem="release")

@@ -1,10 +1,26 @@
+"""Phase rules, on outcomes whose phase is known."""
+
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
-from grokfast.phases import PhaseRule, classify, counts
+from grokfast.errors import UsageError
+from grokfast.phases import (
+    PHASE_RULES,
+    InversionRule,
+    Outcomes,
+    PhaseRule,
+    Rule,
+    classify,
+    counts,
+    phase_rule,
+    rule_from_dict,
+)
 
 TOY = PhaseRule(threshold=0.9, tolerance=1e-3, gap=1000)
 MNIST = PhaseRule(threshold=0.6, strict=True, gap=1000, gap_inclusive=True)
+INVERSION = InversionRule()
 
 
 @pytest.mark.parametrize(
@@ -51,3 +67,161 @@ def test_counts_always_name_all_four():
         "memorization": 0,
         "confusion": 0,
     }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """As much of an experiment as rules look at."""
+
+    corruption: float
+
+    @property
+    def task(self):
+        return self
+
+
+def inversion(train, val, best=None, *, xi=0.35, finished=True, rule=INVERSION, **more):
+    n = len(train)
+    return [
+        rule.phases[code] if code >= 0 else None
+        for code in classify(
+            np.full(n, -1),
+            np.full(n, -1),
+            rule,
+            final_train_acc=np.array(train, np.float32),
+            final_val_acc=np.array(val, np.float32),
+            best_val_acc=np.array(val if best is None else best, np.float32),
+            finished=finished,
+            cells=[Cell(xi)] * n,
+            **more,
+        )
+    ]
+
+
+def test_inversion_phases_of_the_table():
+    # the ends of Doshi et al., Figure 1: weight decay 0, 5, 15; then the rows below them
+    train = [0.98, 0.79, 0.654, 1.0, 0.02, 0.02]
+    val = [0.98, 1.0, 1.0, 0.3, 0.01, 0.01]
+    best = [0.98, 1.0, 1.0, 0.3, 0.95, 0.2]
+    assert inversion(train, val, best) == [
+        "coexistence",
+        "partial inversion",
+        "full inversion",
+        "memorization",
+        "forgetting",
+        "confusion",
+    ]
+
+
+def test_bounds_are_reached_by_the_counts_that_round_to_them():
+    assert inversion([9 / 10], [9 / 10]) == ["coexistence"]  # float32 of 0.9 is less than 0.9
+    assert inversion([7 / 10], [9 / 10]) == ["partial inversion"]  # 0.7 is 1.05 - 0.35
+    assert inversion([0.6999], [9 / 10]) == ["full inversion"]
+
+
+def test_coexistence_is_tested_first_where_the_conditions_overlap():
+    # at xi = 0.1 a fully inverted model has 0.9 + 0.1 / p of the training labels
+    assert inversion([0.9014], [1.0], xi=0.1) == ["coexistence"]
+    assert inversion([1.0], [1.0], xi=0.0) == ["coexistence"]
+    assert inversion([0.89], [1.0], xi=0.1) == ["full inversion"]
+
+
+def test_each_cell_has_its_own_corruption():
+    phase = INVERSION.classify(
+        Outcomes(
+            t_train=np.full(2, -1),
+            t_val=np.full(2, -1),
+            final_train_acc=0.7,
+            final_val_acc=1.0,
+            best_val_acc=1.0,
+            cells=[Cell(0.2), Cell(0.4)],
+        )
+    )
+    assert [INVERSION.phases[code] for code in phase] == ["full inversion", "partial inversion"]
+
+
+def test_what_the_inversion_rule_cannot_know():
+    nan = np.nan
+    assert inversion([nan, 0.5], [0.5, nan]) == [None, None]
+    assert inversion([1.0, 0.1], [0.1, 0.1], best=[nan, nan]) == ["memorization", None]
+    assert inversion([1.0], [1.0], finished=False) == [None]
+
+
+def test_final_accuracies_have_no_earlier_budget():
+    trained = {"steps_done": np.array([2000])}
+    assert inversion([1.0], [1.0], budget=2000, **trained) == ["coexistence"]
+    with pytest.raises(UsageError, match="none as of 500 of 2000 steps; leave the budget out"):
+        inversion([1.0], [1.0], budget=500, **trained)
+
+
+def test_each_cell_is_judged_by_its_own_rule():
+    rules = [TOY, MNIST, TOY]
+    assert classify([10, 10, 10], [1010, 1010, -1], rules).tolist() == [1, 0, 2]
+
+
+def test_rules_go_through_json_and_the_delay_rule_as_ever():
+    assert TOY.to_dict() == {
+        "threshold": 0.9,
+        "tolerance": 1e-3,
+        "strict": False,
+        "gap": 1000,
+        "gap_inclusive": False,
+    }
+    assert INVERSION.to_dict() == {"name": "inversion", "threshold": 0.9, "margin": 0.05}
+    for rule in (TOY, MNIST, INVERSION):
+        assert rule_from_dict(rule.to_dict()) == rule
+    assert rule_from_dict({}) == PhaseRule()
+
+
+def test_a_rule_that_is_not_registered_can_be_read_but_not_used():
+    data = {"name": "halves", "threshold": 0.5, "depth": 3}
+    rule = rule_from_dict(data)
+    assert rule.to_dict() == data
+    assert classify([1, 1], [2, -1], rule).tolist() == [-1, -1]
+    with pytest.raises(UsageError, match="unknown phase rule 'halves'; known are delay, inversion"):
+        rule.needed(10)
+
+
+def test_a_rule_of_ones_own():
+    try:
+
+        @phase_rule("halves")
+        @dataclass(frozen=True, kw_only=True)
+        class Halves(Rule):
+            phases = ("good", "bad")
+            letters = ("G", "B")
+
+            def classify(self, outcomes):
+                code = np.where(outcomes.final_val_acc >= 0.5, 0, 1)
+                return np.where(outcomes.finished, code, -1).astype(np.int8)
+
+        rule = rule_from_dict({"name": "halves", "threshold": 0.8})
+        assert rule == Halves(threshold=0.8)
+        assert rule.needed(10) == 8
+        phase = classify([1, 1], [-1, -1], rule, final_val_acc=[0.6, 0.4])
+        assert counts(phase, rule.phases) == {"good": 1, "bad": 1}
+    finally:
+        PHASE_RULES.pop("halves", None)
+
+
+@pytest.mark.parametrize(
+    ("phases", "letters"),
+    [((), ()), (("a", "a"), ("A", "B")), (("a", "b"), ("A",)), (("a", "b"), ("A", "A"))],
+)
+def test_phases_and_letters_must_tell_apart(phases, letters):
+    with pytest.raises(UsageError, match="rule 'wrong' has"):
+        phase_rule("wrong")(type("Wrong", (Rule,), {"phases": phases, "letters": letters}))
+    assert "wrong" not in PHASE_RULES
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (INVERSION.__class__(margin=-0.1), "phase.margin is -0.1; give 0 <= margin < 1"),
+        (INVERSION.__class__(threshold=0.0), "phase.threshold is 0.0"),
+        (PhaseRule(gap=-1), "phase.gap is -1; give a finite value of 0 or more"),
+    ],
+)
+def test_values_out_of_range_are_named(rule, says):
+    with pytest.raises(UsageError, match=says):
+        rule.check()

@@ -19,8 +19,8 @@ LAYERS = [
     {"batches", "bucket", "observing", "schedule", "state"},
     {"engines"},
     {"cells", "results", "aggregate"},
-    {"collect", "checkpoint", "progress"},
-    {"trainer"},
+    {"collect", "checkpoint", "preparing", "progress", "provenance"},
+    {"planning", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},
     {"cli", "__main__", "__init__"},
 ]

@@ -37,12 +37,14 @@ class Work:
 
     Attributes:
         task: name of the preset.
+        batch: samples a minibatch (a remainder is dropped); 0 for the preset's.
         evaluation_points: of the ``log-epochs`` schedule; 0 evaluates after every epoch, which is
             the same work at every step wherever a repetition begins; 3 next to never.
     """
 
     task: str
     evaluation_points: int = 0
+    batch: int = 0
 
     def bucket(self, models: int, dtype: str = "float32") -> Bucket:
         """``models`` cells spread over the preset's grid.
@@ -56,11 +58,27 @@ class Work:
                 "evaluation.schedule": "log-epochs",
                 "evaluation.points": self.evaluation_points,
             }
-        grid = preset(self.task).grid(
-            steps=10**6,
+        if self.batch:
+            schedule |= {
+                "batch_size": self.batch,
+                "batches.order": "continued",
+                "batches.remainder": "dropped",
+            }
+        grid = preset(self.task)
+        samples = len(grid.experiment.task.build().y_train)
+        per_epoch = samples // (self.batch or grid.experiment.batch_size or samples)
+        grid = grid.grid(
+            steps=10**6 // per_epoch * per_epoch,
             stop="never",
             dtype=dtype,
-            **{"record.curve_points": 0, "phase.threshold": 0.15, **schedule},
+            **{
+                "evaluation.train": "running",
+                "record.curve_points": 0,
+                "record.curves": "log-spaced",
+                "record.observables": (),
+                "phase.threshold": 0.15,
+                **schedule,
+            },
         )
         # The corners are left out where they can be: cells that diverge there would cost nothing.
         spread = np.linspace(0, grid.size - 1, models + 2)[1:-1].round().astype(int)
@@ -150,6 +168,7 @@ class Row:
     memory_mb: float | None = None  # of this process at its peak, or of the GPU
     compile_s: float | None = None
     skipped: str | None = None  # why nothing was timed
+    batch: int = 0  # samples a minibatch; 0 for the preset's
 
     @property
     def median_us(self) -> float:
@@ -174,7 +193,7 @@ def measure(
     truth = Truth.of(work, models)
     rows, trials = [], {}
     for name, contender in contenders.items():
-        row = Row(work.task, work.evaluation_points, name, models)
+        row = Row(work.task, work.evaluation_points, name, models, batch=work.batch)
         rows.append(row)
         memory = Memory(device)
         start = time.perf_counter()

@@ -172,13 +172,14 @@ def agree(
 
     Phases overall, of interior cells (those whose up to four neighbours in the table share their
     phase) and of border cells; T_train and T_val where the table has them. Cells are matched by
-    learning rate and weight decay; a part of a grid is compared as far as it goes. The rows of the
-    confusion table are the published phases, its columns ours.
+    the table's two axes, mostly learning rate and weight decay; a part of a grid is compared as far
+    as it goes. The rows of the confusion table are the published phases, its columns ours. Losses
+    and accuracies at steps are shown row by row: published, ours, their difference.
 
     Args:
         file: Results file.
-        reference: Table of phases or steps as JSON (see grokfast.agree.tables), or another results
-            file; the published tables that come with grokfast where not given.
+        reference: Table of phases, steps or curves as JSON (see grokfast.agree.tables), or another
+            results file; the published tables that come with grokfast where not given.
         json: Print JSON.
     """
     from grokfast.cli import reading

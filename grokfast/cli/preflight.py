@@ -23,6 +23,7 @@ ALIASES = {
     "epochs": "steps",
     "file": "out",
     "learning-rate": "lr",
+    "o": "out",
     "output": "out",
     "seed": "model-seed",
     "wd": "weight-decay",
@@ -132,7 +133,8 @@ def _unknown_option(command: Command, flag: str, name: str) -> UsageError:
     if not flag.startswith("--"):
         name = name.lstrip("-")
         likely = [o for o in command.options if o.startswith(name[:1])]
-        close = name if name in command.options else likely[0] if len(likely) == 1 else None
+        likely = [o for o in (name, ALIASES.get(name)) if o in command.options] or likely
+        close = likely[0] if len(likely) == 1 else None
     else:
         close = (
             ALIASES.get(name) if ALIASES.get(name, "").split("=")[0] in command.options else None

@@ -15,7 +15,7 @@ from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
 
 if TYPE_CHECKING:  # it imports torch
-    from grokfast.trainer import Plan
+    from grokfast.planning import Plan
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def dry_run(job: Job) -> None:
 
         load_mnist(download=False)
 
-    from grokfast.trainer import plan
+    from grokfast.planning import plan
 
     p = plan(grid, **job.options)
     if job.shard is not None:

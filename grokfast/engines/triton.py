@@ -98,6 +98,8 @@ class TritonEngine:
                 until=stretch,
                 need_train=bucket.need_train,
                 need_val=bucket.need_val,
+                need_train_more=torch.tensor(bucket.need_train_more, dtype=torch.int64),
+                need_val_more=torch.tensor(bucket.need_val_more, dtype=torch.int64),
                 stop=bucket.stop_at_both,
                 **self.launch,
             )

@@ -52,11 +52,11 @@ def replicates(results: Cells, said: str) -> str:
     nothing where every cell is shown."""
     if not isinstance(results, Aggregate):
         return ""
-    names = [
-        f"{len(values)} {label_of(name, results.grid.experiment)}"
-        + ("s" if name.endswith("seed") else " values")
-        for name, values in results.over.items()
-    ]
+    names = []
+    for name, values in results.over.items():
+        label = SYMBOLS.get(name, label_of(name, results.grid.experiment))
+        seeds = name.endswith("seed")
+        names.append(f"{len(values)} {label}s" if seeds else f"{len(values)} values of {label}")
     return said.format(over=" x ".join(names))
 
 

@@ -27,6 +27,18 @@ class Shape:
     dtype: str = "float64"
     models: int = 2
     epochs: int = 12
+    bias: bool = True
+    activate_embedding: bool = False
+    train_accuracy: str = "running"
+    short_batch: bool = False  # the remainder of an epoch is a batch, and not dropped
+
+    @property
+    def steps_per_epoch(self) -> int:
+        whole, rest = divmod(self.train, self.batch or self.train)
+        return whole + (self.short_batch and rest > 0)
+
+
+COUNTED = ("train", "val", "best_train", "best_val")
 
 
 def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
@@ -36,7 +48,7 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
     m, d, n, v = shape.models, 2, shape.train, shape.val
     shapes = [] if shape.vocabulary is None else [(shape.vocabulary, shape.sizes[0])]
     for i, o in zip(shape.sizes[:-1], shape.sizes[1:], strict=True):
-        shapes += [(o, i), (o,)]
+        shapes += [(o, i), (o,)] if shape.bias else [(o, i)]
     # Drawn in float32, so that both dtypes start from the same values.
     bound = [0.5 if len(s) < 2 or shape.vocabulary == s[0] else s[1] ** -0.5 for s in shapes]
     params = [
@@ -56,12 +68,14 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
         order = np.stack([[rng.permutation(n) for _ in range(shape.epochs)] for _ in range(2)])
         order = order.astype(np.int32)
     curve = np.arange(1, until + 1, dtype=np.int64)
-    curve = np.ascontiguousarray(curve[curve % (n // batch) == 0])
+    curve = np.ascontiguousarray(curve[curve % shape.steps_per_epoch == 0])
     job = dict(
         dtype=shape.dtype,
         sizes=list(shape.sizes),
         embedding=None if shape.vocabulary is None else (shape.vocabulary, shape.sizes[0]),
         activation=shape.activation,
+        activate_embedding=shape.activate_embedding,
+        bias=shape.bias,
         loss=shape.loss,
         predict=shape.predict,
         optimizer="adamw",
@@ -84,13 +98,20 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
         order=order,
         order_index=np.arange(m, dtype=np.int32) % 2,
         first_epoch=0,
+        steps_per_epoch=shape.steps_per_epoch,
+        train_accuracy=shape.train_accuracy,
         eval_steps=None,
         need_train=n + 1,
         need_val=v + 1,
+        need_train_more=np.array([n // 4, n // 8], np.int64),
+        need_val_more=np.array([v // 4, v // 8], np.int64),
         stop=False,
         step=np.zeros(m, np.int64),
         t_train=np.full(m, -1, np.int64),
         t_val=np.full(m, -1, np.int64),
+        train_crossings=np.full((m, 2), -1, np.int64),
+        val_crossings=np.full((m, 2), -1, np.int64),
+        **{f"{k}_correct": np.full(m, -1, np.int64) for k in COUNTED},
         diverged_at=np.full(m, -1, np.int64),
         epoch_correct=np.zeros(m, np.int64),
         epoch_loss=np.zeros(m, np.float64),
@@ -120,6 +141,7 @@ def clone(job: dict) -> dict:
 RESULTS = [
     *("params", "exp_avg", "exp_avg_sq", "step", "t_train", "t_val", "diverged_at"),
     *("epoch_correct", "epoch_loss", "train_loss", "val_loss", "train_acc", "val_acc"),
+    *("train_crossings", "val_crossings", *(f"{k}_correct" for k in COUNTED)),
 ]
 
 
@@ -199,8 +221,9 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
         weights = list(tensors)
         if job["embedding"]:
             x = weights.pop(0)[x.long()].sum(1)
+            x = act(x) if job["activate_embedding"] else x
         while weights:
-            x = nn.functional.linear(x, weights.pop(0), weights.pop(0))
+            x = nn.functional.linear(x, weights.pop(0), weights.pop(0) if job["bias"] else None)
             x = act(x) if weights else x
         return x
 
@@ -215,8 +238,7 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
             guess = (out[:, None] - targets).square().sum(2).argmin(1)
         return loss, int((guess == y).sum())
 
-    n, b = len(y_train), job["batch_size"]
-    per_epoch = n // b
+    n, b, per_epoch = len(y_train), job["batch_size"], job["steps_per_epoch"]
     while job["step"][m] < job["until"]:
         i = int(job["step"][m]) + 1
         epoch, k = divmod(i - 1, per_epoch)
@@ -239,17 +261,26 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
         every = job["snapshot_every"]
         if every and i % every == 0:
             job["embeddings"][m, i // every] = tensors[0].detach().numpy()
-        if k + 1 < per_epoch or not (job["eval_steps"] is None or i in job["eval_steps"]):
+        if k + 1 < per_epoch if job["eval_steps"] is None else i not in job["eval_steps"]:
             continue
         with torch.no_grad():
             val_loss, val_correct = judge(network(x_val), y_val)
-        if job["t_train"][m] < 0 and job["epoch_correct"][m] >= job["need_train"]:
-            job["t_train"][m] = i
-        if job["t_val"][m] < 0 and val_correct >= job["need_val"]:
-            job["t_val"][m] = i
+            if job["train_accuracy"] == "after":
+                train_correct, counted = judge(network(x_train), y_train)[1], n
+                train_loss = loss.item()
+            else:
+                train_correct, counted = int(job["epoch_correct"][m]), min(n, (k + 1) * b)
+                train_loss = job["epoch_loss"][m] / (k + 1)
+        for name, correct in (("train", train_correct), ("val", val_correct)):
+            job[f"{name}_correct"][m] = correct
+            job[f"best_{name}_correct"][m] = max(correct, job[f"best_{name}_correct"][m])
+            if job[f"t_{name}"][m] < 0 and correct >= job[f"need_{name}"]:
+                job[f"t_{name}"][m] = i
+            crossings = job[f"{name}_crossings"][m]
+            crossings[(crossings < 0) & (correct >= job[f"need_{name}_more"])] = i
         j = np.flatnonzero(job["curve_steps"] == i)
-        job["train_loss"][m, j] = job["epoch_loss"][m] / per_epoch
-        job["train_acc"][m, j] = job["epoch_correct"][m] / n
+        job["train_loss"][m, j] = train_loss
+        job["train_acc"][m, j] = train_correct / counted
         job["val_loss"][m, j] = val_loss.item()
         job["val_acc"][m, j] = val_correct / len(y_val)
         if job["stop"] and job["t_train"][m] >= 0 and job["t_val"][m] >= 0:

@@ -16,13 +16,13 @@ def shapes(draw):
     tokens = draw(st.booleans())
     depth = draw(st.integers(1, 4))
     sizes = [draw(width) for _ in range(depth)] + [draw(st.integers(2, 30))]
-    batch = draw(st.sampled_from([1, 2, 9, 24, 45]))
+    batch = draw(st.sampled_from([1, 2, 9, 24, 45, 250]))
     return Shape(
         sizes=tuple(sizes),
         vocabulary=draw(st.integers(1, 12)) if tokens else None,
         tokens=draw(st.integers(1, 3)),
-        train=batch * draw(st.integers(1, 3)),
-        val=draw(st.sampled_from([1, 3, 10, 200])),
+        train=batch * draw(st.integers(1, 3)) + draw(st.sampled_from([0, 0, batch // 2])),
+        val=draw(st.sampled_from([1, 3, 10, 250])),
         batch=draw(st.sampled_from([None, batch])),
         classes=draw(st.integers(1, sizes[-1])),
         activation=draw(st.sampled_from(["tanh", "relu", "leaky_relu", "square"])),
@@ -31,6 +31,10 @@ def shapes(draw):
         dtype=draw(st.sampled_from(["float32", "float64"])),
         models=5,
         epochs=UNTIL,
+        bias=draw(st.booleans()),
+        activate_embedding=tokens and draw(st.booleans()),
+        train_accuracy=draw(st.sampled_from(["running", "after"])),
+        short_batch=draw(st.booleans()),
     )
 
 
@@ -63,7 +67,7 @@ def test_order_is_read_from_its_first_epoch(native, shape, data):
         return
     parts = clone(whole)
     native.train(whole)
-    per_epoch = shape.train // whole["batch_size"]
+    per_epoch = whole["steps_per_epoch"]
     split = data.draw(st.integers(1, UNTIL - 1))
     native.train(parts | {"until": split})
     first = split // per_epoch

@@ -24,6 +24,27 @@ SHAPES = {
     for name in ACTIVATIONS
 }
 
+SUM = {"vocabulary": 26, "classes": 13, "activate_embedding": True, "train_accuracy": "after"}
+MODULAR = {**SUM, "bias": False, "loss": "mse", "activation": "square"}
+SHAPES |= {
+    "modular": Shape((45, 13), train=85, val=84, **MODULAR),
+    "modular in blocks": Shape((45, 13), train=509, val=531, **MODULAR),
+    "modular batches": Shape((129, 13), train=85, val=84, batch=8, **MODULAR),
+    "modular short batch": Shape((129, 13), train=85, val=9, batch=8, short_batch=True, **MODULAR),
+    "narrow": Shape((1, 13), train=85, val=84, **MODULAR),
+    "summed embeddings": Shape((3, 13), 7, tokens=3, classes=13, bias=False),
+    "rows of embeddings": Shape((33, 13), 7, tokens=3, classes=13, train=250, val=20),
+    "no bias": Shape((20, 17, 10), train=50, val=30, batch=7, bias=False, **DENSE),
+    "large batches": Shape((20, 17, 10), train=600, val=9, batch=250, short_batch=True, **DENSE),
+} | {
+    f"{name} of embeddings, {loss}, {predict}": Shape(
+        (17, 21, 13), train=45, val=10, activation=name, loss=loss, predict=predict, **SUM
+    )
+    for name in ACTIVATIONS
+    for loss in ("mse", "cross_entropy")
+    for predict in ("argmax", "nearest")
+}
+
 
 def rms(x):
     return np.sqrt(np.mean(np.square(x, dtype=np.float64)))
@@ -58,8 +79,8 @@ def test_float32_is_as_good_as_torch(native, name):
     torch_train(theirs)
     torch_train(exact, torch.float64)
     for field, expected in results(exact).items():
-        if expected.size == 0 or field.endswith("acc"):
-            continue
+        if expected.size == 0 or field.endswith(("acc", "correct", "crossings")):
+            continue  # counts: where two outputs are as good as equal, rounding decides
         actual, other = results(ours)[field], results(theirs)[field]
         floor = 4 * np.finfo(np.float32).eps * rms(expected)
         assert rms(actual - expected) <= 2 * rms(other - expected) + floor, field

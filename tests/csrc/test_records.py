@@ -75,6 +75,60 @@ def test_evaluation_on_a_schedule(native, shape):
     assert_agree(fresh, chunked)
 
 
+AFTER = {
+    **vars(TOY),
+    **{"train_accuracy": "after", "bias": False, "activate_embedding": True, "loss": "mse"},
+}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(**AFTER),
+        Shape(**AFTER | {"batch": 3}),
+        Shape(**AFTER | {"batch": 3, "short_batch": True}),
+        Shape(**vars(TOY) | {"batch": 3, "short_batch": True}),
+    ],
+    ids=["full batch", "dropped remainder", "short batch", "running"],
+)
+def test_evaluation_within_an_epoch(native, shape):
+    schedule = np.array([1, 4, 5, 13, 14, 40], np.int64)
+    curves = ("train_loss", "val_loss", "train_acc", "val_acc")
+    ours, theirs = both(
+        native,
+        shape,
+        41,
+        eval_steps=schedule,
+        curve_steps=schedule,
+        need_train=6,
+        need_val=3,
+        need_train_more=np.array([0, 5, 8, 21], np.int64),
+        need_val_more=np.array([1, 2, 4, 10], np.int64),
+        train_crossings=np.full((4, 4), -1, np.int64),
+        val_crossings=np.full((4, 4), -1, np.int64),
+        **{k: np.full((4, 6), np.nan, np.float32) for k in curves},
+    )
+    assert_agree(ours, theirs)
+    for name, most in (("train", 20), ("val", 9)):
+        crossings = ours[f"{name}_crossings"]
+        assert (crossings[:, -1] == -1).all()  # more than there are
+        assert set(crossings.ravel()) <= {-1, *schedule}
+        assert (ours[f"best_{name}_correct"] >= ours[f"{name}_correct"]).all()
+        assert (ours[f"{name}_correct"] >= 0).all()
+        assert (ours[f"best_{name}_correct"] <= most).all()
+    assert (ours["train_crossings"][:, 0] == 1).all()
+
+
+def test_no_further_thresholds(native):
+    none = {f"need_{k}_more": np.zeros(0, np.int64) for k in ("train", "val")} | {
+        f"{k}_crossings": np.zeros((4, 0), np.int64) for k in ("train", "val")
+    }
+    with_some, without = make_job(TOY, 10), make_job(TOY, 10, **none)
+    native.train(with_some)
+    native.train(without)
+    np.testing.assert_array_equal(with_some["best_val_correct"], without["best_val_correct"])
+
+
 def test_embedding_snapshots(native):
     ours, theirs = both(
         native, TOY, 30, snapshot_every=4, embeddings=np.zeros((4, 8, 6, 2), np.float32)

@@ -40,7 +40,8 @@ def test_steps_of_the_authors_code_on_the_quickest_cells(name):
     quick = np.flatnonzero((table.t_val > 0) & (table.t_val < 1000))
     assert len(quick) >= 2
     for k in quick[:2]:
-        grid = gf.preset(name).grid(lr=table.lr[k], weight_decay=table.weight_decay[k], steps=1500)
+        values = {axis: at[k] for axis, at in zip(table.axes, table.at, strict=True)}
+        grid = gf.preset(name).grid(**values, steps=1500)
         r = gf.run(grid, engine="reference", device="cpu", progress=False)
         assert r["t_train"][0] == pytest.approx(table.t_train[k], rel=0.02)
         assert r["t_val"][0] == pytest.approx(table.t_val[k], rel=0.02)

@@ -13,18 +13,21 @@ ACTIVATIONS = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.1),
+    "square": torch.square,
 }
 
 
 def forward(job, tensors, x):
-    tensors = list(tensors)
+    act = ACTIVATIONS[job["activation"]]
+    tensors = iter(tensors)
     if job["embedding"]:
-        x = tensors.pop(0)[x.long()].sum(dim=1)
-    layers = list(zip(tensors[::2], tensors[1::2], strict=True))
-    for number, (weight, bias) in enumerate(layers):
-        x = F.linear(x, weight, bias)
-        if number + 1 < len(layers):
-            x = ACTIVATIONS[job["activation"]](x)
+        x = next(tensors)[x.long()].sum(dim=1)
+        if job["activate_embedding"]:
+            x = act(x)
+    for layer in range(len(job["sizes"]) - 1):
+        if layer > 0:
+            x = act(x)
+        x = F.linear(x, next(tensors), next(tensors) if job["bias"] else None)
     return x
 
 
@@ -99,18 +102,24 @@ def train_cell(job, m):
             if k == batches - 1 and due:
                 outputs = forward(job, tensors, job["x_val"][d])
                 val_loss, val_correct = score(job, outputs, job["y_val"][d], targets)
-                if job["t_train"][m] < 0 and job["epoch_correct"][m] >= job["need_train"]:
-                    job["t_train"][m] = i
-                if job["t_val"][m] < 0 and val_correct >= job["need_val"]:
-                    job["t_val"][m] = i
+                train_correct = int(job["epoch_correct"][m])
+                if job["train_accuracy"] == "after":
+                    _, train_correct = score(job, forward(job, tensors, x), labels, targets)
+                for part, correct in (("train", train_correct), ("val", val_correct)):
+                    best = job[f"best_{part}_correct"]
+                    job[f"{part}_correct"][m], best[m] = correct, max(correct, int(best[m]))
+                    if job[f"t_{part}"][m] < 0 and correct >= job[f"need_{part}"]:
+                        job[f"t_{part}"][m] = i
+                    crossed = (job[f"{part}_crossings"][m] < 0) & (
+                        correct >= job[f"need_{part}_more"]
+                    )
+                    job[f"{part}_crossings"][m, crossed] = i
                 for j, at in enumerate(job["curve_steps"].tolist()):
                     if at == i:
                         job["train_loss"][m, j] = job["epoch_loss"][m] / batches
                         job["val_loss"][m, j] = val_loss
-                        job["train_acc"][m, j] = job["epoch_correct"][m].double() / samples
+                        job["train_acc"][m, j] = train_correct / samples
                         job["val_acc"][m, j] = val_correct / len(job["y_val"][d])
-            if job["snapshot_every"] and i % job["snapshot_every"] == 0:
-                job["embeddings"][m, i // job["snapshot_every"]] = tensors[0]
 
     job["step"][m] = i
     for p, parameter, first, second in zip(

@@ -9,6 +9,8 @@ def make_job(
     sizes=(1, 20, 17, 7),
     embedding=(6, 1),
     activation="tanh",
+    bias=True,
+    activate_embedding=False,
     loss="cross_entropy",
     predict="argmax",
     cells=2,
@@ -20,9 +22,10 @@ def make_job(
     epochs=8,
     eval_steps=None,
     curve_steps=(1, 3),
-    snapshot_every=2,
     until=3,
     need=None,
+    more=((), ()),
+    train_accuracy="running",
     stop=False,
     lr=1e-2,
     seed=0,
@@ -40,11 +43,11 @@ def make_job(
     classes = classes or sizes[-1]
     params = [normal(cells, *embedding)] if embedding else []
     for inputs, outputs in itertools.pairwise(sizes):
-        params += [normal(cells, outputs, inputs) / inputs**0.5, 0.3 * normal(cells, outputs)]
+        params.append(normal(cells, outputs, inputs) / inputs**0.5)
+        if bias:
+            params.append(0.3 * normal(cells, outputs))
     groups = len(params)
     minibatch = batch_size is not None
-    if snapshot_every and not embedding:
-        snapshot_every = 0
 
     def inputs(count):
         if embedding:
@@ -54,12 +57,17 @@ def make_job(
     def curve():
         return torch.full((cells, len(curve_steps)), -1.0)
 
+    def never(*shape):
+        return torch.full((cells, *shape), -1)
+
     shuffles = [torch.randperm(train, generator=draw) for _ in range(2 * epochs)]
     scale = torch.linspace(0.5, 2.0, cells, dtype=torch.float64)
     return {
         "sizes": sizes,
         "embedding": embedding,
         "activation": activation,
+        "bias": bias,
+        "activate_embedding": activate_embedding,
         "loss": loss,
         "predict": predict,
         "optimizer": "adamw",
@@ -87,11 +95,20 @@ def make_job(
         "eval_steps": None if eval_steps is None else torch.tensor(eval_steps),
         "need_train": need[0] if need else train,
         "need_val": need[1] if need else val,
+        "need_train_more": torch.tensor(more[0], dtype=torch.int64),
+        "need_val_more": torch.tensor(more[1], dtype=torch.int64),
         "stop": stop,
         "step": torch.zeros(cells, dtype=torch.int64),
-        "t_train": torch.full((cells,), -1),
-        "t_val": torch.full((cells,), -1),
-        "diverged_at": torch.full((cells,), -1),
+        "t_train": never(),
+        "t_val": never(),
+        "train_crossings": never(len(more[0])),
+        "val_crossings": never(len(more[1])),
+        "diverged_at": never(),
+        "train_accuracy": train_accuracy,
+        "train_correct": never(),
+        "val_correct": never(),
+        "best_train_correct": never(),
+        "best_val_correct": never(),
         "epoch_correct": torch.zeros(cells, dtype=torch.int64),
         "epoch_loss": torch.zeros(cells, dtype=torch.float64),
         "curve_steps": torch.tensor(curve_steps, dtype=torch.int64),
@@ -99,10 +116,21 @@ def make_job(
         "val_loss": curve(),
         "train_acc": curve(),
         "val_acc": curve(),
-        "snapshot_every": snapshot_every,
-        "embeddings": torch.full((cells, 1 + until // snapshot_every, *embedding), -1.0)
-        if snapshot_every
-        else None,
         "cells": torch.arange(cells),
         "until": until,
     }
+
+
+def addition(job, p):
+    """The job with addition modulo p for data: tokens m and p + n, label m + n mod p, one-hot.
+
+    All p^2 pairs in a random order; the job has as many samples, and width p.
+    """
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p)).int()
+    pairs = pairs[torch.randperm(p * p, generator=torch.Generator().manual_seed(0))]
+    train = job["x_train"].shape[1]
+    for part, rows in (("train", pairs[:train]), ("val", pairs[train:])):
+        job[f"x_{part}"][:] = rows + torch.tensor([0, p], dtype=torch.int32)
+        job[f"y_{part}"][:] = rows.sum(dim=1) % p
+    job["targets"][:] = torch.eye(p)
+    return job

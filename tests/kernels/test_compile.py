@@ -26,6 +26,8 @@ CASES = (
     ("addition-classification", "tf32x3", 90),
     ("addition-classification", "tf32", 90),
     ("addition-regression", "tf32x3", 80),
+    ("modular-arithmetic", "tf32x3", 90),
+    ("modular-arithmetic", "tf32x3", 80),
 )
 
 

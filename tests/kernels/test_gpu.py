@@ -14,6 +14,10 @@ JOBS = {
     "addition-classification": {**TOY, "sizes": (1, 200, 200, 19)},
     "addition-regression": {**TOY, "sizes": (1, 200, 200, 30), "loss": "mse",
                             "predict": "nearest", "classes": 19},
+    "modular-arithmetic": {"sizes": (500, 97), "embedding": (194, 500), "activation": "square",
+                           "bias": False, "activate_embedding": True, "loss": "mse",
+                           "train": 4704, "val": 4705, "train_accuracy": "after",
+                           "curve_steps": (5, 10), "until": 10},
     "mnist": {"sizes": (784, 200, 200, 10), "embedding": None, "activation": "relu",
               "loss": "mse", "train": 1000, "val": 1000, "batch_size": 200, "epochs": 4,
               "eval_steps": (5, 10, 20), "curve_steps": (5, 20), "until": 20},
@@ -52,7 +56,7 @@ def test_against_float64(name, precision, gpu):
             assert torch.equal(tensor, exact[key]), key
 
 
-@pytest.mark.parametrize("precision", kernels.PRECISIONS)
+@pytest.mark.parametrize("precision", kernels.SUPPORT["precision"])
 @pytest.mark.parametrize("name", JOBS)
 def test_same_bits_alone_resumed_and_together(name, precision, gpu):
     """More cells than programs, in stretches, against some alone, in chunks, by two programs."""
@@ -77,7 +81,7 @@ def test_same_bits_alone_resumed_and_together(name, precision, gpu):
 def test_stop_frees_the_program(gpu):
     """Every cell is done at its first step: a budget of a million steps costs nothing."""
     job = clone(full_size("addition-classification", 64, need=(0, 0)), torch.float32, gpu)
-    job.update(stop=True, until=1_000_000, snapshot_every=0, embeddings=None)
+    job.update(stop=True, until=1_000_000)
     kernels.train(**job, precision="tf32x3")
     assert job["step"].eq(1).all() and job["t_train"].eq(1).all() and job["t_val"].eq(1).all()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from plain_training import clone
 from small_jobs import make_job
-from test_train_steps import WIDE, assert_same_bits
+from test_train_steps import CASES, WIDE, assert_same_bits
 
 from grokfast import kernels
 
@@ -15,7 +15,13 @@ MINIBATCH = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=(FULL, MINIBATCH), ids=("full batch", "minibatch"), scope="module")
+AFTER = {"cells": 3, "train_accuracy": "after", "more": ((3, 6), (1, 3))}
+MODULAR = {**CASES["modular"], **AFTER, "until": 3}
+SCHEDULED = {"sizes": (2, 5), "embedding": (4, 2), **AFTER, "eval_steps": (2, 3), "until": 4}
+JOBS = {"full batch": FULL, "minibatch": MINIBATCH, "modular": MODULAR, "scheduled": SCHEDULED}
+
+
+@pytest.fixture(params=JOBS.values(), ids=JOBS, scope="module")
 def job(request, device):
     return clone(make_job(**request.param, dtype=torch.float32), device=device)
 

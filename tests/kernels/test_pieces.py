@@ -1,6 +1,5 @@
 """Each piece of the kernel alone, against plain torch in float64: values and every gradient."""
 
-import itertools
 from typing import NamedTuple
 
 import pytest
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from grokfast.kernels import Spec, Tiles
-from grokfast.kernels.activation import activate, activation_gradient
+from grokfast.kernels.activation import activated, activation_gradient, keep
 from grokfast.kernels.adamw import adamw, bias_corrections, coefficients
 from grokfast.kernels.embedding import embedding_forward, embedding_update
 from grokfast.kernels.layout import make_layout, pack, unpack
@@ -58,9 +57,9 @@ def poisoned(tensor, rows, pitch, device):
 @triton.jit
 def activation_kernel(x, dy, y, dx, SIZE: tl.constexpr, SPEC: tl.constexpr):
     at = tl.arange(0, SIZE)
-    out = activate(tl.load(x + at), SPEC)
-    tl.store(y + at, out)
-    tl.store(dx + at, activation_gradient(tl.load(dy + at), out, SPEC))
+    kept = keep(tl.load(x + at), SPEC)
+    tl.store(y + at, activated(kept, SPEC))
+    tl.store(dx + at, activation_gradient(tl.load(dy + at), kept, SPEC))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -84,7 +83,8 @@ def test_activation(name, dtype, device):
     # Small arguments keep their relative accuracy, which the error of a maximum cannot show.
     small = x.abs() < 1e-3
     exact = plain(torch.float64)[0][small]
-    error = (y.cpu()[small].double() - exact).abs() / exact.abs().clamp(min=1e-300)
+    normal_range = exact.abs().clamp(min=torch.finfo(dtype).tiny)  # a square may underflow
+    error = (y.cpu()[small].double() - exact).abs() / normal_range
     assert error.max() < 4 * torch.finfo(dtype).eps
 
 
@@ -148,34 +148,40 @@ def linear_kernel(
     linear_update(dy, x, index, packed, step, step, 7, NUM, GATHER, LAYER, LAYOUT)
 
 
+KEPT = {"tanh": torch.tanh, "square": lambda x: x}  # of the activation of x
+
+
 @pytest.mark.parametrize("layer", (0, 1))
+@pytest.mark.parametrize(("activation", "bias"), (("tanh", True), ("square", False)))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
 @pytest.mark.parametrize(("tiles", "sizes"), TILED)
-def test_linear(tiles, sizes, layer, dtype, device):
-    """Forward, dx and both updates of one layer; the first gathers its rows, the last is linear.
+def test_linear(tiles, sizes, activation, bias, layer, dtype, device):
+    """Forward, dx and updates of one layer; the first gathers its rows, the last is linear.
 
     The first moment after one step is (1 - beta1) times the gradient.
     """
-    spec = make_spec(sizes, dtype=str(dtype).removeprefix("torch."))
+    name = str(dtype).removeprefix("torch.")
+    spec = make_spec(sizes, dtype=name, activation=activation, bias=bias)
     layout = make_layout(spec, tiles)
     inputs, outputs = spec.sizes[layer : layer + 2]
     rows, batch = spec.num_train, torch.arange(spec.num_train)
-    shapes = [shape for i, o in itertools.pairwise(sizes) for shape in ((1, o, i), (1, o))]
-    params = [normal(*shape, seed=s).to(dtype) for s, shape in enumerate(shapes)]
+    shapes = spec.parameters.values()
+    params = [normal(1, *shape, seed=s).to(dtype) for s, shape in enumerate(shapes)]
     zeros = [torch.zeros_like(p) for p in params]
-    x = normal(rows, inputs, seed=8).tanh()
+    own = slice(layer * (1 + bias), (layer + 1) * (1 + bias))
+    x = normal(rows, inputs, seed=8)
     dy = normal(rows, outputs, seed=9)
+    kept = KEPT[activation](x) if layer else x
     if layer == 0:
         batch = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
 
     def plain(dtype):
-        weight, bias = (p[0].to(dtype).clone().requires_grad_() for p in params[2 * layer :][:2])
-        before = x[batch].to(dtype).atanh().requires_grad_()
-        after = before.tanh() if layer else x[batch].to(dtype)
-        y = F.linear(after, weight, bias)
+        leaves = [p[0].to(dtype).clone().requires_grad_() for p in params[own]]
+        before = x[batch].to(dtype).requires_grad_()
+        y = F.linear(ACTIVATIONS[activation](before) if layer else before, *leaves)
         y.backward(dy.to(dtype))
-        out = [y.detach().tanh() if layer == 0 else y.detach(), weight.grad, bias.grad]
-        return [*out, before.grad] if layer else out
+        out = y.detach() if layer else KEPT[activation](y.detach())
+        return [out, *(leaf.grad for leaf in leaves), *([before.grad] if layer else [])]
 
     def buffer(tensor, pitch):
         return poisoned(tensor.to(dtype), rows + 20, pitch, device)
@@ -183,21 +189,21 @@ def test_linear(tiles, sizes, layer, dtype, device):
     cells = torch.zeros(1, dtype=torch.int64)
     packed = Packed(*(pack(t, cells, layout).to(device) for t in (params, zeros, zeros)))
     i_pitch, o_pitch = layout.pitch[layer : layer + 2]
-    y, dx = buffer(dy * float("nan"), o_pitch), buffer(x * float("nan"), i_pitch)
+    y, dx = buffer(dy * float("nan"), o_pitch), buffer(kept * float("nan"), i_pitch)
     rate = torch.tensor([0.1, 1.0, 1.0], dtype=torch.float64, device=device)
     linear_kernel[(1,)](
-        buffer(x, i_pitch), batch.int().to(device), packed, y, buffer(dy, o_pitch), dx, rate,
+        buffer(kept, i_pitch), batch.int().to(device), packed, y, buffer(dy, o_pitch), dx, rate,
         NUM=rows, LAYER=layer, LAYOUT=layout,
     )  # fmt: skip
     moments = [torch.zeros_like(p) for p in params]
     unpack(packed.m.cpu(), moments, cells, layout)
-    dw, db = (10 * moment[0] for moment in moments[2 * layer :][:2])
-    got = [y[:rows, :outputs], dw, db, dx[:rows, :inputs]]
-    for one, same, exact in zip(got, plain(dtype), plain(torch.float64), strict=False):
+    gradients = [10 * moment[0] for moment in moments[own]]
+    got = [y[:rows, :outputs], *gradients, *([dx[:rows, :inputs]] if layer else [])]
+    for one, same, exact in zip(got, plain(dtype), plain(torch.float64), strict=True):
         assert_as_good(one, same, exact)
     assert y[rows:].isnan().all() and (y[:rows, outputs:] == 0).all()
-    other = slice(2, 4) if layer == 0 else slice(0, 2)
-    assert all((m == 0).all() for m in moments[other])
+    del moments[own]
+    assert all((m == 0).all() for m in moments)
 
 
 @triton.jit
@@ -209,11 +215,13 @@ def embedding_kernel(tokens, index, packed, x, dx, rate, NUM: tl.constexpr, LAYO
     embedding_update(tokens, index, dx, packed, step, 7, NUM, LAYOUT)
 
 
+@pytest.mark.parametrize("activate", (False, True))
 @pytest.mark.parametrize("table", ((6, 1), (21, 18)))
-def test_embedding(table, device):
+def test_embedding(table, activate, device):
     spec = make_spec(
-        sizes=(table[1], 3), embedding=table, num_tokens=3, dtype="float64", num_classes=3
-    )
+        sizes=(table[1], 3), embedding=table, activate_embedding=activate, num_tokens=3,
+        dtype="float64", num_classes=3,
+    )  # fmt: skip
     layout = make_layout(spec, SMALL)
     rows = spec.num_train
     draw = torch.Generator().manual_seed(3)
@@ -232,6 +240,8 @@ def test_embedding(table, device):
     dx = poisoned(gradient, rows + 20, layout.pitch[0], device)
     embedding_kernel[(1,)](tokens.to(device), index, packed, x, dx, rate, NUM=rows, LAYOUT=layout)
     expected = weights.detach()[tokens.long()].sum(dim=1)
+    if activate:
+        expected = expected.tanh()
     assert torch.allclose(x[:rows, : table[1]].cpu(), expected, rtol=1e-14)
     moments = [torch.zeros_like(p) for p in params]
     unpack(packed.m.cpu(), moments, cells, layout)

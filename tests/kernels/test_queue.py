@@ -115,7 +115,8 @@ def side_by_side(monkeypatch):
 
 
 FULL = {"sizes": (2, 5), "embedding": (4, 2), "cells": 4, "train": 6, "val": 3, "until": 6,
-        "curve_steps": (3, 6), "lr": 0.05, "need": (4, 2), "stop": True}  # fmt: skip
+        "curve_steps": (3, 6), "lr": 0.05, "need": (4, 2), "more": ((2, 3), (1, 2)),
+        "stop": True}  # fmt: skip
 MINIBATCH = {"sizes": (4, 5), "embedding": None, "loss": "mse", "cells": 4, "train": 6,
              "batch_size": 3, "until": 7, "eval_steps": (2, 6), "curve_steps": (6,)}  # fmt: skip
 

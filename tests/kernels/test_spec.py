@@ -28,21 +28,25 @@ def test_supported():
     assert kernels.unsupported(kernels.Spec(**BASE)) is None
 
 
+@pytest.mark.parametrize("field", kernels.SUPPORT)
+def test_unknown_values_are_refused_with_the_known_ones(field):
+    reason = kernels.unsupported(kernels.Spec(**{**BASE, field: "odd"}))
+    known = ", ".join(map(str, kernels.SUPPORT[field]))
+    assert reason == f"{field} 'odd': the triton engine knows {known}"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"activation": "square"}, "square"),
-        ({"loss": "hinge"}, "hinge"),
-        ({"predict": "sign"}, "sign"),
-        ({"optimizer": "sgd"}, "adamw"),
-        ({"precision": "bf16"}, "tf32x3"),
-        ({"dtype": "float16"}, "float16"),
+        ({"activate_embedding": True, "embedding": None}, "no embedding"),
         ({"dtype": "float64", "precision": "tf32"}, "float64"),
         ({"sizes": (1, 2, 3, 4, 5, 6)}, "5 linear layers"),
         ({"sizes": (1, 200, 300), "num_classes": 300}, "300 outputs"),
         ({"embedding": (10, 2)}, "does not feed"),
         ({"batch_size": 7}, "does not divide"),
         ({"num_val": 0}, "validation"),
+        ({"num_val": 2**23}, "1677730600 numbers"),
+        ({"train_accuracy": "after", "num_train": 90}, "batches of 45 of 90"),
         ({"eps": 0.0}, "eps"),
     ],
 )
@@ -53,7 +57,7 @@ def test_unsupported(change, says):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("activation", "square", "square"),
+        ("activation", "cube", "activation 'cube'"),
         ("x_train", torch.zeros(2, 13, 2), "x_train"),
         ("y_val", torch.zeros(2, 5, dtype=torch.int64), "y_val"),
         ("lr", torch.zeros(7, 2), "float64"),
@@ -61,7 +65,9 @@ def test_unsupported(change, says):
         ("until", 2**31, "until"),
         ("exp_avg", [], "exp_avg: 0 tensors"),
         ("train_loss", None, "train_loss is missing"),
-        ("embeddings", torch.zeros(2, 1, 6, 1), "embeddings"),
+        ("best_val_correct", torch.zeros(2), "best_val_correct: expected contiguous torch.int64"),
+        ("need_val_more", torch.zeros(1, dtype=torch.int64), "need_val_more"),
+        ("train_crossings", torch.zeros(2, 1, dtype=torch.int64), "train_crossings"),
         ("y_train", torch.full((2, 13), 7, dtype=torch.int32), "y_train: values from 7"),
         ("x_val", torch.full((2, 5, 2), -1, dtype=torch.int32), "x_val: values from -1"),
         ("data_index", torch.full((2,), 2, dtype=torch.int32), "data_index"),
@@ -91,18 +97,19 @@ def test_bad_order(change, says):
 @given(
     sizes=st.lists(st.integers(1, 70), min_size=2, max_size=5).map(tuple),
     embedded=st.booleans(),
+    bias=st.booleans(),
 )
-def test_pack_and_back(sizes, embedded):
+def test_pack_and_back(sizes, embedded, bias):
     """Packing keeps every number, aligns every row, pads with zeros."""
-    job = make_job(sizes=sizes, embedding=(7, sizes[0]) if embedded else None, cells=4)
-    spec = kernels.Spec(
-        **{**BASE, "sizes": sizes, "embedding": job["embedding"], "num_classes": sizes[-1]}
-    )
+    embedding = (7, sizes[0]) if embedded else None
+    job = make_job(sizes=sizes, embedding=embedding, bias=bias, cells=4)
+    fields = {"sizes": sizes, "embedding": embedding, "bias": bias, "num_classes": sizes[-1]}
+    spec = kernels.Spec(**{**BASE, **fields})
     layout = make_layout(spec)
     cells = torch.tensor([2, 0])
     packed = pack(job["params"], cells, layout)
     assert packed.count_nonzero() == sum(p[cells].count_nonzero() for p in job["params"])
-    assert all(offset % 4 == 0 for offset in (*layout.weight, *layout.bias, layout.size))
+    assert all(offset % 4 == 0 for offset in (*layout.offset, layout.size))
     back = [torch.full_like(p, 7) for p in job["params"]]
     unpack(packed, back, cells, layout)
     for one, view, other in zip(back, views(packed, layout), job["params"], strict=True):

@@ -7,13 +7,17 @@ import pytest
 import torch
 from plain_training import assert_as_good, clone
 from plain_training import train as plain_train
-from small_jobs import make_job
+from small_jobs import addition, make_job
 
 from grokfast import kernels
 
 # Several tiles in every direction; and few with tails, or one alone.
 SMALL = kernels.Tiles(edge=16, depth=16, rows=16, warps=4, stages=1)
 WIDE = kernels.Tiles(edge=32, depth=32, rows=32, warps=4, stages=2, anew=True)
+
+# Addition of two digits as tokens m and p + n: act(E[m] + E[p + n]), then a linear layer.
+MODULAR = {"sizes": (18, 7), "embedding": (14, 18), "activation": "square", "bias": False,
+           "activate_embedding": True, "loss": "mse", "train": 25, "val": 24}  # fmt: skip
 
 CASES = {
     "cross-entropy": {},
@@ -25,8 +29,16 @@ CASES = {
     "one layer": {"sizes": (3, 5), "embedding": (6, 3)},
     "four layers, dense": {"sizes": (6, 9, 18, 4, 3), "embedding": None, "until": 2,
                            "curve_steps": (2,)},
+    "no biases, square": {"sizes": (1, 19, 6, 3), "embedding": (5, 1), "bias": False,
+                          "activation": "square", "lr": 1e-3},
+    "modular": {**MODULAR, "until": 3, "train_accuracy": "after"},
+    "activated embedding": {"sizes": (2, 9, 5), "embedding": (4, 2), "activation": "square",
+                            "activate_embedding": True, "lr": 1e-3},
     "evaluation on a schedule": {"sizes": (2, 9, 5), "embedding": (4, 2), "eval_steps": (2, 3, 5),
                                  "curve_steps": (3, 5), "until": 5},
+    "all counted on a schedule": {"sizes": (2, 9, 5), "embedding": (4, 2), "eval_steps": (2, 3, 5),
+                                  "curve_steps": (3, 5), "until": 6, "train_accuracy": "after",
+                                  "need": (5, 2), "more": ((3, 6), (1, 2))},
     "minibatch, dense": {"sizes": (9, 20, 7), "embedding": None, "activation": "relu",
                          "loss": "mse", "train": 12, "batch_size": 4, "until": 5,
                          "eval_steps": (3,), "curve_steps": (3,), "cells": 1},
@@ -67,7 +79,27 @@ def test_float64(name, device):
     check_exact(got, want)
 
 
-@pytest.mark.parametrize("precision", kernels.PRECISIONS)
+def test_modular_addition(device):
+    """Thirty steps from chance to all of the training set, in float64: every loss, count and
+    crossing, and what became of the weights and moments."""
+    p, steps = 5, 30
+    job = make_job(**{
+        **MODULAR, "sizes": (18, p), "embedding": (2 * p, 18), "train": 13, "val": 12,
+        "train_accuracy": "after", "more": ((8, 12, 14), (1, 2, 13)), "cells": 1, "data_sets": 1,
+        "curve_steps": range(1, steps + 1), "until": steps, "lr": 0.02,
+    })  # fmt: skip
+    addition(job, p)
+    for tensor in job["params"]:
+        tensor *= 0.3
+    want, got = clone(job), clone(job, device=device)
+    plain_train(want)
+    early, late, never = want["train_crossings"][0].tolist()
+    assert never < 0 < early < late < want["t_train"] and want["best_train_correct"] == 13
+    kernels.train(**got, tiles=WIDE, poison=True)
+    check_exact(got, want)
+
+
+@pytest.mark.parametrize("precision", kernels.SUPPORT["precision"])
 def test_float32(precision, device):
     """At most twice the error of plain torch in float32, by every weight and moment."""
     job = make_job(**CASES["tails"])
@@ -91,7 +123,7 @@ def test_thresholds_and_stop(device):
     """Cells reach the two thresholds at their own steps, or never; the finished stay frozen."""
     job = make_job(
         sizes=(3, 12, 4), embedding=(6, 3), cells=4, train=9, val=6, until=6, seed=10,
-        curve_steps=(3, 6), need=(6, 3), stop=True, lr=0.08,
+        curve_steps=(3, 6), need=(6, 3), more=((3, 7), (1, 4)), stop=True, lr=0.08,
     )  # fmt: skip
     want, got = clone(job), clone(job, device=device)
     plain_train(want)

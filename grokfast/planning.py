@@ -1,0 +1,136 @@
+"""What a run would take, from a few real steps that are thrown away."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from grokfast.bucket import Bucket
+from grokfast.engines import Engine
+from grokfast.grid import Grid
+from grokfast.observing import observed_steps
+from grokfast.preparing import checked_cells, prepare
+from grokfast.progress import make_progress
+from grokfast.state import State
+from grokfast.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take; rate and seconds come from a few real steps.
+
+    Attributes:
+        cells, buckets: numbers of cells, and of groups that train together.
+        engine: which engine, and why.
+        memory_bytes: of the state of all cells.
+        disk_bytes: of results file and largest checkpoint.
+        steps: model-steps of all budgets.
+        left: those that an existing file has not done yet; a finished cell has none left.
+        rate: model-steps per second; 0 where none is left.
+        seconds: time for ``left`` without early stopping: an upper bound for ``stop=both``.
+    """
+
+    cells: int
+    buckets: int
+    engine: str
+    memory_bytes: int
+    disk_bytes: int
+    steps: int
+    left: int
+    rate: float
+    seconds: float
+
+
+def plan(
+    grid: Grid,
+    *,
+    out: str | Path | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    shard: tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> Plan:
+    """What :func:`run` with these arguments would do, from a few real steps that are thrown away.
+
+    Nothing is written: an existing file is read, and refused where ``run`` would refuse it.
+
+    Raises:
+        UsageError, EnvironmentProblem: as :func:`run`.
+    """
+    path = Path(out) if out is not None else None
+    indices = checked_cells(grid, path, device, threads, shard)
+    ready = prepare(grid, indices, path, engine, device, threads, overwrite)
+    buckets = ready.buckets
+    memory = sum(_state_bytes(p) for p in buckets)
+    records = sum(map(_record_bytes, buckets))
+    budgets = [p.num_cells * p.cell.steps for p in buckets]
+    if ready.complete:
+        left = [0] * len(buckets)
+    elif ready.old is not None:
+        trainer = Trainer(ready, path, make_progress(False))
+        trainer.restore(ready.old)
+        left = trainer.left()
+    else:
+        left = budgets
+    seconds = sum(
+        _measured_seconds(p, ready.engine) * n for p, n in zip(buckets, left, strict=True) if n
+    )
+    return Plan(
+        cells=len(indices),
+        buckets=len(buckets),
+        engine=ready.why,
+        memory_bytes=memory + records,
+        disk_bytes=memory + 2 * records,
+        steps=sum(budgets),
+        left=sum(left),
+        rate=sum(left) / seconds if seconds else 0.0,
+        seconds=seconds,
+    )
+
+
+def _state_bytes(bucket: Bucket) -> int:
+    item = 8 if bucket.cell.dtype == "float64" else 4
+    parameters = sum(int(np.prod(shape)) for shape in bucket.shapes)
+    return (1 + len(bucket.slots)) * item * bucket.num_cells * parameters
+
+
+def _record_bytes(bucket: Bucket) -> int:
+    """Of curves and of embeddings, which are the largest observable by far."""
+    steps = observed_steps(bucket.cell.record, bucket.cell.steps)
+    sizes = {p.name: int(np.prod(p.shape)) for p in bucket.parameters}
+    table = len(steps.get("embeddings", ())) * sizes.get("embedding.weight", 0)
+    return bucket.num_cells * (16 * len(bucket.curve_steps) + 4 * table)
+
+
+def _measured_seconds(bucket: Bucket, engine: Engine, budget: float = 2.0) -> float:
+    """Seconds per model-step; a first call pays for compilation.
+
+    Over at most 16 cells on a CPU; a GPU trains many as fast as a few.
+    """
+    some = bucket.num_cells if engine.device.type == "cuda" else min(bucket.num_cells, 16)
+    state = State.initial(bucket).to(engine.device)
+    cells = torch.arange(some)
+    until = bucket.steps_per_epoch * max(1, 20 // bucket.steps_per_epoch)
+    engine.advance(bucket, state, cells, min(until, bucket.cell.steps))
+    steps, took = 0, 0.0
+    while took < budget / 4 and until < bucket.cell.steps:
+        before = int(state.step[:some].sum())
+        until = min(2 * until, bucket.cell.steps)
+        start = time.perf_counter()
+        engine.advance(bucket, state, cells, until)
+        took = time.perf_counter() - start
+        steps = int(state.step[:some].sum()) - before
+        if steps == 0:
+            break
+    if not steps:  # every cell has stopped already, or the budget is a handful of steps
+        state = State.initial(bucket).to(engine.device)
+        start = time.perf_counter()
+        engine.advance(bucket, state, cells, bucket.steps_per_epoch)
+        took = time.perf_counter() - start
+        steps = max(1, int(state.step[:some].sum()))
+    return took / steps
