@@ -43,7 +43,7 @@ class UpdateRule:
             parameter, gradient: of M models at once ``[M, ...]``, or of one.
             slots: as named by ``slots``.
             lr, decay: numbers, or tensors that broadcast against the parameter.
-            step: number of this update, from 1: a number or an int64 scalar.
+            step: number of this update, from 1: a number or a float64 scalar.
             settings: the other fields of the optimizer.
         """
         raise NotImplementedError
