@@ -25,6 +25,8 @@ from grokfast.models import MODELS
 from grokfast.state import State
 from grokfast.tasks import Modular
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 #: Fields with listed values that no engine reads: what they mean is worked out before, into
 #: tables. A new one belongs here, or into SUPPORT.
 RESOLVED = {
@@ -51,7 +53,7 @@ CELLS = (
 )
 STEPS = 7  # two epochs of three minibatches, and one more step
 if INTERPRETED:
-    CELLS, STEPS = CELLS[1:3], 3
+    CELLS, STEPS = CELLS[1:3], 2
 
 #: Minibatches of 24 samples: three batches of 8, or three of 7 and 3 left over.
 MINI = {"batch_size": 8}
@@ -129,14 +131,6 @@ if INTERPRETED:
         (path, v) for path, v in VALUES if path in SUPPORT["triton"] and v != base().get(path)
     ]
     COMBINED = {name: COMBINED[name] for name in ("modular", "stops")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.cache
