@@ -173,6 +173,15 @@ def test_fields_together_are_trained_as_by_the_reference_or_refused(name, case):
     assert reason is None or name != "eager"
 
 
+@pytest.mark.skipif(INTERPRETED, reason="is triton's")
+@pytest.mark.parametrize("case", ["modular", "everything"])
+def test_compiled_code_computes_what_its_functions_do(case):
+    """What is left to the compiler: noise, minibatches, norms, a rule that torch has no kernel of."""
+    bucket, truth = by_the_reference(base(**COMBINED[case]))
+    rtol = ROUNDINGS * torch.finfo(bucket.dtype).eps
+    assert_close(trained("compiled", bucket, STEPS), truth, rtol)
+
+
 def test_every_listed_field_is_in_every_table_or_resolved_before_engines():
     fields = scalar_fields(base())
     listed = {path for path, kind in fields.items() if options(kind)}
