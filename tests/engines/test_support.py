@@ -174,11 +174,12 @@ def test_fields_together_are_trained_as_by_the_reference_or_refused(name, case):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is triton's")
-@pytest.mark.parametrize("case", ["modular", "everything"])
-def test_compiled_code_computes_what_its_functions_do(case):
-    """What is left to the compiler: noise, minibatches, norms, a rule that torch has no kernel of."""
-    bucket, truth = by_the_reference(base(**COMBINED[case]))
+def test_compiled_code_computes_what_its_functions_do():
+    """Noise, norms and gradients by autograd; a full batch, which is one pass to compile."""
+    full_batch = {"batch_size": 0, "depth": 2, "evaluation.schedule": "every-epoch"}
+    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0]))
     rtol = ROUNDINGS * torch.finfo(bucket.dtype).eps
+    truth = trained("reference", bucket, STEPS)
     assert_close(trained("compiled", bucket, STEPS), truth, rtol)
 
 
