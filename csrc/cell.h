@@ -149,7 +149,6 @@ class Cell {
     net_.backward(batch_, in_part_, part_, cell_, step_ + 1);
     step_++;
     evaluate_ = evaluates();
-    if (job_.snapshot_every > 0 && step_ % job_.snapshot_every == 0) snapshot();
   }
 
   bool evaluates() {
@@ -239,15 +238,6 @@ class Cell {
 
   void first(int64_t& time) const {
     if (time < 0) time = step_;
-  }
-
-  void snapshot() {
-    const Table<T>& table = net_.model.table;
-    float* to = job_.embeddings + (cell_ * job_.snapshots + step_ / job_.snapshot_every) *
-                                      table.vocabulary * table.width;
-    for (long t = 0; t < table.vocabulary; t++)
-      for (long e = 0; e < table.width; e++)
-        to[t * table.width + e] = static_cast<float>(table.w[t * table.ld + e]);
   }
 
   bool finished() const {

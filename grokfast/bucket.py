@@ -57,6 +57,7 @@ class Bucket:
     data_index: Tensor  # [M] int64: the data set of each cell
     lr: Tensor  # [G, M] float64
     weight_decay: Tensor  # [G, M] float64
+    warmup: Tensor  # [M] int64: steps
     init: tuple[tuple[Tensor, ...], ...]  # distinct initial models, each G tensors
     init_buffers: tuple[dict[str, Tensor], ...]  # their buffers, by name
     init_index: Tensor  # [M] int64: into both
@@ -165,6 +166,12 @@ class Bucket:
             case "never":
                 return False
         raise ValueError(f"unknown stop rule {self.cell.stop!r}")
+
+    def lr_factor(self, step: Tensor | int) -> Tensor:
+        """What every learning rate is multiplied with in a step (from 1), or in several
+        ``[S, 1]``: float64 ``[M]`` or ``[S, M]``."""
+        done = (torch.as_tensor(step) - 1).double()
+        return torch.where(self.warmup > 0, (done / self.warmup.clamp(min=1)).clamp(max=1.0), 1.0)
 
     def evaluates(self, step: int) -> bool:
         """Whether accuracy is looked at after this step."""
@@ -384,6 +391,7 @@ def _make_bucket(
         data_index=torch.tensor([tasks.index(c.task) for c in cells]),
         lr=lr,
         weight_decay=decay,
+        warmup=torch.tensor([c.optimizer.warmup for c in cells]),
         init=tuple(tuple(p.detach().to(dtype) for p in m.module.parameters()) for m in made),
         init_buffers=tuple(
             {name: b.detach().to(dtype) for name, b in m.module.named_buffers()} for m in made
