@@ -205,10 +205,17 @@ class Grid:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Of every cell, what finds its results and its state in the files of another grid: a
-        cell with another budget is the same cell, except where budgets are an axis."""
-        if not self.varies("steps"):
+        cell with another budget is the same cell, except where :attr:`budget_counts`."""
+        if not self.budget_counts:
             return tuple(cell.identity() for cell in self.cells)
         return tuple(f"{cell.identity()} {cell.steps}" for cell in self.cells)
+
+    @cached_property
+    def budget_counts(self) -> bool:
+        """Whether a cell with another budget is another cell: budgets are an axis, or accuracies
+        are looked at when a budget ends."""
+        ends = (cell.evaluation.schedule == "end" for cell in self.cells)
+        return self.varies("steps") or any(ends)
 
     def shard(self, index: int, count: int) -> list[int]:
         """Flat indices of shard ``index`` of ``count``: every count-th cell.

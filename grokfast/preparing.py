@@ -127,7 +127,7 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
         UsageError: the message shows what differs.
     """
     new_cells = {grid.keys[i] for i in indices}
-    budgets = old.grid.varies("steps") or grid.varies("steps")
+    budgets = old.grid.budget_counts or grid.budget_counts
     if any(old.grid.keys[i] not in new_cells for i in old["run"].tolist()):
         allowed = {short_name(p) for p, values in old.grid.axes.items() if _holds(grid, p, values)}
         allowed |= set() if budgets else {"steps"}

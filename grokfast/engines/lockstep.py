@@ -57,7 +57,7 @@ class Spec:
             layers=bucket.layers,
             plain=bucket.plain,
             parameters=bucket.names,
-            buffers=tuple(bucket.buffers),
+            buffers=tuple(bucket.init_buffers[0]),
             loss=cell.loss,
             predict=cell.predict,
             train_accuracy=cell.evaluation.train,
@@ -329,4 +329,5 @@ def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):
 def _by_rule(spec, p, g, slots, lr, keep, decay, number, tables):
     """Any other optimizer, as it is registered."""
     rule = OPTIMIZERS[spec.optimizer.kind]
-    return rule.update(p, g, slots, lr, decay, number, spec.optimizer)
+    # A power of a whole tensor would be one in float32.
+    return rule.update(p, g, slots, lr, decay, number.double(), spec.optimizer)
