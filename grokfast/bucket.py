@@ -57,6 +57,7 @@ class Bucket:
     data_index: Tensor  # [M] int64: the data set of each cell
     lr: Tensor  # [G, M] float64
     weight_decay: Tensor  # [G, M] float64
+    warmup: Tensor  # [M] int64: steps
     init: tuple[tuple[Tensor, ...], ...]  # distinct initial models, each G tensors
     init_index: Tensor  # [M] int64: into init
     buffers: dict[str, Tensor]  # initial values of one cell's buffers, by name
@@ -160,6 +161,12 @@ class Bucket:
     @property
     def stop_at_both(self) -> bool:
         return self.cell.stop == "both"
+
+    def lr_factor(self, step: Tensor | int) -> Tensor:
+        """What every learning rate is multiplied with in a step (from 1), or in several
+        ``[S, 1]``: float64 ``[M]`` or ``[S, M]``."""
+        done = (torch.as_tensor(step) - 1).double()
+        return torch.where(self.warmup > 0, (done / self.warmup.clamp(min=1)).clamp(max=1.0), 1.0)
 
     def evaluates(self, step: int) -> bool:
         """Whether accuracy is looked at after this step."""
@@ -381,6 +388,7 @@ def _make_bucket(
         data_index=torch.tensor([tasks.index(c.task) for c in cells]),
         lr=lr,
         weight_decay=decay,
+        warmup=torch.tensor([c.optimizer.warmup for c in cells]),
         init=tuple(tuple(p.detach().to(dtype) for p in m.module.parameters()) for m in made),
         init_index=init_index,
         buffers={name: b.detach().to(dtype) for name, b in module.named_buffers()},

@@ -43,6 +43,8 @@ class Optimizer:
         kind: ``adamw``, decoupled decay before the update, as ``torch.optim.AdamW``; ``sgd``,
             coupled decay and momentum, as ``torch.optim.SGD``; or a user's own.
         lr, weight_decay: of every parameter outside the encoder group; biases are decayed too.
+        warmup: steps over which every learning rate rises linearly from 0, which the first step
+            has; 0 for none.
         encoder: which early parameters form a group with a learning rate of its own (Liu et al.
             2022 call them the representation, the rest the decoder).
         encoder_lr: learning rate of the encoder group.
@@ -59,6 +61,7 @@ class Optimizer:
     beta2: float = 0.999
     eps: float = 1e-8
     momentum: float = field(default=0.0, metadata=_NEW)
+    warmup: int = field(default=0, metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +283,7 @@ def _check_ranges(e: Experiment) -> None:
         "optimizer.weight_decay": 0.0,
         "optimizer.encoder_lr": 0.0,
         "optimizer.momentum": 0.0,
+        "optimizer.warmup": 0,
     }
     for path, low in at_least.items():
         value = e.get(path)

@@ -26,7 +26,7 @@ from grokfast.spacing import linspace, logspace
 
 #: Fields of the optimizer that may differ between cells trained together: they are numbers, not
 #: operations.
-_PER_CELL = ("lr", "weight_decay", "encoder_lr", "encoder_weight_decay")
+_PER_CELL = ("lr", "weight_decay", "encoder_lr", "encoder_weight_decay", "warmup")
 
 #: Name of a setting's value -> field -> value.
 Setting = Mapping[str, Mapping[str, Any]]

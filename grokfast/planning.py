@@ -77,8 +77,11 @@ def plan(
         left = trainer.left()
     else:
         left = budgets
+    budget = max(0.2, 4.0 / len(buckets))  # seconds of measurement
     seconds = sum(
-        _measured_seconds(p, ready.engine) * n for p, n in zip(buckets, left, strict=True) if n
+        _measured_seconds(b, ready.engine, budget) * n
+        for b, n in zip(buckets, left, strict=True)
+        if n
     )
     return Plan(
         cells=len(indices),
@@ -107,16 +110,17 @@ def _record_bytes(bucket: Bucket) -> int:
     return bucket.num_cells * (16 * len(bucket.curve_steps) + 4 * table)
 
 
-def _measured_seconds(bucket: Bucket, engine: Engine, budget: float = 2.0) -> float:
-    """Seconds per model-step; a first call pays for compilation.
+def _measured_seconds(bucket: Bucket, engine: Engine, budget: float) -> float:
+    """Seconds per model-step, from about ``budget`` seconds of them; a first call pays for
+    compilation.
 
     Over at most 16 cells on a CPU; a GPU trains many as fast as a few.
     """
     some = bucket.num_cells if engine.device.type == "cuda" else min(bucket.num_cells, 16)
     state = State.initial(bucket).to(engine.device)
     cells = torch.arange(some)
-    until = bucket.steps_per_epoch * max(1, 20 // bucket.steps_per_epoch)
-    engine.advance(bucket, state, cells, min(until, bucket.cell.steps))
+    until = 1  # a step of a large net is long
+    engine.advance(bucket, state, cells, until)
     steps, took = 0, 0.0
     while took < budget / 4 and until < bucket.cell.steps:
         before = int(state.step[:some].sum())

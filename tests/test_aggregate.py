@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import grokfast as gf
 from grokfast.aggregate import quantile
+from grokfast.models import Mlp
 from grokfast.results import DIVERGED, OK, RUNNING, Results, hyperparameter_columns
 
 COMPREHENSION, GROKKING, MEMORIZATION, CONFUSION = range(4)
@@ -224,7 +225,7 @@ def test_phases_by_final_accuracies_are_put_together_as_well():
         task=gf.preset("addition-regression").experiment.task,
         loss="mse",
         predict="nearest",
-        model=gf.Model(embedding_dim=1),
+        model=Mlp(embedding_dim=1),
         phase=gf.InversionRule(),
         steps=100,
     )

@@ -1,6 +1,7 @@
 """Published losses and accuracies at steps, beside made-up curves; tables over any two axes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,26 +12,17 @@ from grokfast.agree.measured import Measurements
 from grokfast.agree.tables import PUBLISHED
 from grokfast.cli import show
 from grokfast.results import OK, Results, hyperparameter_columns
-from grokfast.tasks.base import stand_in
 
 GOLDEN = PUBLISHED / "modular_curves.json"
 CURVES = ("train_loss", "val_loss", "train_acc", "val_acc")
 
 
 def experiment(corruption=0.0, decay=5.0, **changes):
-    task = {
-        "p": 97, "operation": "addition", "fraction": 0.5, "corruption": corruption,
-        "corruption_seed": 0, "seed": 420,
-    }  # fmt: skip
-    values = {"steps": 1000, "loss": "mse", "phase": gf.InversionRule()} | changes
-    return gf.Experiment(
-        task=stand_in("modular", task),
-        model=gf.Mlp(
-            width=500, depth=2, one_hot=True, bias=False, activation="square", init="cube-root"
-        ),
-        optimizer=gf.Optimizer(lr=0.01, weight_decay=decay, beta2=0.98),
-        **values,
+    golden = gf.preset("modular-addition").experiment
+    golden = golden.replace(
+        **{"task.corruption": corruption, "optimizer.weight_decay": decay, "steps": 1000}
     )
+    return replace(golden, **changes)
 
 
 def made(grid, step=(), *, accuracies=None, **curves):
@@ -99,10 +91,11 @@ def test_the_golden_curves_agree_with_themselves():
 
 def test_golden_rows_find_their_cells_in_a_grid():
     axes = {"optimizer.weight_decay": (0.0, 5.0, 15.0), "task.corruption": (0.35, 0.5)}
-    results = made(gf.Grid(experiment=experiment(0.35), axes=axes), [1, 100], val_acc=[0.5, 0.5])
-    found = agree(results)
-    assert [a.cells for a in found] == [1, 1, 1]
-    assert "coexistence" in found[0].table
+    one = gf.Grid(experiment=experiment(0.35), axes=axes)
+    for grid in (one, gf.preset("modular-corruption")):
+        found = agree(made(grid, [1, 100], val_acc=[0.5, 0.5]))
+        assert [a.cells for a in found] == [1, 1, 1]
+        assert "coexistence" in found[0].table
 
 
 def test_the_first_step_is_compared_to_the_count(reference):

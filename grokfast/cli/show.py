@@ -136,13 +136,13 @@ def _measured(one: MeasuredAgreement) -> None:
     print(f"cells: {one.cells}" + (", of which the mean is compared" if one.cells > 1 else ""))
     wide = max(12, *(len(row.column) for row in one.rows))
     head = ("published", "ours", "difference", "tolerance")
-    print(f"{'step':>7}  {'column':{wide}}" + "".join(f"{h:>15}" for h in head) + "  verdict")
+    print(f"{'step':>7}  {'column':{wide}}" + "".join(f"{h:>17}" for h in head) + "  verdict")
     for row in one.rows:
-        numbers = f"{row.published:15.10g}{row.ours:15.10g}{row.difference:15.1e}"
+        numbers = f"{row.published:17.10g}{row.ours:17.10g}{row.difference:17.1e}"
         if row.verdict == MISSING:
-            numbers = f"{row.published:15.10g}{'-':>15}{'-':>15}"
+            numbers = f"{row.published:17.10g}{'-':>17}{'-':>17}"
         step = "" if row.step is None else row.step
-        print(f"{step:>7}  {row.column:{wide}}{numbers}{row.tolerance:15.0e}  {row.verdict}")
+        print(f"{step:>7}  {row.column:{wide}}{numbers}{row.tolerance:17.0e}  {row.verdict}")
     print("verdicts: " + ", ".join(f"{name} {n}" for name, n in one.verdicts.items()))
 
 

@@ -47,6 +47,7 @@ class Spec:
     need_more: tuple[tuple[int, int], ...]  # of training and validation, by further threshold
     stop_at_both: bool
     optimizer: Optimizer  # without the numbers that differ from cell to cell
+    warms_up: bool  # whether learning rates change from step to step
 
     @classmethod
     def of(cls, bucket: Bucket) -> Spec:
@@ -70,8 +71,14 @@ class Spec:
             need_more=tuple(zip(bucket.need_train_more, bucket.need_val_more, strict=True)),
             stop_at_both=bucket.stop_at_both,
             optimizer=replace(
-                cell.optimizer, lr=0.0, weight_decay=0.0, encoder_lr=0.0, encoder_weight_decay=None
+                cell.optimizer,
+                lr=0.0,
+                weight_decay=0.0,
+                encoder_lr=0.0,
+                encoder_weight_decay=None,
+                warmup=0,
             ),
+            warms_up=bool(bucket.warmup.any()),
         )
 
     @property
@@ -103,6 +110,7 @@ class Tables(NamedTuple):
     next: Tensor  # [1] int64: the pass that comes next
     flags: Tensor  # [S, 4] int64: step number, judge the one before?, train?, first of an epoch?
     bias: Tensor  # [S, 2]: 1 / (1 - beta1**i), 1 / sqrt(1 - beta2**i)
+    factor: Tensor  # [S, M]: what learning rates are multiplied with
     lr: Tensor  # [G, M]
     keep: Tensor  # [G, M]: 1 - lr * weight_decay
     decay: Tensor  # [G, M]: weight decay
@@ -295,6 +303,9 @@ def _update(
         slots = [own[g] for own in models.slots]
         shape = (-1,) + (1,) * (p.ndim - 1)
         lr, keep, decay = (t[g].view(shape) for t in (tables.lr, tables.keep, tables.decay))
+        if spec.warms_up:
+            lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
+            keep = 1 - lr * decay
         new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
         go = live.view(shape)
         for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):

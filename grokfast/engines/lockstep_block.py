@@ -190,6 +190,7 @@ class Block:
             next=torch.zeros(1, dtype=torch.int64, device=device),
             flags=torch.zeros(WINDOW, 4, dtype=torch.int64, device=device),
             bias=torch.zeros(WINDOW, 2, dtype=dtype, device=device),
+            factor=torch.ones(WINDOW, len(self.index), dtype=dtype, device=device),
             lr=lr.to(device, dtype),
             keep=(1 - lr * decay).to(device, dtype),
             decay=decay.to(device, dtype),
@@ -213,6 +214,9 @@ class Block:
         tables, n = self.tables, len(numbers)
         tables.flags[:n] = torch.tensor(flags, dtype=torch.int64)
         tables.bias[:n] = torch.tensor(bias, dtype=torch.float64)
+        if bool(bucket.warmup.any()):
+            steps = torch.tensor(numbers)[:, None]
+            tables.factor[:n] = bucket.lr_factor(steps)[:, self.index.cpu()].to(self.index.device)
         tables.next.zero_()
         if self.data.order is not None and numbers[0] <= self.until:
             rows = self.rows.of_steps(numbers[0], min(numbers[-1], self.until))

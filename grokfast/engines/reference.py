@@ -174,6 +174,9 @@ class _Cell:
             state.epoch_loss[m] = 0.0
         state.epoch_correct[m] += self.correct(output.detach(), y)
         state.epoch_loss[m] += float(loss.detach())
+        factor = float(bucket.lr_factor(i)[m])
+        for g, group in enumerate(self.optimizer.param_groups):
+            group["lr"] = float(bucket.lr[g, m]) * factor
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -11,7 +11,7 @@ from matplotlib.textpath import text_to_path
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.fields import scalar_fields, short_name
+from grokfast.fields import SHORT_NAMES, scalar_fields
 from grokfast.figures.facets import SYMBOLS, axes_of, label_of, words
 from grokfast.figures.numbers import number
 from grokfast.figures.style import plain
@@ -27,9 +27,17 @@ def steps_of(results: Cells) -> int:
     grid = results.grid
     if "steps" in grid.axes:
         return int(max(grid.axes["steps"]))
-    if set(grid.axes) <= set(scalar_fields(grid.experiment)):
-        return grid.experiment.steps
-    return max(cell.steps for cell in grid.cells)  # a named setting may have its own
+    if "steps" in _stood_for(results):
+        return max(cell.steps for cell in grid.cells)
+    return grid.experiment.steps
+
+
+def _stood_for(results: Cells) -> set[str]:
+    """The fields whose values follow from named settings among the axes, or were put together."""
+    over = results.over if isinstance(results, Aggregate) else {}
+    named = (results.grid.settings.get(name, {}) for name in (*results.grid.axes, *over))
+    fields = {path for setting in named for values in setting.values() for path in values}
+    return fields | {SHORT_NAMES.get(name, name) for name in over}
 
 
 def check_budget(results: Cells, budget: int | None) -> int:
@@ -64,6 +72,10 @@ def setting(results: Cells, budget: int) -> str:
     """Steps, seeds and other fixed values, and what is missing."""
     experiment, steps = results.grid.experiment, steps_of(results)
     at = f"{budget:,} steps" if budget == steps else f"As of {budget:,} of {steps:,} steps"
+    follow = _stood_for(results)
+    if "steps" in follow and budget == steps:
+        least = min(cell.steps for cell in results.grid.cells)
+        at = f"{least:,} to {at}" if least < steps else at
     fixed = []
     for name, path in (
         ("learning rate", "optimizer.lr"),
@@ -73,11 +85,10 @@ def setting(results: Cells, budget: int) -> str:
         ("model seed", "model.seed"),
         ("", "model.activation"),
     ):
-        put_together = isinstance(results, Aggregate) and short_name(path) in results.over
-        if put_together or path not in scalar_fields(experiment):
+        if path in follow or path not in scalar_fields(experiment):
             continue
         values: Any = results.grid.axes.get(path, (experiment.get(path),))
-        if len(values) == 1:
+        if len(values) == 1 and values[0] is not None:
             fixed.append(f"{name} {number(values[0])}".strip())
     words = [f"{at}; {', '.join(fixed)}." if fixed else f"{at}."]
     return " ".join([*words, *_missing(results, budget)])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from grokfast.analyses import Neurons
-from grokfast.analyses.module import SumOfNeurons
+from grokfast.models import Mlp, Shape
 from grokfast.tasks import Modular
 
 
@@ -17,25 +17,25 @@ def random_net(p: int, width: int, activation: str = "square", seed: int = 0) ->
     return Neurons(u, v, w.T.copy(), activation)
 
 
-class Normed(SumOfNeurons):
-    """With a norm between the square and the last layer, as trained nets name it."""
+def network(p: int, width: int, norm: str = "none") -> nn.Module:
+    """The module that grokfast trains, with weights drawn from torch's global generator."""
+    model = Mlp(
+        width=width,
+        depth=2,
+        one_hot=True,
+        bias=False,
+        activation="square",
+        norm=norm,
+        init="cube-root",
+    )
+    return model.build(Shape(inputs=2, outputs=p, vocabulary=2 * p))
 
-    def __init__(self, p: int, width: int, norm: type[nn.Module]) -> None:
-        super().__init__(p, width)
-        self.norms = nn.ModuleList([norm(width)])
 
-    def forward(self, x):
-        h = self.embedding(x).sum(dim=1)
-        return self.layers[0](self.norms[0](h * h))
-
-
-def train(task: Modular, width: int, steps: int, weight_decay: float) -> SumOfNeurons:
+def train(task: Modular, width: int, steps: int, weight_decay: float) -> nn.Module:
     """A net after AdamW steps on the whole training set, mean squared error, as the authors."""
     data = task.build()
     torch.manual_seed(0)
-    net = SumOfNeurons(task.p, width)
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, 0, (16 * width) ** (-1 / 3))
+    net = network(task.p, width)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=0.01, betas=(0.9, 0.98), weight_decay=weight_decay
     )
@@ -55,8 +55,8 @@ def make_net():
 
 @pytest.fixture(scope="session")
 def normed():
-    """``normed(p, width, norm)``: a module with nn.BatchNorm1d or nn.LayerNorm."""
-    return Normed
+    """``normed(p, width, norm)``: a module with a norm, "batch" or "layer"."""
+    return network
 
 
 @pytest.fixture(scope="session")

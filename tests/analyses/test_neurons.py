@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from grokfast.analyses import (
     Neurons,
@@ -62,7 +61,7 @@ def test_neurons_of_a_module_are_its_weights(make_net):
 
 def test_batchnorm_is_that_of_evaluation_mode(normed):
     torch.manual_seed(0)
-    module = normed(7, 12, nn.BatchNorm1d).double()
+    module = normed(7, 12, "batch").double()
     with torch.no_grad():
         for tensor in (*module.norms[0].parameters(), module.norms[0].running_mean):
             tensor.normal_()
@@ -86,7 +85,12 @@ def test_evaluation_is_that_of_the_whole_table(make_net, p, width):
 def results_with(weights, cells=2, **model):
     experiment = Experiment(
         task=Modular(p=5),
-        model=Mlp(**({"embedding_dim": 4, "depth": 1, "activation": "square"} | model)),
+        model=Mlp(
+            **(
+                {"width": 4, "depth": 2, "one_hot": True, "bias": False, "activation": "square"}
+                | model
+            )
+        ),
         loss="mse",
         record=Recording(weights=True),
     )
@@ -133,7 +137,7 @@ def test_other_nets_are_refused_by_what_they_are(changes, activation, message):
 
 
 def test_layernorm_has_an_ipr_but_is_no_sum(normed):
-    net = Neurons.of(normed(5, 8, nn.LayerNorm))
+    net = Neurons.of(normed(5, 8, "layer"))
     assert np.isfinite(neuron_ipr(net)).all()
     with pytest.raises(UsageError, match="LayerNorm is no sum over neurons"):
         outputs(net)
@@ -148,7 +152,7 @@ def test_frobenius_norms_and_their_squares(make_net):
 
 
 def test_gamma_goes_with_the_ipr_of_its_neuron(normed, make_net):
-    module = normed(5, 8, nn.BatchNorm1d)
+    module = normed(5, 8, "batch")
     with torch.no_grad():
         module.norms[0].weight.copy_(torch.arange(8.0) - 4)
     gamma, ipr = gamma_against_ipr(Neurons.of(module))

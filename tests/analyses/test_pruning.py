@@ -75,7 +75,7 @@ def test_both_orders_and_the_controls_score_as_copies_do(make_net, activation):
 
 def test_batchnorm_nets_score_as_copies_do(normed):
     torch.manual_seed(1)
-    module, data = normed(7, 12, nn.BatchNorm1d).double(), TASK.build()
+    module, data = normed(7, 12, "batch").double(), TASK.build()
     with torch.no_grad():
         module.norms[0].bias.normal_()
         module(data.x_train)  # moves the running statistics
@@ -137,6 +137,6 @@ def test_inputs_that_are_no_pairs():
 
 
 def test_layernorm_is_refused(normed):
-    net = Neurons.of(normed(7, 12, nn.LayerNorm))
+    net = Neurons.of(normed(7, 12, "layer"))
     with pytest.raises(UsageError, match="LayerNorm is no sum over neurons"):
         pruning(net, parts(TASK.build()))

@@ -147,7 +147,7 @@ def test_mean_ipr_of_the_cells_of_a_file(make_net):
     weights = [net.weights() for net in (*nets, dead)]
     experiment = Experiment(
         task=Modular(p=7, operation="b * a"),
-        model=Mlp(embedding_dim=14, depth=1, activation="square"),
+        model=Mlp(width=14, depth=2, one_hot=True, bias=False, activation="square"),
         loss="mse",
     )
     grid = Grid(experiment=experiment, axes={"optimizer.lr": (0.1, 0.2, 0.3)}, name="modular")

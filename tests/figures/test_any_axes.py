@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment, Model
+from grokfast.experiment import Experiment
 from grokfast.figures import convergence_diagram, curves, phase_diagram, smooth_diagram
 from grokfast.figures.facets import arrange
 from grokfast.figures.style import palette
 from grokfast.grid import Grid
+from grokfast.models import Mlp
 from grokfast.phases import InversionRule, rule_from_dict
 from grokfast.tasks.base import stand_in
 
@@ -19,7 +20,7 @@ ALPHA, XI = (0.3, 0.5, 0.7, 0.9), (0.1, 0.35, 0.6, 0.9)
 def experiment(phase=INVERSION):
     task = {"p": 97, "fraction": 0.5, "corruption": 0.35, "batch": "full", "seed": 420}
     return Experiment(
-        task=stand_in("modular", task), model=Model(activation="square"), steps=2000, phase=phase
+        task=stand_in("pairs", task), model=Mlp(activation="square"), steps=2000, phase=phase
     )
 
 
@@ -91,6 +92,28 @@ def test_an_axis_of_text_makes_panels_or_lies_along_a_side(inverted):
     assert top[0] > top[1], "names read from top to bottom"
     chosen = curves(results, [{"task.batch": "full", "task.fraction": 0.5, "task.corruption": 0.1}])
     assert "batch full" in chosen.axes[0].get_title(loc="left")
+
+
+def test_a_named_setting_is_an_axis_and_what_it_stands_for_is_not_fixed(make):
+    batch = {
+        "8": {"batch_size": 8, "optimizer.lr": 0.002, "steps": 64_000},
+        "full": {"batch_size": 0, "optimizer.lr": 0.01, "steps": 2000},
+    }
+    grid = Grid(
+        experiment=experiment(),
+        axes={"batch": ("8", "full"), "task.fraction": ALPHA, "task.corruption": XI},
+        settings={"batch": batch},
+    )
+    half = np.full(grid.size, 0.5, np.float32)
+    results = make(grid, 60, 400)
+    accuracies = ("final_train_acc", "final_val_acc", "best_val_acc")
+    results.variables |= dict.fromkeys(accuracies, (("run",), half))
+    figure = phase_diagram(results)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["batch 8", "batch full"]
+    assert "2,000 to 64,000 steps; weight decay 0, data seed 420" in footnote(figure)
+    together = phase_diagram(results.aggregate("batch"))
+    assert "Phase of most of 2 values of batch" in footnote(together)
+    assert "learning rate" not in footnote(together)
 
 
 def test_axes_can_be_chosen(inverted):

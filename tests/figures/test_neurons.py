@@ -25,7 +25,7 @@ def modular(make):
     def build(operation="addition", **task):
         experiment = Experiment(
             task=Modular(p=P, operation=operation, **task),
-            model=Mlp(embedding_dim=WIDTH, depth=1, activation="square"),
+            model=Mlp(width=WIDTH, depth=2, one_hot=True, bias=False, activation="square"),
             loss="mse",
             steps=1000,
         )
