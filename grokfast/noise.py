@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 _LOW = 0xFFFFFFFF
-#: Less 2^32: the product with a word then fits into 64 bits. One that overflows is undefined in C++,
-#: and torch.compile's code does give other words.
+#: Less 2^32: the product with a word then fits into 64 bits. One that overflows is undefined in
+#: C++, and torch.compile's code does give other words.
 _MULTIPLIERS = 0xD2511F53 - 2**32, 0xCD9E8D57 - 2**32
 _WEYL = 0x9E3779B9, 0xBB67AE85
 

@@ -68,7 +68,7 @@ def observables(
 
 
 def _panel(results: Results, chosen: Sequence[int], name: str) -> Panel:
-    known = OBSERVABLES[name] if name in OBSERVABLES else None
+    known = OBSERVABLES.get(name)
     label = known.label if known and known.label != name else words(name)
     units = f" [{known.units}]" if known and known.units else ""
     named = [_entries(results, cell, name) for cell in chosen]

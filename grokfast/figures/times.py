@@ -109,7 +109,8 @@ class _Moment:
     def draw(self, ax: Axes, at: tuple[int, int], x: NDArray[Any], colour: Any, dash: str) -> None:
         """The line of one panel and value."""
         middle, low, high, budget = (
-            np.maximum(values[at], 1.0) for values in (self.middle, self.low, self.high, self.budget)
+            np.maximum(values[at], 1.0)
+            for values in (self.middle, self.low, self.high, self.budget)
         )
         inside = np.where(np.isfinite(middle), middle, np.nan)
         ax.plot(x, inside, color=colour, linestyle=dash, marker="o", markersize=3)
