@@ -277,12 +277,19 @@ class Grid:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Of every cell, what finds its results and its state in the files of another grid: a
-        cell with another budget is the same cell, except where budgets are an axis, or all in
-        which the values of a setting differ."""
+        cell with another budget is the same cell, except where :attr:`budget_counts`, or where
+        values of a setting differ in nothing else."""
         keys = tuple(cell.identity() for cell in self.cells)
-        if "steps" not in self.axes and len(set(keys)) == len(keys):
+        if not self.budget_counts and len(set(keys)) == len(keys):
             return keys
         return tuple(f"{key} {cell.steps}" for key, cell in zip(keys, self.cells, strict=True))
+
+    @cached_property
+    def budget_counts(self) -> bool:
+        """Whether a cell with another budget is another cell: budgets are an axis, or accuracies
+        are looked at when a budget ends."""
+        ends = (cell.evaluation.schedule == "end" for cell in self.cells)
+        return "steps" in self.axes or any(ends)
 
     def shard(self, index: int, count: int) -> list[int]:
         """Flat indices of shard ``index`` of ``count``: every count-th cell.

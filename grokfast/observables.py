@@ -12,11 +12,13 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grokfast.errors import UsageError
+from grokfast.models.base import Shape
+from grokfast.models.layers import parameter_names
 from grokfast.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,24 +52,33 @@ class Observable:
         dims: names of its dimensions beyond cell and step.
         label: what it is, for figures and files.
         units: of the values.
+        entries: names along its one dimension beyond cell and step, of an experiment; empty where
+            it cannot tell.
     """
 
     compute: Function
     dims: tuple[str, ...] = ()
     label: str = ""
     units: str = ""
+    entries: Callable[[Experiment], Sequence[str]] | None = None
 
 
 OBSERVABLES: Registry[Observable] = Registry("observable")
 
 
 def observable(
-    name: str, *, dims: tuple[str, ...] = (), label: str = "", units: str = ""
+    name: str,
+    *,
+    dims: tuple[str, ...] = (),
+    label: str = "",
+    units: str = "",
+    entries: Callable[[Experiment], Sequence[str]] | None = None,
 ) -> Callable[[Function], Function]:
-    """Function decorator: registers an observable under ``name``, which is its name in files."""
+    """Function decorator: registers an observable under ``name``, which is its name in files. The
+    arguments are the attributes of :class:`Observable`."""
 
     def register(compute: Function) -> Function:
-        OBSERVABLES.add(name, Observable(compute, dims, label or name, units))
+        OBSERVABLES.add(name, Observable(compute, dims, label or name, units, entries))
         return compute
 
     return register
@@ -81,7 +92,25 @@ def embeddings(cells: Snapshot) -> Tensor:
     return cells.params["embedding.weight"]
 
 
-@observable("norms", dims=("parameter",), label="Frobenius norm of each parameter tensor")
+def parameters_of(cell: Experiment) -> tuple[str, ...]:
+    """Names of the parameters of a model that is a chain of layers, in their order; none of
+    another. Needs neither data nor torch."""
+    for vocabulary in (0, 1):  # the names depend on whether inputs are tokens, not on the sizes
+        shape = Shape(inputs=1, outputs=1, vocabulary=vocabulary)
+        try:
+            cell.model.fits(shape, cell.task.name)
+        except UsageError:
+            continue
+        return parameter_names(cell.model.layers(shape) or ())
+    return ()
+
+
+@observable(
+    "norms",
+    dims=("parameter",),
+    label="Frobenius norm of a parameter tensor",
+    entries=parameters_of,
+)
 def norms(cells: Snapshot) -> Tensor:
     """Frobenius norms ``[K, G]``, of the parameters in their order."""
     import torch
@@ -89,7 +118,7 @@ def norms(cells: Snapshot) -> Tensor:
     return torch.stack([p.double().flatten(1).norm(dim=1) for p in cells.params.values()], 1)
 
 
-@observable("ipr", label="mean inverse participation ratio of the neurons")
+@observable("ipr", label="mean inverse participation ratio")
 def ipr(cells: Snapshot) -> Tensor:
     """Network mean ``[K]`` of the inverse participation ratio; see :func:`neuron_ipr`."""
     return neuron_ipr(cells).mean(1)

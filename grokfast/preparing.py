@@ -126,7 +126,7 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
         UsageError: the message shows what differs.
     """
     new_cells = {grid.keys[i] for i in indices}
-    budgets = "steps" in old.grid.axes or "steps" in grid.axes
+    budgets = old.grid.budget_counts or grid.budget_counts
     if any(old.grid.keys[i] not in new_cells for i in old["run"].tolist()):
         allowed = {short_name(p) for p in old.grid.axes if _holds(grid, old.grid, p)}
         allowed |= set() if budgets else {"steps"}

@@ -15,21 +15,34 @@ if TYPE_CHECKING:
     from grokfast.figures.drawing import draw
     from grokfast.figures.histories import curves
     from grokfast.figures.maps import preactivation_maps
+    from grokfast.figures.observed import observables
     from grokfast.figures.pruned import pruning_curves
+    from grokfast.figures.rows import neuron_rows
     from grokfast.figures.smooth import smooth_diagram
     from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
+    from grokfast.figures.times import grokking_times
     from grokfast.figures.trajectories import embedding_trajectories
     from grokfast.figures.widths import width_accuracy
 
 #: Kinds that read the neurons of two-layer modular nets (see :mod:`grokfast.analyses`).
-NEURON_KINDS: tuple[str, ...] = ("ipr", "gamma", "phase-sums", "pruning", "maps", "widths")
+NEURON_KINDS: tuple[str, ...] = (
+    "ipr",
+    "rows",
+    "gamma",
+    "phase-sums",
+    "pruning",
+    "maps",
+    "widths",
+)
 
 #: What :func:`draw` and ``grokfast plot --kind=`` know.
 KINDS: tuple[str, ...] = (
     "phases",
     "smooth",
     "convergence",
+    "times",
     "curves",
+    "observables",
     "embeddings",
     *NEURON_KINDS,
 )
@@ -43,7 +56,10 @@ _HOMES = {
     "draw": "drawing",
     "embedding_trajectories": "trajectories",
     "gamma_scatter": "spectra",
+    "grokking_times": "times",
     "ipr_histograms": "spectra",
+    "neuron_rows": "rows",
+    "observables": "observed",
     "phase_diagram": "discrete",
     "phase_histograms": "spectra",
     "preactivation_maps": "maps",
@@ -61,7 +77,10 @@ __all__ = [
     "draw",
     "embedding_trajectories",
     "gamma_scatter",
+    "grokking_times",
     "ipr_histograms",
+    "neuron_rows",
+    "observables",
     "phase_diagram",
     "phase_histograms",
     "preactivation_maps",

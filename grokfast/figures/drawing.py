@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -17,28 +16,33 @@ from grokfast.figures.convergence import convergence_diagram
 from grokfast.figures.discrete import phase_diagram
 from grokfast.figures.histories import curves
 from grokfast.figures.maps import preactivation_maps
+from grokfast.figures.observed import observables
 from grokfast.figures.pruned import pruning_curves
+from grokfast.figures.rows import neuron_rows
 from grokfast.figures.smooth import smooth_diagram
 from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
+from grokfast.figures.times import grokking_times
 from grokfast.figures.trajectories import embedding_trajectories
 from grokfast.figures.widths import width_accuracy
 from grokfast.files import replacing
 from grokfast.results import Results
 
-_DIAGRAMS: dict[str, Callable[..., Figure]] = {
-    "phases": phase_diagram,
-    "smooth": smooth_diagram,
-    "convergence": convergence_diagram,
-}
-_OF_CELLS: dict[str, Callable[..., Figure]] = {
-    "curves": curves,
-    "embeddings": embedding_trajectories,
-    "ipr": ipr_histograms,
-    "gamma": gamma_scatter,
-    "phase-sums": phase_histograms,
-    "pruning": pruning_curves,
-    "maps": preactivation_maps,
-    "widths": width_accuracy,
+#: Kind -> its function, the options that it has, and whether it draws replicates put together.
+_KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
+    "phases": (phase_diagram, ("budget", "x", "y"), True),
+    "smooth": (smooth_diagram, ("budget", "x", "y"), True),
+    "convergence": (convergence_diagram, ("budget", "x", "y"), True),
+    "times": (grokking_times, ("budget", "x"), True),
+    "curves": (curves, ("cell",), True),
+    "embeddings": (embedding_trajectories, ("cell",), False),
+    "observables": (observables, ("cell",), False),
+    "ipr": (ipr_histograms, ("cell",), False),
+    "rows": (neuron_rows, ("cell",), False),
+    "gamma": (gamma_scatter, ("cell",), False),
+    "phase-sums": (phase_histograms, ("cell",), False),
+    "pruning": (pruning_curves, ("cell",), False),
+    "maps": (preactivation_maps, ("cell",), False),
+    "widths": (width_accuracy, ("cell",), False),
 }
 
 
@@ -60,10 +64,10 @@ def draw(
         cells: for the kinds of single cells: which; by default one of each phase (for ``widths``
             every one).
         out: its suffix, png, pdf or svg, chooses the format.
-        budget: for the diagrams: read them as of this many steps.
-        over: axes of replicates, which are put together (:meth:`Results.aggregate`); not for
-            embeddings.
-        x, y: for the diagrams: names of the axes that shall lie there.
+        budget: for the diagrams and times: read them as of this many steps.
+        over: axes of replicates, which are put together (:meth:`Results.aggregate`); for the
+            diagrams, times and curves.
+        x, y: for the diagrams, and x for times: names of the axes that shall lie there.
 
     Returns:
         The files written.
@@ -75,22 +79,22 @@ def draw(
     """
     out = Path(out)
     suffix = check(kind, out)
-    options: dict[str, Any]
-    if kind in _DIAGRAMS:
-        if cells:
-            raise UsageError(f"--kind={kind} shows every cell", hint=_have("cell", _OF_CELLS))
-        options = {"budget": budget, "x": x, "y": y}
-    else:
-        for name, value in {"budget": budget, "x": x, "y": y}.items():
-            if value is not None:
-                raise UsageError(f"--kind={kind} has no {name}", hint=_have(name, _DIAGRAMS))
-        options = {"cells": cells or None}
+    function, own, of_replicates = _KINDS[kind]
+    options = {"cell": cells or None, "budget": budget, "x": x, "y": y}
+    for name, value in options.items():
+        if value is not None and name not in own:
+            having = [k for k, (_, names, _) in _KINDS.items() if name in names]
+            raise UsageError(f"--kind={kind} has no {name}", hint=_belongs(name, having))
     shown: Cells = results
     if over:
-        if kind == "embeddings":
-            raise UsageError("--kind=embeddings shows single cells; leave --over out")
+        if not of_replicates:
+            having = [k for k, (*_, can) in _KINDS.items() if can]
+            raise UsageError(
+                f"--kind={kind} shows single cells, no replicates", hint=_belongs("over", having)
+            )
         shown = results.aggregate(over, budget=budget)
-    figure = (_DIAGRAMS | _OF_CELLS)[kind](shown, **options)
+    options["cells"] = options.pop("cell")
+    figure = function(shown, **{k: v for k, v in options.items() if v is not None})
     with replacing(out) as temporary:
         figure.savefig(temporary, format=suffix)
     return [out]
@@ -117,5 +121,5 @@ def check(kind: str, out: Path) -> str:
     return suffix
 
 
-def _have(option: str, kinds: dict[str, Any]) -> str:
+def _belongs(option: str, kinds: Sequence[str]) -> str:
     return f"{option} belongs to {' and '.join('--kind=' + k for k in kinds)}"

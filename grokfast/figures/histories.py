@@ -1,9 +1,11 @@
-"""Accuracy and loss of single cells against steps."""
+"""Single cells against steps: accuracy and loss, and the columns that other quantities join."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -32,8 +34,8 @@ def curves(
     results: Cells, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:
     """Accuracy (above) and loss (below) of chosen cells against steps, T_train and T_val marked;
-    as the curves of an unstable MNIST cell in Shabalin et al. 2023. Of replicates the means, with
-    bands of one standard deviation, and the medians of the two moments.
+    as the curves of an unstable MNIST cell in Shabalin et al. 2023, and as [P24] Figs 1 and 19. Of
+    replicates the means, with bands of one standard deviation, and the medians of the two moments.
 
     Args:
         cells: positions, or axis values such as ``{"lr": 1e-3, "weight_decay": 5}``; by default
@@ -43,44 +45,78 @@ def curves(
     Raises:
         UsageError: no such cell, or a run without curves.
     """
-    if "step" not in results or "train_acc" not in results:
+    if not has_curves(results):
         raise UsageError(
             "this run kept no curves",
             hint=f"run it again into a new file: grokfast run {plain(results.grid.name)} "
             "--set=record.curve_points=200",
         )
     chosen = choose(results, cells)
-    columns = min(COLUMNS, len(chosen))
+    put_together = replicates(
+        results, "Means over {over}; bands: one standard deviation; medians of T."
+    )
+    return stacked(results, chosen, curve_panels(results, chosen), title, put_together)
+
+
+def has_curves(results: Cells) -> bool:
+    return "step" in results and "train_acc" in results
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity of a cell against steps.
+
+    Attributes:
+        label: of y.
+        draw: into axes, that of the cell at a position; all else is drawn already.
+        limits: of y, the same for all cells.
+        scale: of y.
+    """
+
+    label: str
+    draw: Callable[[Axes, int], None]
+    limits: tuple[float, float] | None = None
+    scale: Literal["linear", "log"] = "linear"
+
+
+def curve_panels(results: Cells, chosen: Sequence[int]) -> list[Panel]:
+    """Accuracy and loss."""
+    losses = _loss_limits(results, chosen)
+    return [
+        Panel("accuracy", partial(_accuracy, results), (-0.03, 1.03)),
+        Panel("loss", partial(_lines, results, "loss"), losses, "log" if losses else "linear"),
+    ]
+
+
+def stacked(
+    results: Cells, chosen: Sequence[int], panels: Sequence[Panel], title: str | None, *notes: str
+) -> Figure:
+    """Panels one above the other, a column for each cell, four columns side by side."""
+    high, columns = len(panels), min(COLUMNS, len(chosen))
     blocks = math.ceil(len(chosen) / columns)
     width = max(0.75 + (PANEL + 0.1) * columns, 3.9)
     with style():
-        figure = Paper((width, 1.1 + 3.2 * blocks), layout="constrained")
-        grid = figure.subplots(2 * blocks, columns, squeeze=False)
-        limits = _loss_limits(results, chosen)
-        moments = [_moments(results, cell) for cell in chosen]
-        titles = headings(results, chosen, PANEL, moments)
-        for k, cell in enumerate(chosen):
-            block, column = divmod(k, columns)
-            above, below = grid[2 * block, column], grid[2 * block + 1, column]
-            _accuracy(above, results, cell, titles[k])
-            _loss(below, results, cell, limits)
-            above.tick_params(labelbottom=False)
-            below.set_xlabel("steps")
-            if column == 0:
-                above.set_ylabel("accuracy")
-                below.set_ylabel("loss")
-            else:
-                above.tick_params(labelleft=False)
-                below.tick_params(labelleft=False)
-        for k in range(len(chosen), blocks * columns):
-            block, column = divmod(k, columns)
-            grid[2 * block, column].remove()
-            grid[2 * block + 1, column].remove()
+        figure = Paper((width, 1.1 + blocks * (0.6 + 1.3 * high)), layout="constrained")
+        grid = figure.subplots(high * blocks, columns, squeeze=False)
+        grid = grid.reshape(blocks, high, columns).transpose(0, 2, 1).reshape(-1, high)
+        titles = headings(results, chosen, PANEL, [_moments(results, cell) for cell in chosen])
+        for k, (cell, axes) in enumerate(zip(chosen, grid, strict=False)):
+            axes[0].set_title(titles[k], linespacing=1.3)
+            mark_phase(axes[0], results, cell)
+            axes[-1].set_xlabel("steps")
+            for ax, panel in zip(axes, panels, strict=True):
+                panel.draw(ax, cell)
+                _steps_axis(ax, results, cell)
+                ax.set(yscale=panel.scale, ylim=panel.limits)
+                ax.tick_params(which="both", labelbottom=ax is axes[-1])
+                if k % columns:
+                    ax.tick_params(which="both", labelleft=False)
+                else:
+                    ax.set_ylabel(panel.label)
+        for ax in grid[len(chosen) :].flat:
+            ax.remove()
         figure.align_ylabels()
-        put_together = replicates(
-            results, "Means over {over}; bands: one standard deviation; medians of T."
-        )
-        note = caption(results, width, put_together)
+        note = caption(results, width, *notes)
         finish(figure, title_of(results, title), note, _legend(results, chosen))
     return figure
 
@@ -102,7 +138,7 @@ def _steps_axis(ax: Axes, results: Cells, cell: int) -> None:
         ax.axvline(at, color=INK, linewidth=2, linestyle=":")
 
 
-def _lines(ax: Axes, results: Cells, cell: int, what: str) -> None:
+def _lines(results: Cells, what: str, ax: Axes, cell: int) -> None:
     step = results["step"]
     for name, colour, line in _LINES:
         values = results[f"{name}_{what}"][cell]
@@ -114,13 +150,9 @@ def _lines(ax: Axes, results: Cells, cell: int, what: str) -> None:
             ax.fill_between(step, below, above, where=there, color=colour, alpha=0.2, linewidth=0)
 
 
-def _accuracy(ax: Axes, results: Cells, cell: int, title: str) -> None:
-    _lines(ax, results, cell, "acc")
-    _steps_axis(ax, results, cell)
+def _accuracy(results: Cells, ax: Axes, cell: int) -> None:
+    _lines(results, "acc", ax, cell)
     ax.axhline(results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
-    ax.set_ylim(-0.03, 1.03)
-    ax.set_title(title, linespacing=1.3)
-    mark_phase(ax, results, cell)
 
 
 def _moments(results: Cells, cell: int) -> str:
@@ -133,14 +165,6 @@ def _moments(results: Cells, cell: int) -> str:
         return f"{moment:,.0f}" if np.isfinite(moment) else beyond
 
     return f"T(train) {shown('t_train')}, T(val) {shown('t_val')}"
-
-
-def _loss(ax: Axes, results: Cells, cell: int, limits: tuple[float, float] | None) -> None:
-    _lines(ax, results, cell, "loss")
-    _steps_axis(ax, results, cell)
-    if limits is not None:
-        ax.set_yscale("log")
-        ax.set_ylim(*limits)
 
 
 def _loss_limits(results: Cells, chosen: Sequence[int]) -> tuple[float, float] | None:
@@ -157,8 +181,9 @@ def _loss_limits(results: Cells, chosen: Sequence[int]) -> tuple[float, float] |
 def _legend(results: Cells, chosen: Sequence[int]) -> list[Line2D]:
     """Of the lines that occur."""
     handles = []
-    for (_, colour, line), label in zip(_LINES, ("training", "validation"), strict=True):
-        handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
+    if has_curves(results):
+        for (_, colour, line), label in zip(_LINES, ("training", "validation"), strict=True):
+            handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
     marks = [(f"t_{name}", colour, f"T({name})") for name, colour, _ in _LINES]
     if "diverged_at" in results:
         marks.append(("diverged_at", INK, "diverged"))

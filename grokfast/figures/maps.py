@@ -44,7 +44,7 @@ def preactivation_maps(
     chosen = choose(results, cells)
     nets = [Neurons.of_cell(results, cell) for cell in chosen]
     if neuron is None:
-        which = [_strongest(results, *pair) for pair in zip(chosen, nets, strict=True)]
+        which = [strongest(results, *pair) for pair in zip(chosen, nets, strict=True)]
     else:
         which = [neuron] * len(nets)
     width = 6.9
@@ -68,7 +68,8 @@ def preactivation_maps(
     return figure
 
 
-def _strongest(results: Results, cell: int, net: Neurons) -> int:
+def strongest(results: Results, cell: int, net: Neurons) -> int:
+    """The neuron with the highest IPR."""
     ipr = neuron_ipr(net, multiplicative=is_multiplicative(results, cell))
     return int(np.nan_to_num(ipr).argmax())
 

@@ -42,6 +42,9 @@ TRAIN, VALIDATION = "#0B3C6F", "#D55E00"
 CORRUPTED, UNCORRUPTED = "#AA3377", "#009E73"
 NEURON = "#4B6584"
 
+#: Of lines that have no meaning of their own.
+SERIES = (NEURON, "#E69F00", CORRUPTED, UNCORRUPTED, "#56B4E9", "#882255")
+
 
 def palette(phases: Sequence[str]) -> tuple[str, ...]:
     """One colour a phase; where there are more than colours, these come again."""

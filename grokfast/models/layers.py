@@ -59,6 +59,28 @@ class LayerNorm:
 Layer = EmbeddingSum | Linear | Scale | Activation | Dropout | BatchNorm | LayerNorm
 
 
+def parameter_names(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Names of the parameters of :class:`grokfast.models.chain.Chain`, in its order."""
+    embedding: list[str] = []
+    linear: list[str] = []
+    norms: list[str] = []
+    for layer in layers:
+        match layer:
+            case EmbeddingSum():
+                embedding.append("embedding.weight")
+            case Linear(bias=bias):
+                at = sum(name.endswith(".weight") for name in linear)
+                linear += [f"layers.{at}.{kind}" for kind in ("weight", "bias")[: 1 + bias]]
+            case BatchNorm() | LayerNorm():
+                at = len(norms) // 2
+                norms += [f"norms.{at}.{kind}" for kind in ("weight", "bias")]
+            case Scale() | Activation() | Dropout():
+                pass
+            case _:
+                raise TypeError(f"unknown layer {layer!r}")
+    return (*embedding, *linear, *norms)
+
+
 @dataclass(frozen=True)
 class Plain:
     """A chain of the simplest kind, in the terms of ``csrc`` and ``kernels``: an embedding sum or
