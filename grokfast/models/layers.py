@@ -61,7 +61,9 @@ Layer = EmbeddingSum | Linear | Scale | Activation | Dropout | BatchNorm | Layer
 
 def parameter_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     """Names of the parameters of :class:`grokfast.models.chain.Chain`, in its order."""
-    embedding, linear, norms = [], [], []
+    embedding: list[str] = []
+    linear: list[str] = []
+    norms: list[str] = []
     for layer in layers:
         match layer:
             case EmbeddingSum():
