@@ -69,15 +69,12 @@ def stacked(nets: list[Chain], tensors: str) -> dict[str, torch.Tensor]:
     return {name: torch.stack([own[name].detach() for own in each]) for name in each[0]}
 
 
-def batch(shape: Shape, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs as a module reads them, ``[B, I or K]``, and as the stacked forward does."""
+def batch(shape: Shape, seed: int) -> torch.Tensor:
+    """Inputs ``[B, I or K]``."""
     generator = torch.Generator().manual_seed(seed)
-    if not shape.vocabulary:
-        x = torch.randn(ROWS, shape.inputs, generator=generator, dtype=torch.float64)
-        return x, x[None]
-    x = torch.randint(shape.vocabulary, (ROWS, shape.inputs), generator=generator)
-    counts = nn.functional.one_hot(x, shape.vocabulary).sum(1).double()
-    return x, counts[None]
+    if shape.vocabulary:
+        return torch.randint(shape.vocabulary, (ROWS, shape.inputs), generator=generator)
+    return torch.randn(ROWS, shape.inputs, generator=generator, dtype=torch.float64)
 
 
 def gradients_of(layers, params, buffers, x, noise):
@@ -110,9 +107,9 @@ def test_stacked_networks_are_the_modules_in_training_and_in_evaluation(name):
     params, buffers = stacked(nets, "parameters"), stacked(nets, "buffers")
     seeds = torch.tensor([3, 2**32 - 1, 0])
     for step in (1, 2, 2**31 - 1):
-        x, counts = batch(shape, step)
+        x = batch(shape, step)
         noise = seeds, torch.tensor(step)
-        gradients, (output, buffers) = gradients_of(layers, params, buffers, counts, noise)
+        gradients, (output, buffers) = gradients_of(layers, params, buffers, x[None], noise)
         for m, net in enumerate(nets):
             net.train()
             net.noise = (int(seeds[m]), step)
@@ -124,8 +121,8 @@ def test_stacked_networks_are_the_modules_in_training_and_in_evaluation(name):
                 assert_close(gradients[key][m], parameter.grad)
             for key, buffer in net.named_buffers():
                 assert_close(buffers[key][m], buffer)
-    x, counts = batch(shape, 9)
-    output, new = stacked_forward(layers, params, buffers, counts)
+    x = batch(shape, 9)
+    output, new = stacked_forward(layers, params, buffers, x[None])
     assert all(torch.equal(new[key], buffers[key]) for key in buffers)
     for m, net in enumerate(nets):
         assert_close(output[m], net.eval()(x).detach())
@@ -136,7 +133,7 @@ def test_networks_may_each_see_samples_of_their_own():
     model = mlp(**fields)
     nets, layers = modules(model, shape), model.layers(shape)
     params, buffers = stacked(nets, "parameters"), stacked(nets, "buffers")
-    xs = [batch(shape, m)[0] for m in range(M)]
+    xs = [batch(shape, m) for m in range(M)]
     output, _ = stacked_forward(layers, params, buffers, torch.stack(xs))
     for m, net in enumerate(nets):
         assert_close(output[m], net.eval()(xs[m]).detach())
@@ -182,7 +179,7 @@ def test_dropout_comes_before_the_activation_and_the_norm_after_it():
 def test_dropout_without_noise_given_is_an_error():
     net = mlp(dropout=0.5).build(DENSE)
     with pytest.raises(RuntimeError, match="the seed and the step"):
-        net(batch(DENSE, 0)[0])
+        net(batch(DENSE, 0))
 
 
 def test_mean_field_is_gromovs_formula():
@@ -286,7 +283,7 @@ def test_what_csrc_and_kernels_can_read_is_recognised_and_nothing_else(name):
     assert (found is not None) == (name in PLAIN)
     if found is not None:
         net = model.build(shape)
-        x, _ = batch(shape, 0)
+        x = batch(shape, 0)
         assert_close(by_hand(found, list(net.parameters()), x), net(x))
 
 

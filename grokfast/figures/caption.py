@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,6 +141,8 @@ def wrap(text: str, width: float, size: float) -> str:
     """Text in lines of at most ``width`` inches, measured in the font at ``size`` points."""
     font = FontProperties(size=size)
     lines: list[str] = []
+    # A sign stays with its number.
+    text = re.sub("(?<=[≥<>=]) | (?==)", "\N{NO-BREAK SPACE}", text)
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         points = text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.figures.caption import caption, replicates, steps_of
+from grokfast.figures.caption import caption, replicates, steps_of, wrap
 from grokfast.figures.cells import COLUMNS, PANEL, headings, mark_phase
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
@@ -28,6 +29,9 @@ _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("train", TRAIN, "-"),
     ("val", VALIDATION, "--"),
 )
+
+#: Inches that a line of a label may be long beside its panel.
+_LABEL = 1.25
 
 
 def curves(
@@ -112,7 +116,7 @@ def stacked(
                 if k % columns:
                     ax.tick_params(which="both", labelleft=False)
                 else:
-                    ax.set_ylabel(panel.label)
+                    ax.set_ylabel(wrap(panel.label, _LABEL, matplotlib.rcParams["axes.labelsize"]))
         for ax in grid[len(chosen) :].flat:
             ax.remove()
         figure.align_ylabels()

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from grokfast.analyses.analytic import solution
 from grokfast.analyses.spectrum import neuron_ipr
 from grokfast.errors import UsageError
-from grokfast.figures.caption import wrap
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.facets import words
 from grokfast.figures.histories import Panel, curve_panels, has_curves, stacked
 from grokfast.figures.style import INK, NEURON, SERIES, plain
 from grokfast.models import Mlp
-from grokfast.observables import OBSERVABLES
+from grokfast.observables import OBSERVABLES, Observable
 from grokfast.results import Results
 from grokfast.tasks.modular import Modular
 
@@ -28,9 +27,6 @@ LINES = 12
 
 #: Largest value over the median from which on an observable is drawn on a log scale.
 _EXPLODED = 1e3
-
-#: Inches that a label may be long beside its panel.
-_LABEL = 1.25
 
 
 def observables(
@@ -68,9 +64,9 @@ def observables(
 
 
 def _panel(results: Results, chosen: Sequence[int], name: str) -> Panel:
-    known = OBSERVABLES.get(name)
-    label = known.label if known and known.label != name else words(name)
-    units = f" [{known.units}]" if known and known.units else ""
+    known = _registered(name)
+    label = plain(known.label) if known and known.label != name else words(name)
+    units = f" [{plain(known.units)}]" if known and known.units else ""
     named = [_entries(results, cell, name) for cell in chosen]
 
     def draw(ax: Axes, cell: int) -> None:
@@ -82,13 +78,20 @@ def _panel(results: Results, chosen: Sequence[int], name: str) -> Panel:
         if name == "ipr" and (goal := _solution_ipr(results, cell)) is not None:
             ax.axhline(goal, color=INK, linestyle="--", linewidth=0.8)
 
-    return Panel(wrap(plain(label + units), _LABEL, 8), draw, *_scale(results, chosen, name))
+    return Panel(label + units, draw, *_scale(results, chosen, name))
+
+
+def _registered(name: str) -> Observable | None:
+    """None for one whose code is not here: its values can be drawn all the same."""
+    return dict(OBSERVABLES).get(name)
 
 
 def _lines(ax: Axes, step: NDArray[Any], values: NDArray[Any], entries: Sequence[str]) -> None:
     """Values ``[S, ...]`` of a cell at steps ``[S]``."""
     values = np.where(np.isfinite(values), values, np.nan).reshape(len(step), -1)  # [S, E]
     there = ~np.isnan(values) & (step >= 1)[:, None]  # the log axis has no step 0
+    if not there.any():
+        return
     if values.shape[1] > LINES:
         some = there.any(axis=1)
         low, middle, high = np.nanpercentile(values[some], (25, 50, 75), axis=1)
@@ -106,8 +109,10 @@ def _entries(results: Results, cell: int, name: str) -> tuple[str, ...]:
     """A name for each line of a cell: the observable's own, where they are as many as it has."""
     dims, values = results.variables[name]
     count = values[0, 0].size
-    known = OBSERVABLES[name].entries if name in OBSERVABLES else None
-    named = tuple(known(results.grid.cells[int(results["run"][cell])])) if known else ()
+    known = _registered(name)
+    named: tuple[str, ...] = ()
+    if known and known.entries:
+        named = tuple(known.entries(results.grid.cells[int(results["run"][cell])]))
     measured = np.isfinite(values[cell]).any(axis=0).reshape(-1).nonzero()[0]
     if named and len(named) <= count and (not len(measured) or measured[-1] < len(named)):
         return tuple(map(plain, named))

@@ -28,7 +28,17 @@ def columns(grid: Grid) -> dict:
 
 
 def make_results(
-    grid: Grid, t_train, t_val, *, diverged=(), pending=(), runs=None, points=60, snapshots=0, dim=1
+    grid: Grid,
+    t_train,
+    t_val,
+    *,
+    diverged=(),
+    pending=(),
+    runs=None,
+    points=60,
+    snapshots=0,
+    dim=1,
+    observed=0,
 ) -> Results:
     """Results of a grid (or of the cells ``runs``) with given steps and made-up curves."""
     runs = np.arange(grid.size) if runs is None else np.asarray(runs)
@@ -77,6 +87,13 @@ def make_results(
             ("run", "snapshot", "token", "component"),
             values.astype(np.float32),
         )
+    if observed:
+        rng = np.random.default_rng(2)
+        step = np.unique([0, *np.geomspace(1, budget, observed).astype(np.int64)])
+        norms = rng.uniform(1, 3, (len(runs), len(step), 7)).astype(np.float32)
+        norms[:, -1] = np.nan  # not reached
+        variables["observed"] = (("observed",), step)
+        variables["norms"] = (("run", "observed", "parameter"), norms)
     return Results(
         grid=grid,
         variables=variables,
@@ -122,8 +139,8 @@ def letters():
 
 @pytest.fixture
 def small() -> Results:
-    """5 learning rates x 4 decays, all four phases."""
-    return from_letters(small_grid(), FOUR, snapshots=400)
+    """5 learning rates x 4 decays, all four phases, and the norms of their seven parameters."""
+    return from_letters(small_grid(), FOUR, snapshots=400, observed=20)
 
 
 @pytest.fixture(scope="session")

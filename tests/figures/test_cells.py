@@ -62,6 +62,15 @@ def test_curves_of_each_phase(small):
     assert len(curves(small).axes) == 8
 
 
+def test_one_scale_is_labelled_at_the_left_only(small):
+    figure = curves(small)
+    figure.draw_without_rendering()
+    for k, ax in enumerate(figure.axes):
+        labels = [*ax.get_yticklabels(), *ax.get_yticklabels(minor=True)]
+        shown = any(label.get_visible() and label.get_text() for label in labels)
+        assert shown == (k % 4 == 0), f"panel {k}"
+
+
 def test_a_diverged_cell_says_when(letters):
     figure = curves(letters(diverged=[19]), [19])
     assert "diverged at 77" in figure.axes[0].get_title(loc="left")

@@ -9,6 +9,7 @@ import pytest
 
 from grokfast import figures
 from grokfast.errors import EnvironmentProblem, UsageError
+from grokfast.figures.caption import wrap
 from grokfast.grid import Grid
 
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
@@ -60,6 +61,13 @@ def test_the_footnote_says_how_it_was_made(small):
         assert part in note
 
 
+def test_a_sign_stays_with_its_number():
+    for text in ("accuracy ≥ 0.9", r"rate $\xi$ = 0.35"):
+        lines = wrap(text, 0.1, 8).split("\n")
+        assert [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines][-1][-4:] == text[-4:]
+        assert len(lines) == 2
+
+
 def test_text_of_the_file_is_data(small, tmp_path):
     grid = small.grid
     name = "a$\\frac{$ <script>&\x00\x1b[31m \u202e"
@@ -107,7 +115,7 @@ def test_imports_are_light_and_pyplot_is_never_loaded():
         "assert 'matplotlib' not in sys.modules\n"
         "f.draw, f.phase_diagram, f.smooth_diagram, f.curves, f.embedding_trajectories\n"
         "f.convergence_diagram, f.ipr_histograms, f.pruning_curves, f.preactivation_maps\n"
-        "f.width_accuracy\n"
+        "f.width_accuracy, f.grokking_times, f.neuron_rows, f.observables\n"
         "bad = {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not bad, bad\n"
     )

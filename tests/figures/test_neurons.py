@@ -7,6 +7,7 @@ import pytest
 
 from grokfast import figures
 from grokfast.analyses import solution
+from grokfast.bucket import initial_model
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.grid import Grid
@@ -147,6 +148,40 @@ def test_maps_of_the_named_neuron_and_output(modular):
     assert (m + n) % P == 6
     with pytest.raises(UsageError, match="no neuron 60; there are 60"):
         figures.preactivation_maps(results, [0], neuron=60)
+
+
+def test_rows_before_and_after_training(modular):
+    results = modular()
+    figure = figures.neuron_rows(results, [0, 1], neuron=3)
+    row, spectrum, other, _ = figure.axes
+    assert "hidden neuron 3" in row.get_title(loc="left")
+    before, after = row.lines
+    net = initial_model(results.grid.cells[0].model, results.grid.cells[0].task.build()).module
+    np.testing.assert_allclose(before.get_ydata(), net.embedding.weight[:P, 3].detach())
+    np.testing.assert_allclose(after.get_ydata(), solution(P, WIDTH).u[3])
+    for line, own in zip(spectrum.lines, row.lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), np.abs(np.fft.rfft(own.get_ydata())))
+    assert row.get_ylim() == other.get_ylim(), "one scale of amplitudes"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["before training", "after training"]
+    with pytest.raises(UsageError, match="no neuron 60; there are 60"):
+        figures.neuron_rows(results, [0], neuron=60)
+
+
+def test_rows_are_of_the_neuron_with_the_highest_ipr(modular):
+    results = modular()
+    results.weights[0]["embedding.weight"][1, :P, 7] = np.cos(2 * np.pi * np.arange(P) / P)
+    results.weights[0]["embedding.weight"][1, P:, 7] = np.cos(4 * np.pi * np.arange(P) / P)
+    row = figures.neuron_rows(results, [1]).axes[0]
+    assert "hidden neuron 7" in row.get_title(loc="left")
+
+
+def test_rows_of_multiplication_are_waves_over_discrete_logarithms(modular):
+    figure = figures.neuron_rows(modular("multiplication"), [0], neuron=2)
+    row, spectrum = figure.axes
+    assert row.get_xlabel() == "discrete logarithm of m"
+    power = spectrum.lines[1].get_ydata() ** 2
+    assert power[2] / power.sum() == pytest.approx(1)
 
 
 def test_width_curves_show_the_trained_cells_that_have_an_accuracy(modular):

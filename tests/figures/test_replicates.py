@@ -103,15 +103,16 @@ def test_missing_replicates_are_counted(make):
 
 
 def test_drawing_over_an_axis(replicated, tmp_path):
-    for kind in ("phases", "smooth", "convergence", "curves"):
+    for kind in ("phases", "smooth", "convergence", "times", "curves"):
         out = tmp_path / f"{kind}.png"
         assert figures.draw(replicated, kind, over=["model_seed"], out=out) == [out]
     out = tmp_path / "b.png"
     figures.draw(replicated, "phases", over=["model_seed"], budget=5500, out=out)
     with pytest.raises(UsageError, match="did you mean model_seed"):
         figures.draw(replicated, "phases", over=["model_sed"], out=out)
-    with pytest.raises(UsageError, match="embeddings shows single cells"):
-        figures.draw(replicated, "embeddings", over=["model_seed"], out=out)
+    for kind in ("embeddings", "observables", *figures.NEURON_KINDS):
+        with pytest.raises(UsageError, match=f"{kind} shows single cells"):
+            figures.draw(replicated, kind, over=["model_seed"], out=out)
 
 
 def test_as_of_a_budget_the_caption_says_so(replicated):
