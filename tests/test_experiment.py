@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import grokfast as gf
+from grokfast.cli.values import parse_values
 from grokfast.fields import scalar_fields
-from grokfast.grid import parse_values, static_key
+from grokfast.grid import static_key
 from grokfast.presets import PRESETS
 
 

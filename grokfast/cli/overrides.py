@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 from grokfast.cli.signatures import closest
+from grokfast.cli.values import parse_values
 from grokfast.errors import UsageError
 from grokfast.fields import resolve_field, short_name
-from grokfast.grid import Grid, parse_values
+from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
 from grokfast.presets import preset
 
