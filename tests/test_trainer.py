@@ -191,7 +191,7 @@ def test_added_axis_values_reuse_what_is_done(tmp_path, whole):
         ({"width": 25}, "width: 24 -> 25"),
         ({"steps": 10}, "raised, not lowered"),
         ({"lr": [1e-3]}, "lr"),
-        ({"record.weights": False}, "record.weights: True -> False"),
+        ({"record.weights": False}, "record.weights: true -> false"),
         ({"dtype": "float64"}, "dtype: float32 -> float64"),
     ],
 )
