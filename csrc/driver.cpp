@@ -130,11 +130,6 @@ class Problem {
     curves_.assign(4 * kModels * curve_steps_.size(), -1.0f);
     float** curves[] = {&job_.train_loss, &job_.val_loss, &job_.train_acc, &job_.val_acc};
     for (int i = 0; i < 4; i++) *curves[i] = curves_.data() + i * kModels * job_.curve_count;
-    if (!tokens) return;
-    job_.snapshot_every = 2;
-    job_.snapshots = 33;
-    snapshots_.assign(kModels * job_.snapshots * c.vocabulary * c.sizes[0], -1.0f);
-    job_.embeddings = snapshots_.data();
   }
   Problem(const Problem&) = delete;
 
@@ -144,7 +139,7 @@ class Problem {
     ::train(job_, level, cells, threads, tick);
   }
   // No records, so that steps without number fit.
-  void forget_records() { job_.curve_count = 0, job_.snapshot_every = 0; }
+  void forget_records() { job_.curve_count = 0; }
   const Job& job() const { return job_; }
 
   uint64_t checksum() const {
@@ -156,7 +151,7 @@ class Problem {
     };
     for (const auto& tensor : state_) add(tensor);
     for (const auto& values : counters_) add(values);
-    add(epoch_loss_), add(curves_), add(snapshots_);
+    add(epoch_loss_), add(curves_);
     return hash;
   }
 
@@ -193,7 +188,7 @@ class Problem {
   std::vector<std::vector<int64_t>> counters_;
   std::vector<double> lr_, wd_, epoch_loss_;
   std::vector<int64_t> curve_steps_, needs_;
-  std::vector<float> curves_, snapshots_;
+  std::vector<float> curves_;
 };
 
 const std::vector<int32_t> kAll = {0, 1, 2};

@@ -18,7 +18,7 @@ struct Embedding {
     packed = table.rows ? arena.take<T>(job.sizes[1] * kMaxVecs * kWidth) : nullptr;
   }
 
-  // act[0] = sum of the embeddings of a column's tokens, added up in their order, as Rule leaves it.
+  // act[0] = what Rule makes of the sum of a column's embeddings, added up in the tokens' order.
   template <class Rule>
   void forward(Rule rule, Block<T>& block) const {
     if (table.rows)
@@ -43,7 +43,9 @@ struct Embedding {
       const long width = rows.width(p), first = rows.split.begin(p) * kWidth;
       T* out = rows.panel(p);
       for (long c = 0; c < block.vecs() * kWidth; c++, out += width)
-        each_vector<T>(width, [&](long j) { Rule::value(sum_at(block, c, first + j)).store(out + j); });
+        each_vector<T>(width, [&](long j) {
+          Rule::value(sum_at(block, c, first + j)).store(out + j);
+        });
     }
     transpose(rows, table.width, block.act[0]);
   }
@@ -66,8 +68,8 @@ struct Embedding {
           gradient[block.tokens[c][k] * table.ld + e] += *block.act[0].at(e, c);
   }
 
-  // The same from `delta` [out, ld], the gradient of the first layer's outputs, and its weights: the
-  // gradient of the sums is used up tile by tile, in rows as they are added.
+  // The same from `delta` [out, ld], the gradient of the first layer's outputs, and its weights:
+  // each tile of the sums' gradient is made in rows, as it is added, and kept nowhere.
   template <class Rule>
   void rows_backward(Rule, const Block<T>& block, long batch, const Layer<T>& layer, const T* delta,
                      long ld) {

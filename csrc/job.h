@@ -2,7 +2,7 @@
 //
 // Letters: M models (cells), D data sets, N training samples, V validation samples, B batch,
 // K tokens a sample, P vocabulary, E embedding width, I inputs, O outputs, C classes,
-// G parameter tensors, T curve steps, S snapshots, H further thresholds.
+// G parameter tensors, T curve steps, H further thresholds.
 #pragma once
 
 #include <stdint.h>
@@ -12,8 +12,8 @@ enum class Activation { tanh, relu, leaky_relu, square };
 enum class Loss { cross_entropy, mse };
 enum class Prediction { argmax, nearest };
 enum class Optimizer { adamw };
-// Which accuracy of the training set counts: that of the epoch's batches, each before its update, or
-// that of the whole set after the update.
+// Which accuracy of the training set counts: that of the epoch's batches, each before its update,
+// or that of the whole set after the update.
 enum class TrainAccuracy { running, after };
 
 constexpr int kMaxLayers = 4;
@@ -72,12 +72,9 @@ struct Job {
 
   int64_t *step, *diverged_at, *epoch_correct;  // [M]
   double* epoch_loss;                           // [M]
-  const int64_t* curve_steps;                                     // [T]
+  const int64_t* curve_steps;                   // [T]
   long curve_count;
   float *train_loss, *val_loss, *train_acc, *val_acc;  // [M, T]
-  long snapshot_every;
-  float* embeddings;  // [M, S, P, E] or null
-  long snapshots;     // S
 
   long until;
 };

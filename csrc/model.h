@@ -40,7 +40,8 @@ struct Table {
   static Table of(Arena& arena, const Job& job) {
     const bool rows = embeds_in_rows<T>(job);
     const long width = job.sizes[0];
-    Table table{job.vocabulary, width, rows ? leading_dimension<T>(width) : width, rows, {}, {}, {}};
+    const long ld = rows ? leading_dimension<T>(width) : width;
+    Table table{job.vocabulary, width, ld, rows, {}, {}, {}};
     table.w = arena.take<T>(table.size());
     table.w_avg = arena.take<T>(table.size());
     table.w_sq = arena.take<T>(table.size());

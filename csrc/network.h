@@ -171,9 +171,9 @@ struct Network {
         call(p, j * kWidth, (split.begin(p) + j) * kWidth);
   }
 
-  // From the gradient of the outputs, which `losses` left in act[L]: every parameter's gradient over
-  // the first `batch` columns is added up, and with the last part of the batch ends in update number
-  // `update`. All parts but the last are whole vectors.
+  // From the gradient of the outputs, which `losses` left in act[L]: adds up every parameter's
+  // gradient over the first `batch` columns. The last part of a batch ends in update number
+  // `update`; the others are whole vectors.
   void backward(Block<T>& block, long batch, Part part, long cell, int64_t update) {
     switch (job.optimizer) {
       case Optimizer::adamw: return backward<AdamW<T>>(block, batch, part, cell, update);

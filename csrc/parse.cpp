@@ -185,21 +185,6 @@ void parse_records(const Reader& read, Job& job) {
   job.train_acc = read.output<float>("train_acc", "float32", curve);
   job.val_acc = read.output<float>("val_acc", "float32", curve);
   job.until = read.integer("until", 0, 1L << 62);
-  job.snapshot_every = read.integer("snapshot_every", 0, 1L << 62);
-  if (job.snapshot_every == 0) return;
-  if (!job.vocabulary)
-    bad("snapshot_every", std::to_string(job.snapshot_every), "0 for a model without embedding");
-  const py::object embeddings = read.get("embeddings");
-  std::vector<long> actual;
-  job.embeddings = static_cast<float*>(read.array("embeddings", embeddings, "float32",
-                                                  {job.models, -1, job.vocabulary, job.sizes[0]},
-                                                  true, &actual));
-  job.snapshots = actual[1];
-  if (job.snapshots <= job.until / job.snapshot_every)
-    bad("embeddings", std::to_string(job.snapshots) + " snapshots",
-        "at least " + std::to_string(job.until / job.snapshot_every + 1) +
-            " for until=" + std::to_string(job.until) +
-            " and snapshot_every=" + std::to_string(job.snapshot_every));
 }
 
 void parse_cells(const Reader& read, const Job& job, Request& request) {

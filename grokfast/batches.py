@@ -73,18 +73,22 @@ class ContinuedOrders(Orders):
     def _begin(self) -> None:
         self._generators = [_generator(state) for state in self._states]
         self._next = 0
+        self._last: list[Tensor] = []  # orders of the epoch before the next
 
     def order(self, first: int, last: int) -> Tensor:
-        if first < self._next:  # a generator cannot go back
+        # A call that ends within an epoch is followed by one that begins with the same epoch.
+        epochs = [self._last] if 0 <= first == self._next - 1 < last else []
+        if first + len(epochs) < self._next:  # a generator cannot go back
             self._begin()
         while self._next < first:
             self._draw()
-        epochs = [self._draw() for _ in range(first, last)]
+        epochs += [self._draw() for _ in range(self._next, last)]
         return _stacked([list(own) for own in zip(*epochs, strict=True)], self.samples)
 
     def _draw(self) -> list[Tensor]:
         self._next += 1
-        return [torch.randperm(self.samples, generator=g) for g in self._generators]
+        self._last = [torch.randperm(self.samples, generator=g) for g in self._generators]
+        return self._last
 
 
 class ByStepOrders(Orders):

@@ -59,8 +59,8 @@ class Bucket:
     weight_decay: Tensor  # [G, M] float64
     warmup: Tensor  # [M] int64: steps
     init: tuple[tuple[Tensor, ...], ...]  # distinct initial models, each G tensors
-    init_index: Tensor  # [M] int64: into init
-    buffers: dict[str, Tensor]  # initial values of one cell's buffers, by name
+    init_buffers: tuple[dict[str, Tensor], ...]  # their buffers, by name
+    init_index: Tensor  # [M] int64: into both
     noise_seeds: Tensor  # [M] int64: of dropout
     orders: Orders | None  # None for the full batch
     order_index: Tensor  # [M] int64: the order of each cell
@@ -160,7 +160,12 @@ class Bucket:
 
     @property
     def stop_at_both(self) -> bool:
-        return self.cell.stop == "both"
+        match self.cell.stop:
+            case "both":
+                return True
+            case "never":
+                return False
+        raise ValueError(f"unknown stop rule {self.cell.stop!r}")
 
     def lr_factor(self, step: Tensor | int) -> Tensor:
         """What every learning rate is multiplied with in a step (from 1), or in several
@@ -285,9 +290,7 @@ def _steps_per_epoch(cell: Experiment, samples: int) -> int:
     Raises:
         UsageError: a batch size that does not go with the number of samples.
     """
-    batch = cell.batch_size
-    if not batch:
-        return 1
+    batch = cell.batch_size or samples
     smallest = batch
     match cell.batches.remainder:
         case "none":
@@ -390,8 +393,10 @@ def _make_bucket(
         weight_decay=decay,
         warmup=torch.tensor([c.optimizer.warmup for c in cells]),
         init=tuple(tuple(p.detach().to(dtype) for p in m.module.parameters()) for m in made),
+        init_buffers=tuple(
+            {name: b.detach().to(dtype) for name, b in m.module.named_buffers()} for m in made
+        ),
         init_index=init_index,
-        buffers={name: b.detach().to(dtype) for name, b in module.named_buffers()},
         noise_seeds=torch.tensor([c.model.seed or 0 for c in cells]),
         orders=orders,
         order_index=order_index,

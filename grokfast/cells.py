@@ -107,8 +107,7 @@ class Cells:
             if column.dtype.kind in "fiu":
                 chosen &= column == _nearest(column, wanted, name)
             else:
-                text = f"{wanted:g}" if isinstance(wanted, float) else str(wanted)
-                chosen &= column.astype(str) == text
+                chosen &= column == _equal(column, wanted, key)
         found = np.flatnonzero(chosen)
         if len(found) != 1:
             given = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -122,6 +121,24 @@ class Cells:
     def hyperparameters(self) -> list[str]:
         """Short names of the per-cell hyperparameter variables."""
         return list(dict.fromkeys(short_name(p) for p in (*self.grid.axes, *ALWAYS)))
+
+
+def _equal(column: NDArray[Any], wanted: Any, name: str) -> Any:
+    """The value that reads as this one: 5 is found as 5.0."""
+    values = list(dict.fromkeys(column.tolist()))
+    for value in values:
+        if str(value) == str(wanted) or _number(value) == _number(wanted) is not None:
+            return value
+    some = ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
+    text = f"{wanted:g}" if isinstance(wanted, float) else wanted
+    raise UsageError(f"no cell has {name} {text}; there are {some}")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _nearest(column: NDArray[Any], wanted: Any, name: str) -> Any:

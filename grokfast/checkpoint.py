@@ -72,11 +72,16 @@ def load_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
     A damaged checkpoint costs time, not truth: it is set aside with a warning, and its cells
     train again from the start to the same bits.
+
+    Raises:
+        UsageError: a newer grokfast wrote it.
     """
     if not path.exists():
         return {}
     try:
-        return _read(path)
+        with open_hdf5(path) as file:
+            if int(file.attrs["schema_version"]) <= _VERSION:
+                return _read(file)
     except (OSError, KeyError, ValueError, UsageError) as error:
         aside = path.with_name(path.name + ".damaged")
         path.replace(aside)
@@ -86,23 +91,21 @@ def load_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
             stacklevel=2,
         )
         return {}
+    raise UsageError(f"{path} was written by a newer grokfast", hint="upgrade grokfast")
 
 
-def _read(path: Path) -> dict[str, dict[str, np.ndarray]]:
+def _read(file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
     cells: dict[str, dict[str, np.ndarray]] = {}
-    with open_hdf5(path) as file:
-        if int(file.attrs["schema_version"]) > _VERSION:
-            raise UsageError(f"{path} was written by a newer grokfast", hint="upgrade grokfast")
-        for group in file.values():
-            identities = json.loads(group.attrs["identities"])
-            for name, dataset in group.items():
-                values = dataset[...]
-                if zlib.crc32(np.ascontiguousarray(values).data) != int(dataset.attrs["crc32"]):
-                    raise ValueError(f"checksum of {dataset.name}")
-                if len(values) != len(identities):
-                    raise ValueError(f"length of {dataset.name}")
-                for identity, row in zip(identities, values, strict=True):
-                    cells.setdefault(identity, {})[name] = row
+    for group in file.values():
+        identities = json.loads(group.attrs["identities"])
+        for name, dataset in group.items():
+            values = dataset[...]
+            if zlib.crc32(np.ascontiguousarray(values).data) != int(dataset.attrs["crc32"]):
+                raise ValueError(f"checksum of {dataset.name}")
+            if len(values) != len(identities):
+                raise ValueError(f"length of {dataset.name}")
+            for identity, row in zip(identities, values, strict=True):
+                cells.setdefault(identity, {})[name] = row
     return cells
 
 

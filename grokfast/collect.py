@@ -274,7 +274,7 @@ def restore_finished(
             if bucket.cell.record.weights:
                 kept, row = weights[int(old["run"][k])]
                 for name, tensor in _module_tensors(bucket, state):
-                    tensor[m] = torch.from_numpy(kept[name][row])
+                    tensor[m] = torch.tensor(kept[name][row])
     return outcome_only
 
 

@@ -50,7 +50,8 @@ class Grid:
             several fields, as a batch size with its learning rate and budget.
 
     Raises:
-        UsageError: an axis that is empty, repeats a value or names no field.
+        UsageError: an axis that is empty, repeats a value or names no field; a field that two axes
+            give, or values of a setting that stand for the same.
     """
 
     experiment: Experiment
@@ -66,47 +67,102 @@ class Grid:
                 resolve_field(self.experiment, path)
         for path, values in self.axes.items():
             self.resolve(path)
-            for value in values if path in self.settings else ():
-                self._setting(path, value)
             if not values:
                 raise UsageError(f"axis {short_name(path)} has no values")
             if len(set(values)) != len(values):
                 twice = next(v for v in values if values.count(v) > 1)
                 raise UsageError(f"axis {short_name(path)} has the value {twice!r} twice")
+            if path in self.settings:
+                self._check_setting(path, values)
+        for path, name in self.given.items():
+            if path in self.axes:
+                raise UsageError(f"{short_name(path)} is an axis, and given by the setting {name}")
+
+    def _check_setting(self, name: str, values: tuple[str, ...]) -> None:
+        stands_for = [self._setting(name, value) for value in values]
+        for k, (value, fields) in enumerate(zip(values, stands_for, strict=True)):
+            if fields in stands_for[:k]:
+                same = values[stands_for.index(fields)]
+                raise UsageError(
+                    f"{same} and {value} of the setting {name} stand for the same: "
+                    f"{_assignments(fields) or 'nothing'}",
+                    hint=f"choose one of {name}, or other fields",
+                )
+            for path in fields:
+                if self.given[path] != name:
+                    raise UsageError(
+                        f"{short_name(path)} is given by the settings {name} and {self.given[path]}"
+                    )
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """Fields whose values follow from a setting among the axes: dotted name -> its name."""
+        return {
+            path: name
+            for name, values in self.axes.items()
+            if name in self.settings
+            for value in values
+            for path in self._setting(name, value)
+        }
 
     def grid(self, **axes: Any) -> Grid:
         """A copy with axes replaced: a scalar fixes a field, several values make an axis.
 
         Names are short or dotted (``**{"task.p": [10, 12]}``), or of a setting. A field that is an
-        axis already keeps its place among the axes; the rest are appended.
+        axis already keeps its place among the axes; the rest are appended. A field named here is
+        no longer given by any setting.
         """
         scalars: dict[str, Any] = {}
         several: dict[str, list[Any]] = {}
-        fixed: list[str] = []  # settings of which one value is chosen
+        chosen: dict[str, str] = {}  # the one value of a setting
         # One value of a field that is a tuple is a tuple; several are a list of them.
         kinds = {p: tuple for p, k in scalar_fields(self.experiment).items() if is_tuple(k)}
         for name, values in axes.items():
             path = self.resolve(name)
             if path in self.settings and isinstance(values, str):
-                scalars |= {
-                    resolve_field(self.experiment, f): v
-                    for f, v in self._setting(path, values).items()
-                }
-                fixed.append(path)
+                chosen[path] = values
             elif isinstance(values, kinds.get(path, str)) or not isinstance(values, Iterable):
                 scalars[path] = values
             else:
                 several[path] = list(values)
+        stands_for = {f: v for pair in chosen.items() for f, v in self._setting(*pair).items()}
         # All scalars at once: one of them may only be possible together with another.
-        experiment = self.experiment.replace(**scalars)
-        gone = (*scalars, *fixed)
+        experiment = self.experiment.replace(**stands_for | scalars)
+        gone = (*scalars, *chosen, *stands_for)
         merged = {path: values for path, values in self.axes.items() if path not in gone}
         for path, many in several.items():
             if path in self.settings:
                 merged[path] = tuple(many)
             else:
                 merged[path] = tuple(experiment.replace(**{path: v}).get(path) for v in many)
-        return replace(self, experiment=experiment, axes=merged)
+        explicit = {*scalars, *several}
+        settings = {
+            name: self._without(setting, explicit) for name, setting in self.settings.items()
+        }
+        return replace(self, experiment=experiment, axes=merged, settings=settings)
+
+    def setting(self, name: str, values: Setting) -> Grid:
+        """A copy with a named setting as an axis, in the place of one of this name. The fields that
+        it gives are no longer axes, or given by other settings.
+
+        ``grid.setting("batch", {"8": {"batch_size": 8, "lr": 1e-3}, "full": {"batch_size": 0}})``
+
+        Raises:
+            UsageError: as :class:`Grid`.
+        """
+        given = {resolve_field(self.experiment, f) for fields in values.values() for f in fields}
+        axes = {path: v for path, v in self.axes.items() if path not in given}
+        settings = {other: self._without(own, given) for other, own in self.settings.items()}
+        return replace(self, axes=axes | {name: tuple(values)}, settings=settings | {name: values})
+
+    def _without(self, setting: Setting, paths: set[str]) -> Setting:
+        """A setting that leaves some fields alone."""
+        return {
+            value: {
+                f: v for f, v in fields.items() if resolve_field(self.experiment, f) not in paths
+            }
+            for value, fields in setting.items()
+        }
 
     def resolve(self, name: str) -> str:
         """Dotted name of a field, or the name of a setting.
@@ -125,16 +181,20 @@ class Grid:
         if value not in self.settings[name]:
             known = ", ".join(self.settings[name])
             raise UsageError(f"{name}={value!r} is not one of {known}")
-        return self.settings[name][value]
+        fields = self.settings[name][value]
+        return {resolve_field(self.experiment, f): v for f, v in fields.items()}
 
     def varies(self, path: str) -> bool:
         """Whether a field may differ between cells."""
-        stands_for = (
-            {resolve_field(self.experiment, f) for f in fields}
-            for name in self.settings.keys() & self.axes.keys()
-            for fields in self.settings[name].values()
-        )
-        return path in self.axes or any(path in fields for fields in stands_for)
+        return path in self.axes or path in self.given
+
+    def described(self, path: str) -> tuple[Any, ...]:
+        """The values of an axis; of a setting with what each stands for:
+        ``8:batch_size=8,lr=0.001``."""
+        values = self.axes.get(path, ())
+        if path not in self.settings:
+            return values
+        return tuple(f"{value}:{_assignments(self._setting(path, value))}" for value in values)
 
     def aligned(self, other: Grid) -> Grid:
         """This grid with the other's own value wherever the two are the same number.
@@ -164,7 +224,10 @@ class Grid:
     def difference(self, other: Grid) -> dict[str, str]:
         """The fields in which another grid differs from this one: name -> ``this -> other``, of
         an axis the values that the two do not share."""
-        a, b = self._values(), other._values()
+        a, b = (
+            grid._values() | {name: grid.described(name) for name in grid.axes}
+            for grid in (self, other)
+        )
         return {
             short_name(p): _change(a.get(p), b.get(p))
             for p in dict.fromkeys((*a, *b))
@@ -182,6 +245,15 @@ class Grid:
     def size(self) -> int:
         """Number of cells."""
         return math.prod(len(v) for v in self.axes.values())
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Steps of the cells, one for each value of the axis along which they differ, if any."""
+        usual = self.experiment.steps
+        name = self.given.get("steps")
+        if name is not None:
+            return tuple(self._setting(name, v).get("steps", usual) for v in self.axes[name])
+        return self.axes.get("steps", (usual,))
 
     @cached_property
     def cells(self) -> tuple[Experiment, ...]:
@@ -205,10 +277,19 @@ class Grid:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Of every cell, what finds its results and its state in the files of another grid: a
-        cell with another budget is the same cell, except where budgets are an axis."""
-        if not self.varies("steps"):
-            return tuple(cell.identity() for cell in self.cells)
-        return tuple(f"{cell.identity()} {cell.steps}" for cell in self.cells)
+        cell with another budget is the same cell, except where :attr:`budget_counts`, or where
+        values of a setting differ in nothing else."""
+        keys = tuple(cell.identity() for cell in self.cells)
+        if not self.budget_counts and len(set(keys)) == len(keys):
+            return keys
+        return tuple(f"{key} {cell.steps}" for key, cell in zip(keys, self.cells, strict=True))
+
+    @cached_property
+    def budget_counts(self) -> bool:
+        """Whether a cell with another budget is another cell: budgets are an axis, or accuracies
+        are looked at when a budget ends."""
+        ends = (cell.evaluation.schedule == "end" for cell in self.cells)
+        return "steps" in self.axes or any(ends)
 
     def shard(self, index: int, count: int) -> list[int]:
         """Flat indices of shard ``index`` of ``count``: every count-th cell.
@@ -284,6 +365,10 @@ def _change(old: Any, new: Any) -> str:
     same = len(before) - len(lost)
     rest = f" ({same} more the same)" if same else ""
     return f"{_listed(lost)} -> {_listed(added)}{rest}"
+
+
+def _assignments(fields: Mapping[str, Any]) -> str:
+    return ",".join(f"{short_name(path)}={value_text(v)}" for path, v in fields.items())
 
 
 def _listed(values: list[Any]) -> str:

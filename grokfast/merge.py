@@ -115,8 +115,8 @@ def _each_cell_once(shards: Mapping[str, Results]) -> None:
 
 
 def _cell(grid: Grid, run: int) -> str:
-    cell = grid.cells[run]
-    values = ", ".join(f"{short_name(p)}={value_text(cell.get(p))}" for p in grid.axes)
+    own = {short_name(path): value_text(*grid.column(path, [run])) for path in grid.axes}
+    values = ", ".join(f"{name}={text}" for name, text in own.items())
     return f"cell {run} ({values})"
 
 
@@ -149,18 +149,20 @@ def _stacked(
     dims: tuple[str, ...],
     coordinates: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]],
 ) -> NDArray[Any]:
-    """A variable of all shards, ``[cells, ...]``, NaN where a shard did not measure."""
+    """A variable of all shards, ``[cells, ...]``; NaN, of whole numbers -1, where a shard did not
+    measure."""
     holders = [s[name] for s in shards if name in s]
     shape = tuple(
         len(coordinates[dim][1]) if dim in coordinates else max(v.shape[k] for v in holders)
         for k, dim in enumerate(dims)
     )[1:]
+    nothing = -1 if holders[0].dtype.kind == "i" else np.nan
     blocks = []
     for shard in shards:
         if name in shard and shard[name].shape[1:] == shape:
             blocks.append(shard[name])
             continue
-        block = np.full((len(shard), *shape), np.nan, holders[0].dtype)
+        block = np.full((len(shard), *shape), nothing, holders[0].dtype)
         if name in shard:
             values = shard[name]
             # Where each axis' entries go: by coordinate where there is one, else at the front.

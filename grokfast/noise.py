@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 _LOW = 0xFFFFFFFF
-_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+#: Less 2^32: the product with a word then fits into 64 bits. One that overflows is undefined in
+#: C++, and torch.compile's code does give other words.
+_MULTIPLIERS = 0xD2511F53 - 2**32, 0xCD9E8D57 - 2**32
 _WEYL = 0x9E3779B9, 0xBB67AE85
 
 
@@ -32,12 +34,11 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, ..
     for round in range(10):
         if round:
             k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-        # The low 64 bits of a product are right though it overflows; so is a masked shift of them.
         a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            ((b >> 32) & _LOW) ^ c1 ^ k0,
+            ((b >> 32) + c2) ^ c1 ^ k0,
             b & _LOW,
-            ((a >> 32) & _LOW) ^ c3 ^ k1,
+            ((a >> 32) + c0) ^ c3 ^ k1,
             a & _LOW,
         )
     return c0, c1, c2, c3
@@ -54,7 +55,8 @@ def random_words(seeds: Tensor, step: Tensor, site: int, count: int) -> Tensor:
     Returns:
         int64 ``[M, count]``, values in 0 .. 2^32 - 1.
     """
-    block = torch.arange(-(-count // 4), device=seeds.device)
+    # Masked, because torch.compile (2.13) takes a multiple of arange for an index and wraps it.
+    block = torch.arange(-(-count // 4), device=seeds.device) & _LOW
     zero = torch.zeros_like(block)
     step = step.to(seeds.device)
     key = seeds[:, None] & _LOW, zero + site

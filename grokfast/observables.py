@@ -115,7 +115,9 @@ def norms(cells: Snapshot) -> Tensor:
     """Frobenius norms ``[K, G]``, of the parameters in their order."""
     import torch
 
-    return torch.stack([p.double().flatten(1).norm(dim=1) for p in cells.params.values()], 1)
+    return torch.stack(
+        [p.double().reshape(len(p), -1).norm(dim=1) for p in cells.params.values()], 1
+    )
 
 
 @observable("ipr", label="mean inverse participation ratio")

@@ -43,7 +43,7 @@ class UpdateRule:
             parameter, gradient: of M models at once ``[M, ...]``, or of one.
             slots: as named by ``slots``.
             lr, decay: numbers, or tensors that broadcast against the parameter.
-            step: number of this update, from 1: a number or an int64 scalar.
+            step: number of this update, from 1: a number or a float64 scalar.
             settings: the other fields of the optimizer.
         """
         raise NotImplementedError
@@ -88,5 +88,7 @@ class Sgd(UpdateRule):
 
     def update(self, parameter, gradient, slots, lr, decay, step, settings):
         gradient = gradient + decay * parameter
+        if not settings.momentum:  # then torch, too, remembers nothing
+            return parameter - lr * gradient, slots
         velocity = settings.momentum * slots[0] + gradient
         return parameter - lr * velocity, (velocity,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from grokfast.bucket import Bucket, make_buckets
 from grokfast.engines import Engine, choose_engine, facts, resolve_device
@@ -127,9 +126,9 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
         UsageError: the message shows what differs.
     """
     new_cells = {grid.keys[i] for i in indices}
-    budgets = old.grid.varies("steps") or grid.varies("steps")
+    budgets = old.grid.budget_counts or grid.budget_counts
     if any(old.grid.keys[i] not in new_cells for i in old["run"].tolist()):
-        allowed = {short_name(p) for p, values in old.grid.axes.items() if _holds(grid, p, values)}
+        allowed = {short_name(p) for p in old.grid.axes if _holds(grid, old.grid, p)}
         allowed |= set() if budgets else {"steps"}
         changes = [f"{k}: {v}" for k, v in old.grid.difference(grid).items() if k not in allowed]
         raise UsageError(
@@ -137,17 +136,19 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
             f"{'; '.join(changes) or 'it holds cells of another shard'}",
             hint="choose another --out, or --overwrite to start anew",
         )
-    if not budgets and old.grid.experiment.steps > grid.experiment.steps:
-        raise UsageError(
-            f"{path} was run with steps={old.grid.experiment.steps}, more than "
-            f"{grid.experiment.steps}",
-            hint="budgets can be raised, not lowered",
-        )
+    now = {grid.keys[i]: grid.cells[i].steps for i in indices}
+    for i in old["run"].tolist():
+        was = old.grid.cells[i].steps
+        if was > now[old.grid.keys[i]]:
+            raise UsageError(
+                f"{path} was run with steps={was}, more than {now[old.grid.keys[i]]}",
+                hint="budgets can be raised, not lowered",
+            )
 
 
-def _holds(grid: Grid, path: str, values: tuple[Any, ...]) -> bool:
-    """Whether a grid's axis has all of these values."""
-    return set(values) <= set(grid.axes.get(path, ()))
+def _holds(grid: Grid, old: Grid, path: str) -> bool:
+    """Whether a grid's axis has all the values that it has in another."""
+    return set(old.described(path)) <= set(grid.described(path))
 
 
 def _same_machinery(

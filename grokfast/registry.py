@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from grokfast.errors import UsageError
 
@@ -41,6 +41,10 @@ class Registry(Mapping[str, T]):
                 hint=f"did you mean {close[0]}?" if close else hint,
             )
         return self._entries[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry, or the default where there is none."""
+        return self._entries.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -168,7 +168,7 @@ class Results(Cells):
             raise UsageError(
                 "this run kept no weights", hint="train with record.weights=True (--record=weights)"
             )
-        tensors = {k: torch.from_numpy(v[at[0]].copy()) for k, v in bucket.items() if k != "run"}
+        tensors = {k: torch.tensor(v[at[0]]) for k, v in bucket.items() if k != "run"}
         cell = self.grid.cells[run]
         with torch.random.fork_rng(devices=[]):  # initial values are drawn, and replaced
             module = cell.model.build(cell.model.shape_of(tensors))

@@ -47,8 +47,8 @@ class State:
                 name: [torch.zeros_like(p, dtype=dtype) for p in params] for name in bucket.slots
             },
             buffers={
-                name: value.expand(m, *value.shape).clone()
-                for name, value in bucket.buffers.items()
+                name: torch.stack([model[name] for model in bucket.init_buffers])[bucket.init_index]
+                for name in bucket.init_buffers[0]
             },
             progress={
                 x.name: torch.full(

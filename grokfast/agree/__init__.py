@@ -139,9 +139,10 @@ def compare(results: Results, table: Table) -> Agreement | str:
         return f"no {' and '.join(_WORDS.get(p, short_name(p)) for p in table.axes)} in common"
     if results.rule.phases != names:
         return f"its phases are {', '.join(names)}, the run's {', '.join(results.rule.phases)}"
-    own, published = results.grid.experiment.steps, table.experiment.steps
-    budget = published if "steps" in results.grid.axes else min(own, published)
-    trained = int(results["steps_done"].max(initial=0))
+    published = table.experiment.steps
+    own = max(results.grid.cells[run].steps for run in results["run"][mine].tolist())
+    budget = published if results.grid.varies("steps") else min(own, published)
+    trained = int(results["steps_done"][mine].max())
     notes = _notes(results, table)
     table = table.as_of(budget)
     try:
@@ -237,7 +238,9 @@ def _notes(results: Results, table: Table) -> tuple[str, ...]:
         and not path.startswith(_MACHINERY)
         and not same_number(own.get(path), published.get(path))
     ]
-    if own.steps < published.steps and "steps" not in results.grid.axes:
+    if results.grid.varies("steps"):
+        return tuple(notes)  # cells of the published budget are compared
+    if own.steps < published.steps:
         both = "" if table.t_train is None else "; both read as of the shorter"
         notes.append(f"trained for {own.steps} steps, published for {published.steps}{both}")
     elif own.steps > published.steps:

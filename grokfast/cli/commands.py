@@ -31,6 +31,7 @@ def run(
     stop: Annotated[str | None, "both|never"] = None,
     record: Annotated[str | None, "WHAT,..."] = None,
     set: Annotated[str | None, "FIELD=VALUES,...", Joined(",")] = None,
+    setting: Annotated[str | None, "NAME=VALUE:FIELD=...,...;...", Joined("\n")] = None,
     engine: Annotated[str, "NAME"] = "auto",
     device: Annotated[str, "NAME"] = "auto",
     dtype: Annotated[str | None, "float32|float64"] = None,
@@ -59,9 +60,15 @@ def run(
         model_seed: Seed of the initial weights.
         activation: tanh, relu, leaky_relu or square.
         stop: End a cell once it has memorised and generalised, or never before the budget.
-        record: What to keep, as embeddings (every 10 steps; embeddings:50 for every 50), curves:N
-            (losses and accuracies at N log-spaced steps), weights (trained parameters), or none.
-        set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12; may be repeated.
+        record: What to keep: curves:N (losses and accuracies at N log-spaced steps) or curves:all
+            (at every evaluated step), weights (the trained parameters), and observables at
+            log-spaced steps or every N: embeddings:N (every 10 by default), norms, ipr and
+            neuron_ipr (as ipr:10); or none.
+        set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12, or values of a
+            preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs:
+            evaluation.thresholds=0.5+0.99.
+        setting: An axis whose values stand for several fields each, as
+            batch=8:batch_size=8,lr=1e-3;64:batch_size=64,lr=3e-3; may be repeated.
         engine: native (C++ on the CPU), triton (GPU), compiled (torch.compile), reference (plain
             torch), or auto for the fastest that supports the experiment.
         device: auto, cpu, cuda or cuda:N.
@@ -91,6 +98,7 @@ def run(
         preset,
         fields,
         sets=set,
+        setting=setting,
         record=record,
         out=out,
         engine=engine,

@@ -8,7 +8,7 @@ from typing import Any
 
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
-from grokfast.fields import short_name
+from grokfast.fields import resolve_field, short_name
 from grokfast.grid import Grid, parse_values
 from grokfast.observables import OBSERVABLES
 from grokfast.presets import preset
@@ -20,7 +20,11 @@ ENGINES = ("auto", "native", "triton", "compiled", "reference")
 
 
 def build_grid(
-    name: str, fields: dict[str, str | None], sets: str | None, record: str | None
+    name: str,
+    fields: dict[str, str | None],
+    sets: str | None,
+    record: str | None,
+    setting: str | None = None,
 ) -> Grid:
     """The preset's grid with the given fields replaced.
 
@@ -29,11 +33,21 @@ def build_grid(
         fields: field name -> text of the values, None where not given.
         sets: text of ``--set``.
         record: text of ``--record``.
+        setting: text of ``--setting``, one a line.
 
     Raises:
         UsageError: an unknown preset or field, a malformed or impossible value, a field twice.
     """
     grid = preset(name)
+    defined: dict[str, str] = {}  # field -> the setting of the command line that gives it
+    for line in setting.split(BETWEEN_SETTINGS) if setting is not None else ():
+        own, values = parse_setting(grid, line)
+        paths = {path for fields in values.values() for path in fields}
+        for path in (own, *paths):
+            if path in (*defined, *defined.values()):
+                raise UsageError(f"{short_name(path)} is given twice")
+        defined |= dict.fromkeys(paths, own)
+        grid = grid.setting(own, values)
     given = [(f, text) for f, text in fields.items() if text is not None]
     given += parse_record(record) if record is not None else []
     given += split_assignments(sets) if sets is not None else []
@@ -41,11 +55,11 @@ def build_grid(
     axes: dict[str, Any] = {}
     for field, text in given:
         path = grid.resolve(field)
-        if path in scalars or path in axes:
+        if path in scalars or path in axes or path in defined:
             raise UsageError(f"{short_name(path)} is given twice")
         _refuse_huge_range(short_name(path), text)
-        values = parse_values(grid, path, text)
-        (axes if isinstance(values, list) else scalars)[path] = values
+        several = parse_values(grid, path, text)
+        (axes if isinstance(several, list) else scalars)[path] = several
     lengths = {p: len(v) for p, v in {**grid.axes, **axes}.items() if p not in scalars}
     size = math.prod(lengths.values())
     if size > MAX_CELLS:
@@ -58,7 +72,43 @@ def check_cells(grid: Grid) -> None:
     _ = grid.cells
 
 
-def split_assignments(text: str) -> list[tuple[str, str]]:
+_EXAMPLES = {
+    "set": "an example: --set=optimizer.beta2=0.98,task.p=12",
+    "setting": "an example: --setting='batch=8:batch_size=8,lr=1e-3;64:batch_size=64,lr=3e-3'",
+}
+
+#: Joins the texts of several ``--setting``.
+BETWEEN_SETTINGS = "\n"
+
+
+def parse_setting(grid: Grid, text: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Name and values of a setting:
+    ``batch=8:batch_size=8,lr=1e-3;64:batch_size=64,lr=3e-3``.
+
+    Raises:
+        UsageError: malformed text, a repeated name, an unknown field or a malformed value.
+    """
+    name, _, rest = (piece.strip() for piece in text.partition("="))
+    where, values = f"--setting={text!r}", dict[str, dict[str, Any]]()
+    for one in rest.split(";"):
+        value, _, fields = (piece.strip() for piece in one.partition(":"))
+        if not (name.isidentifier() and fields and re.fullmatch(r"[^\s,=]+", value)):
+            raise UsageError(
+                f"{where}: {one.strip()!r} is no VALUE:FIELD=...", hint=_EXAMPLES["setting"]
+            )
+        if value in values:
+            raise UsageError(f"{where}: {value} is there twice")
+        values[value] = {}
+        for field, typed in split_assignments(fields, "setting"):
+            path = resolve_field(grid.experiment, field)
+            found = parse_values(grid, path, typed)
+            if isinstance(found, list) or path in values[value]:
+                raise UsageError(f"{where}: {value} has several values of {short_name(path)}")
+            values[value][path] = found
+    return name, values
+
+
+def split_assignments(text: str, option: str = "set") -> list[tuple[str, str]]:
     """``a.b=1,c=2,3`` -> ``[("a.b", "1"), ("c", "2,3")]``: commas that no ``name=`` follows
     belong to the value before.
 
@@ -71,14 +121,14 @@ def split_assignments(text: str) -> list[tuple[str, str]]:
         if not equals:
             if not pairs:
                 raise UsageError(
-                    f"--set={text!r}: {part!r} is no name=value",
-                    hint="an example: --set=optimizer.beta2=0.98,task.p=12",
+                    f"--{option}={text!r}: {part!r} is no name=value",
+                    hint=_EXAMPLES[option],
                 )
             pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{name}")
         elif not name or not value:
             raise UsageError(
-                f"--set={text!r}: {part!r} lacks a {'value' if name else 'name'}",
-                hint="an example: --set=optimizer.beta2=0.98,task.p=12",
+                f"--{option}={text!r}: {part!r} lacks a {'value' if name else 'name'}",
+                hint=_EXAMPLES[option],
             )
         else:
             pairs.append((name.replace("-", "_"), value))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grokfast.cli import mnist, overrides
+from grokfast.cli import mnist, overrides, show
 from grokfast.errors import UsageError
-from grokfast.fields import scalar_fields, short_name
+from grokfast.fields import short_name
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
 
@@ -48,6 +48,7 @@ def parse(
     fields: dict[str, str | None],
     *,
     sets: str | None,
+    setting: str | None,
     record: str | None,
     out: str | None,
     engine: str,
@@ -62,7 +63,7 @@ def parse(
     Raises:
         UsageError: the first that is wrong.
     """
-    grid = overrides.build_grid(preset, fields, sets, record)
+    grid = overrides.build_grid(preset, fields, sets, record, setting)
     part = overrides.parse_shard(shard)
     if part is not None:
         grid.shard(*part)
@@ -129,12 +130,9 @@ def dry_run(job: Job) -> None:
     print(f"cells    {grid.size} = {shape}")
     for path, values in grid.axes.items():
         print(f"axis     {short_name(path)}: {_listed(values)}")
-    print("experiment")
-    fields = scalar_fields(grid.experiment)
-    print(f"  task.name = {grid.experiment.task.name}")
-    for path in fields:
-        value = "(axis)" if path in grid.axes else grid.experiment.get(path)
-        print(f"  {path} = {value}")
+        for text in grid.described(path) if path in grid.settings else ():
+            print(f"           {text}")
+    show.experiment(grid)
 
     if grid.experiment.task.name == "mnist":
         from grokfast.data import load_mnist

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import textwrap
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from grokfast.agree import Agreement, MeasuredAgreement, Share
 from grokfast.agree.measured import MISSING
 from grokfast.cli.boundary import ENVIRONMENT
-from grokfast.fields import scalar_fields, value_text
+from grokfast.fields import scalar_fields, short_name, value_text
+from grokfast.grid import Grid
 from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 
@@ -29,8 +30,8 @@ def presets(as_json: bool) -> None:
             {
                 "name": name,
                 "cells": grid.size,
-                "steps": grid.experiment.steps,
-                "model_steps": grid.size * grid.experiment.steps,
+                "steps": max(grid.budgets),
+                "model_steps": grid.size * sum(grid.budgets) // len(grid.budgets),
                 "title": preset.title,
                 "source": preset.source,
             }
@@ -41,12 +42,13 @@ def presets(as_json: bool) -> None:
     width = max(len(r["name"]) for r in rows)
     print(f"{'preset':{width}}  cells    steps    cost  what")
     for row in rows:
-        cost = f"{row['model_steps'] / 1e6:.3g} M"
+        millions = row["model_steps"] / 1e6
+        cost = f"{millions:.3g} M" if millions >= 1 else f"{millions * 1e3:.3g} k"
         print(
             f"{row['name']:{width}} {row['cells']:6d} {row['steps']:8d} {cost:>7}  {row['title']}"
         )
         print(f"{'':{width + 26}}{row['source']}")
-    print("cost: model-steps at most, in millions; grokfast run PRESET --dry-run measures the time")
+    print("cost: model-steps at most; grokfast run PRESET --dry-run measures the time")
 
 
 def info(file: str, results: Results, as_json: bool) -> None:
@@ -63,25 +65,29 @@ def info(file: str, results: Results, as_json: bool) -> None:
     print(f"progress  {data['progress']:.1%} of the cell-steps")
     unknown = f", not known yet {data['unknown']}" if data["unknown"] else ""
     print("phases    " + ", ".join(f"{k} {n}" for k, n in data["phases"].items()) + unknown)
-    for name, values in results.axes.items():
-        print(f"axis      {_as_option(name, values)}")
-    print("experiment")
-    print(f"  task.name = {results.grid.experiment.task.name}")
-    print(f"  phase.name = {results.rule.name}")
-    for path in scalar_fields(results.grid.experiment):
-        if path not in results.grid.axes:
-            print(f"  {path} = {results.grid.experiment.get(path)}")
+    for path in results.grid.axes:
+        print(f"axis      {_as_option(results.grid, path)}")
+    experiment(results.grid)
     print("provenance")
     for name, value in data["provenance"].items():
         if not name.startswith("shard_"):
             print(f"  {name} = {json.dumps(value) if isinstance(value, dict | list) else value}")
 
 
+def experiment(grid: Grid) -> None:
+    """The fields that are the same in all cells, each as it can be typed."""
+    print("experiment")
+    print(f"  task.name = {grid.experiment.task.name}")
+    print(f"  phase.name = {grid.experiment.phase.name}")
+    for path in scalar_fields(grid.experiment):
+        if not grid.varies(path):
+            print(f"  {path} = {value_text(grid.experiment.get(path))}")
+
+
 def summary(file: str, results: Results) -> dict[str, Any]:
     """What ``info --json`` prints."""
     done = np.isin(results["status"], (OK, DIVERGED))
-    varies = "steps" in results.grid.axes
-    steps = results["steps"] if varies else results.grid.experiment.steps
+    steps = [results.grid.cells[run].steps for run in results["run"].tolist()]
     progress = np.where(done, 1.0, results["steps_done"] / steps)
     return {
         "file": file,
@@ -167,11 +173,13 @@ def _share(share: Share) -> str:
     return f"{share.agree:5d} of {share.of:<5d} {share.fraction:7.1%}"
 
 
-def _as_option(name: str, values: Iterable[Any]) -> str:
+def _as_option(grid: Grid, path: str) -> str:
     """An axis as the option of ``grokfast run`` that gives these very values."""
     from grokfast.cli.commands import run
 
-    text = ",".join(map(value_text, values))
+    if path in grid.settings:
+        return shlex.quote(f"--setting={path}={';'.join(grid.described(path))}")
+    name, text = short_name(path), ",".join(map(value_text, grid.axes[path]))
     if name in inspect.signature(run).parameters:
         return f"--{name.replace('_', '-')}={text}"
     return f"--set={name}={text}"

@@ -57,7 +57,7 @@ class Spec:
             layers=bucket.layers,
             plain=bucket.plain,
             parameters=bucket.names,
-            buffers=tuple(bucket.buffers),
+            buffers=tuple(bucket.init_buffers[0]),
             loss=cell.loss,
             predict=cell.predict,
             train_accuracy=cell.evaluation.train,
@@ -97,7 +97,7 @@ class Spec:
 class Data(NamedTuple):
     """The samples of a block, training rows first; U is 1 where its models share them, else M."""
 
-    x: Tensor  # [U, N + V, I], or how often each token occurs: [U, N + V, P]
+    x: Tensor  # [U, N + V, I], or tokens [U, N + V, K]; explicitly: how often each occurs [.., P]
     y: Tensor  # [U, N + V] int64
     targets: Tensor | None  # [U, C, O]
     order: Tensor | None  # [U, S, B] int64: the rows of each of S passes; None for the full batch
@@ -329,4 +329,5 @@ def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):
 def _by_rule(spec, p, g, slots, lr, keep, decay, number, tables):
     """Any other optimizer, as it is registered."""
     rule = OPTIMIZERS[spec.optimizer.kind]
-    return rule.update(p, g, slots, lr, decay, number, spec.optimizer)
+    # A power of a whole tensor would be one in float32.
+    return rule.update(p, g, slots, lr, decay, number.double(), spec.optimizer)

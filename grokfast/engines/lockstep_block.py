@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from grokfast.bucket import Bucket
-from grokfast.engines.lockstep import Data, Models, Tables
+from grokfast.engines.lockstep import Data, Models, Spec, Tables
 from grokfast.engines.lockstep_compile import Layout
 from grokfast.outcomes import CURVES
 from grokfast.state import State
@@ -19,7 +19,7 @@ class Samples:
 
     def __init__(self, bucket: Bucket, device: torch.device) -> None:
         x = torch.cat([bucket.x_train, bucket.x_val], dim=1).to(device)
-        if bucket.vocabulary:
+        if bucket.vocabulary and Spec.of(bucket).explicit:
             # How often each token occurs: the embedding sum and its gradient become products,
             # without the atomic additions that make a scatter differ from run to run on a GPU.
             x = torch.stack(

@@ -140,8 +140,6 @@ class NativeEngine:
             "need_val_more": np.array(bucket.need_val_more, np.int64),
             "stop": bucket.stop_at_both,
             "curve_steps": bucket.curve_steps.numpy(),
-            "snapshot_every": 0,
-            "embeddings": None,
             "level": None,
         }
 

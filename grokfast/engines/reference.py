@@ -105,6 +105,7 @@ class _Cell:
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(state.buffers[name][m])
         self.optimizer = self._make_optimizer()
+        self.order: tuple[int, Tensor] | None = None  # an epoch, and its order of the rows
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         bucket, m, o = self.bucket, self.m, self.bucket.cell.optimizer
@@ -150,9 +151,11 @@ class _Cell:
         if bucket.orders is None:
             return self.x_train, self.y_train
         epoch = self.step // bucket.steps_per_epoch
-        order = bucket.orders.order(epoch, epoch + 1)[int(bucket.order_index[self.m]), 0]
+        if self.order is None or self.order[0] != epoch:
+            orders = bucket.orders.order(epoch, epoch + 1)  # [R, 1, N]
+            self.order = epoch, orders[int(bucket.order_index[self.m]), 0]
         first, last = bucket.batch_rows(self.step)
-        rows = order[first:last].to(self.x_train.device)
+        rows = self.order[1][first:last].to(self.x_train.device)
         return self.x_train[rows], self.y_train[rows]
 
     def advance(self) -> None:
@@ -163,9 +166,12 @@ class _Cell:
         self.model.train()
         if isinstance(self.model, Chain):
             self.model.noise = (int(bucket.noise_seeds[m]), i)
+        before = [buffer.clone() for buffer in self.model.buffers()]
         output = self.model(x)
         loss = self.loss(output, y)
         if not torch.isfinite(loss):
+            for buffer, old in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(old)
             state.diverged_at[m] = i
             self.frozen = True
             return
@@ -251,6 +257,8 @@ class _Own(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
+                if p.grad is None:  # frozen, or not used: torch's own optimizers pass over it
+                    continue
                 kept = self.state[p]
                 kept["step"] += 1
                 new, slots = self.rule.update(

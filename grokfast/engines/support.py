@@ -24,6 +24,9 @@ _TRAIN = ("running", "after")
 _REMAINDERS = ("none", "dropped", "short")
 _NORMS = ("none", "batch", "layer")
 
+#: Engines that know a network by :class:`grokfast.models.layers.Plain` alone.
+_PLAIN = ("native", "triton")
+
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
     "reference": {
@@ -111,4 +114,6 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
             return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
     if engine != "reference" and bucket.layers is None:
         return f"model {cell.model.name!r}; it has chains of layers only"
+    if engine in _PLAIN and (bucket.plain is None or bucket.plain.activation not in _ACTIVATIONS):
+        return f"model {cell.model.name!r}; it has linear layers with one activation between only"
     return None

@@ -187,8 +187,8 @@ def stacked_forward(
     Args:
         layers: see :mod:`grokfast.models.layers`.
         params, buffers: by the module's names, each ``[M, ...]``.
-        x: ``[U, B, I]``, or how often each token occurs ``[U, B, P]``; U is 1 where all networks
-            see the same samples, else M.
+        x: ``[U, B, I]``, or tokens ``[U, B, K]``; U is 1 where all networks see the same samples,
+            else M.
         noise: seeds ``[M]`` and step (a scalar), int64, in training; None in evaluation.
 
     Returns:
@@ -200,7 +200,7 @@ def stacked_forward(
     for layer in layers:
         match layer:
             case EmbeddingSum():
-                x = torch.matmul(x, params["embedding.weight"])
+                x = embedding_sum(params["embedding.weight"], x)
             case Linear(_, _, bias):
                 weight = params[f"layers.{linear}.weight"]
                 x = torch.matmul(x, weight.mT)
@@ -225,6 +225,12 @@ def stacked_forward(
             case _:
                 raise TypeError(f"unknown layer {layer!r}")
     return x, new
+
+
+def embedding_sum(table: Tensor, tokens: Tensor) -> Tensor:
+    """Sum of the vectors ``[M, P, E]`` of each sample's tokens ``[U, B, K]``: ``[M, B, E]``."""
+    models = torch.arange(len(table), device=table.device)[:, None, None]
+    return table[models, tokens].sum(2)
 
 
 def _batch_norm(

@@ -107,7 +107,7 @@ class Mlp(Model):
         )
 
     def layers(self, shape: Shape) -> tuple[Layer, ...]:
-        mean_field = self.parametrization == "mean-field"
+        mean_field = {"standard": False, "mean-field": True}[self.parametrization]
         inputs = shape.vocabulary or shape.inputs
         chain: list[Layer] = []
 
@@ -118,10 +118,15 @@ class Mlp(Model):
                 site = sum(isinstance(x, Dropout) for x in chain)
                 chain.append(Dropout(self.dropout, site))
             chain.append(Activation(self.activation))
-            if self.norm == "batch":
-                chain.append(BatchNorm(self.width))
-            elif self.norm == "layer":
-                chain.append(LayerNorm(self.width))
+            match self.norm:
+                case "none":
+                    pass
+                case "batch":
+                    chain.append(BatchNorm(self.width))
+                case "layer":
+                    chain.append(LayerNorm(self.width))
+                case other:
+                    raise ValueError(f"unknown norm {other!r}")
 
         left = self.depth
         if self.one_hot:

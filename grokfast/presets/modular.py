@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -83,7 +84,7 @@ def _batches(*sizes: int) -> dict[str, dict[str, Any]]:
         steps = 2000 * 256 // size
         found[str(size)] = {
             "batch_size": size,
-            "optimizer.lr": 0.01 * (size / 256) ** 0.5,
+            "optimizer.lr": 0.01 * math.sqrt(size / 256),
             "steps": steps,
             "evaluation.every": steps // 100,
         }

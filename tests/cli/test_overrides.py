@@ -84,7 +84,24 @@ def test_fields_that_need_each_other_are_set_together():
         ("embeddings", {"record.embeddings": "10"}),
         ("embeddings:50", {"record.embeddings": "50"}),
         ("weights,curves:400", {"record.weights": "true", "record.curve_points": "400"}),
-        ("none", {"record.weights": "false", "record.curve_points": "0", "record.embeddings": "0"}),
+        (
+            "norms,ipr:10,curves:all,weights",
+            {
+                "record.curves": "evaluated",
+                "record.weights": "true",
+                "record.observables": "norms+ipr:10",
+            },
+        ),
+        (
+            "none",
+            {
+                "record.weights": "false",
+                "record.curves": "log-spaced",
+                "record.curve_points": "0",
+                "record.embeddings": "0",
+                "record.observables": "none",
+            },
+        ),
     ],
 )
 def test_record(text, pairs):

@@ -120,8 +120,6 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
             k: np.full((m, len(curve)), np.nan, np.float32)
             for k in ("train_loss", "val_loss", "train_acc", "val_acc")
         },
-        snapshot_every=0,
-        embeddings=None,
         cells=np.arange(m, dtype=np.int32),
         until=until,
         threads=1,
@@ -154,8 +152,6 @@ def results(job: dict) -> dict[str, np.ndarray]:
             flat |= {f"{name}[{g}]": v for g, v in enumerate(values)}
         else:
             flat[name] = values
-    if job["embeddings"] is not None:
-        flat["embeddings"] = job["embeddings"]
     return flat
 
 
@@ -258,9 +254,6 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
         loss.backward()
         optimizer.step()
         job["step"][m] = i
-        every = job["snapshot_every"]
-        if every and i % every == 0:
-            job["embeddings"][m, i // every] = tensors[0].detach().numpy()
         if k + 1 < per_epoch if job["eval_steps"] is None else i not in job["eval_steps"]:
             continue
         with torch.no_grad():

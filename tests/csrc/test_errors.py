@@ -109,11 +109,6 @@ CASES = {
     "step": (TOY, poke("step", 1, -1), "step: got -1 of cell 1, expected at least 0"),
     "eval steps": (TOY, put("eval_steps", np.array([2, 2])), "eval_steps: got 2 after 2, expected"),
     "curve": (TOY, put("val_acc", lambda a: a[:, :1].copy()), "val_acc: got float32 [2, 1]"),
-    "snapshots": (
-        TOY,
-        lambda j: j.update(snapshot_every=2, embeddings=np.zeros((2, 3, 3, 2), np.float32)),
-        "embeddings: got 3 snapshots, expected at least 4 for until=6",
-    ),
     "threads": (TOY, put("threads", 0), "threads: got 0, expected an int of 1"),
     "level": (TOY, put("level", "mmx"), "level: got 'mmx', expected one of"),
 }

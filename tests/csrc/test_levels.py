@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,21 @@ SHAPES = [
     Shape(sizes=(3, 45, 21, 19), dtype="float64", models=2),
     Shape((50, 33, 10), vocabulary=None, classes=10, train=24, val=30, batch=8, loss="mse"),
 ]
+# The net of modular arithmetic: full batches in blocks, and minibatches with a short one.
+SUM = Shape(
+    (45, 13),
+    vocabulary=26,
+    classes=13,
+    train=509,
+    val=50,
+    activation="square",
+    loss="mse",
+    bias=False,
+    activate_embedding=True,
+    train_accuracy="after",
+    models=3,
+)
+SUMS = [SUM, replace(SUM, train=50, batch=8, short_batch=True)]
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512", "portable"])
@@ -23,7 +39,7 @@ def level(request, native):
     return request.param
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=["tokens", "dense"])
+@pytest.mark.parametrize("shape", SHAPES + SUMS, ids=["tokens", "dense", "sum", "sum batches"])
 def test_each_level_is_right(native, level, shape):
     ours = make_job(shape, 20, level=level)
     theirs = clone(ours)
@@ -38,8 +54,11 @@ def test_each_level_is_right(native, level, shape):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_each_level_is_invariant(native, level, dtype):
-    shape = Shape(sizes=(1, 45, 21, 19), dtype=dtype, models=3)
+@pytest.mark.parametrize(
+    "shape", [Shape(sizes=(1, 45, 21, 19), models=3), *SUMS], ids=["tokens", "sum", "sum batches"]
+)
+def test_each_level_is_invariant(native, level, shape, dtype):
+    shape = replace(shape, dtype=dtype)
     whole, parts = (make_job(shape, 20, level=level) for _ in range(2))
     native.train(whole | {"threads": 2})
     for until in range(1, 21):

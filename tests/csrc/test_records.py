@@ -129,15 +129,6 @@ def test_no_further_thresholds(native):
     np.testing.assert_array_equal(with_some["best_val_correct"], without["best_val_correct"])
 
 
-def test_embedding_snapshots(native):
-    ours, theirs = both(
-        native, TOY, 30, snapshot_every=4, embeddings=np.zeros((4, 8, 6, 2), np.float32)
-    )
-    assert (ours["embeddings"][:, 1:] != 0).all()
-    assert (ours["embeddings"][:, 0] == 0).all()
-    assert_agree(ours, theirs)
-
-
 @pytest.mark.parametrize("shape", [TOY, MINI], ids=["full batch", "minibatch"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_a_diverged_cell_is_frozen_and_harms_no_other(native, shape, loss):

@@ -23,6 +23,8 @@ from grokfast.engines.lockstep_block import room, split
 from grokfast.engines.reference import ReferenceEngine
 from grokfast.state import State
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 TOY = {"width": 33, "steps": 60, "dtype": "float64", "stop": "never", "record.embeddings": 7}
 SEEDS = {"data_seed": [1, 2], "model_seed": [3, 4]}
@@ -41,15 +43,6 @@ CASES = {
     "minibatch, argmax": ("mnist-digits", DIGITS | {"activation": "tanh", "batch_size": 500}),
     "dense full batch": ("mnist-digits", DIGITS | {"batch_size": 0, "init_scale": 1.0}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Other processes' load makes torch's own threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make(preset, **changes):
