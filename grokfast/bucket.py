@@ -291,6 +291,11 @@ def _steps_per_epoch(cell: Experiment, samples: int) -> int:
         UsageError: a batch size that does not go with the number of samples.
     """
     batch = cell.batch_size or samples
+    if batch > samples:
+        raise UsageError(
+            f"batch_size {batch} is more than the {samples} training samples",
+            hint="batch_size=0 is the full batch",
+        )
     smallest = batch
     match cell.batches.remainder:
         case "none":
@@ -301,8 +306,6 @@ def _steps_per_epoch(cell: Experiment, samples: int) -> int:
                 )
             steps = samples // batch
         case "dropped":
-            if batch > samples:
-                raise UsageError(f"batch_size {batch} is more than the {samples} training samples")
             steps = samples // batch
         case "short":
             steps = -(-samples // batch)

@@ -320,6 +320,16 @@ def _check_ranges(e: Experiment) -> None:
             OBSERVABLES[name]  # raises
         if colon and not (every.isdecimal() and int(every) > 0):
             raise UsageError(f"record.observables has {entry!r}; give NAME or NAME:STEPS")
+    names = [entry.partition(":")[0] for entry in e.record.observables]
+    if e.record.embeddings:
+        names.append("embeddings")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{twice} is to be recorded twice; give it once")
+    if e.evaluation.schedule == "every-steps" and e.evaluation.every > e.steps:
+        raise UsageError(
+            f"evaluation.every is {e.evaluation.every}, but steps is {e.steps}: nothing would be "
+            "evaluated"
+        )
     has_embedding = getattr(e.model, "embedding_dim", 0) or getattr(e.model, "one_hot", False)
     if e.optimizer.encoder == "embedding" and not has_embedding:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")

@@ -56,12 +56,20 @@ class Observer:
         at = int(np.searchsorted(self._all_steps, step, side="right"))
         return int(self._all_steps[at]) if at < len(self._all_steps) else None
 
-    def prepare(self, state: State) -> None:
-        """Makes room in the state, and measures its cells, which are at step 0.
+    def check(self) -> None:
+        """Looks at whether everything can be measured, on one initial model.
 
         Raises:
             UsageError: an observable that this network does not have.
         """
+        params = {
+            name: p[None] for name, p in zip(self.bucket.names, self.bucket.init[0], strict=True)
+        }
+        for name in self.steps:
+            OBSERVABLES[name].compute(Snapshot(params, self.bucket.cell))
+
+    def prepare(self, state: State) -> None:
+        """Makes room in the state, and measures its cells, which are at step 0."""
         m = self.bucket.num_cells
         for name, steps in self.steps.items():
             values = self._measured(name, state, torch.arange(m))

@@ -12,6 +12,7 @@ from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.fields import short_name
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS, memory_bytes
+from grokfast.observing import Observer
 from grokfast.provenance import data_digests
 from grokfast.results import Results
 
@@ -109,7 +110,10 @@ def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
             f"machine has {memory / 2**30:,.0f}",
             hint="--shard=i/n trains every n-th cell" if len(cells) > 1 else None,
         )
-    return make_buckets(cells, indices)
+    buckets = make_buckets(cells, indices)
+    for bucket in buckets:
+        Observer(bucket).check()
+    return buckets
 
 
 def _existing(path: Path | None, overwrite: bool) -> Results | None:

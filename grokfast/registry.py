@@ -34,7 +34,7 @@ class Registry(Mapping[str, T]):
             UsageError: no such name.
         """
         if name not in self._entries:
-            hint = f"register a {self.kind} of your own with @grokfast.{self.kind} first"
+            hint = f"register your own with @grokfast.{self.kind} first"
             close = difflib.get_close_matches(name, self._entries, n=1)
             raise UsageError(
                 f"unknown {self.kind} {name!r}; known are {', '.join(self._entries)}",

@@ -49,6 +49,7 @@ def run(
     axis of the grid. More values or more steps extend an existing file.
 
     grokfast run addition-classification --lr=1e-4,1e-3 --weight-decay=linspace:0:20:5
+    grokfast run modular-addition --setting='batch=8:batch_size=8,lr=1e-3;96:batch_size=96,lr=3e-3'
 
     Args:
         preset: A named experiment with its grid; grokfast presets lists them.
@@ -60,15 +61,15 @@ def run(
         model_seed: Seed of the initial weights.
         activation: tanh, relu, leaky_relu or square.
         stop: End a cell once it has memorised and generalised, or never before the budget.
-        record: What to keep: curves:N (losses and accuracies at N log-spaced steps) or curves:all
-            (at every evaluated step), weights (the trained parameters), and observables at
-            log-spaced steps or every N: embeddings:N (every 10 by default), norms, ipr and
-            neuron_ipr (as ipr:10); or none.
+        record: Any of curves:N, curves:all, weights, embeddings:N, norms, ipr, neuron_ipr; or none.
+            Curves are losses and accuracies, at N log-spaced or at all evaluated steps, weights the
+            trained parameters. The others are measured at log-spaced steps, or every N with such a
+            number behind a colon (embeddings without one every 10).
         set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12, or values of a
-            preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs:
+            preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs, as
             evaluation.thresholds=0.5+0.99.
-        setting: An axis whose values stand for several fields each, as
-            batch=8:batch_size=8,lr=1e-3;64:batch_size=64,lr=3e-3; may be repeated.
+        setting: An axis whose values stand for several fields each, as in the second example; may
+            be repeated.
         engine: native (C++ on the CPU), triton (GPU), compiled (torch.compile), reference (plain
             torch), or auto for the fastest that supports the experiment.
         device: auto, cpu, cuda or cuda:N.
@@ -143,8 +144,13 @@ def plot(
 
     Args:
         file: Results file.
-        kind: phases (the phase of each cell), smooth (delay and T_train in colour),
-            convergence (T_train), curves or embeddings (of chosen cells).
+        kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
+            (T_train), times (T_train and T_val along an axis); of chosen cells curves (losses and
+            accuracies), observables (what was recorded by step) and embeddings. Of modular nets
+            with weights, ipr (histograms over neurons), rows (what a few neurons read and write),
+            gamma (BatchNorm's weights against IPR), phase-sums (of the neurons' waves), pruning
+            (accuracy as neurons are removed), maps (preactivations and their Fourier transforms)
+            and widths (accuracy of the analytic solution).
         cell: The cell nearest to these axis values; may be repeated, or several split by ';'.
         budget: Read the diagram as of this many steps.
         over: Axes of replicates, as model_seed, which are put together: the phase that most have,

@@ -184,6 +184,8 @@ def parse_record(text: str) -> list[tuple[str, str]]:
                 "observable, as norms or norms:STEPS",
             )
         pairs.append((fields[what], number or {"embeddings": "10", "weights": "true"}[what]))
+        if what == "curves":
+            pairs.append(("record.curves", "log-spaced"))
     if observables:
         pairs.append(("record.observables", "+".join(observables)))
     return pairs

@@ -83,7 +83,14 @@ def test_fields_that_need_each_other_are_set_together():
     [
         ("embeddings", {"record.embeddings": "10"}),
         ("embeddings:50", {"record.embeddings": "50"}),
-        ("weights,curves:400", {"record.weights": "true", "record.curve_points": "400"}),
+        (
+            "weights,curves:400",
+            {
+                "record.weights": "true",
+                "record.curve_points": "400",
+                "record.curves": "log-spaced",
+            },
+        ),
         (
             "norms,ipr:10,curves:all,weights",
             {
