@@ -48,6 +48,7 @@ class Bucket:
     shape: Shape  # of the data, as the model sees them
     layers: tuple[Layer, ...] | None  # None: a model that is no chain of layers
     parameters: tuple[Parameter, ...]  # [G], in the order of the module's parameters()
+    tasks: tuple[Task, ...]  # of the data sets, [D]
     num_classes: int  # C
     x_train: Tensor  # [D, N, I] in the run's dtype, or int64 tokens [D, N, K]
     y_train: Tensor  # [D, N] int64
@@ -385,6 +386,7 @@ def _make_bucket(
         shape=shape,
         layers=first.model.layers(shape),
         parameters=parameters,
+        tasks=tuple(tasks),
         num_classes=data[0].num_classes,
         x_train=stacked("x_train"),
         y_train=stacked("y_train"),

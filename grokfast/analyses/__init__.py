@@ -14,16 +14,15 @@ from grokfast.analyses.parametrisation import absorbed, absorbing_factor, mean_f
 from grokfast.analyses.preactivations import fourier_map, output_map, preactivation_map
 from grokfast.analyses.pruning import PARTS, Curve, Pruning, order_by_ipr, parts, prune, pruning
 from grokfast.analyses.spectrum import (
-    discrete_log_order,
     histogram,
     ipr,
     is_multiplicative,
     network_ipr,
     neuron_ipr,
     phase_sums,
-    primitive_root,
     vector_ipr,
 )
+from grokfast.tasks.modular import discrete_log_order, primitive_root
 
 __all__ = [
     "PARTS",
