@@ -12,7 +12,16 @@ from grokfast.analyses.neurons import Neurons, evaluate, outputs
 from grokfast.analyses.norms import frobenius, gamma_against_ipr
 from grokfast.analyses.parametrisation import absorbed, absorbing_factor, mean_field
 from grokfast.analyses.preactivations import fourier_map, output_map, preactivation_map
-from grokfast.analyses.pruning import PARTS, Curve, Pruning, order_by_ipr, parts, prune, pruning
+from grokfast.analyses.pruning import (
+    PARTS,
+    Curve,
+    Pruning,
+    order_by_ipr,
+    parts,
+    prune,
+    pruning,
+    pruning_of_cell,
+)
 from grokfast.analyses.spectrum import (
     histogram,
     ipr,
@@ -53,6 +62,7 @@ __all__ = [
     "primitive_root",
     "prune",
     "pruning",
+    "pruning_of_cell",
     "solution",
     "vector_ipr",
     "width_table",
