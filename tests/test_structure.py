@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "files", "hardware", "noise", "outcomes", "phases", "registry", "spacing"},
     {"tasks", "data"},
     {"experiment", "fields", "losses", "models", "observables", "optimizers"},
-    {"grid", "presets"},
+    {"grid", "presets", "ranges"},
     {"batches", "bucket", "observing", "schedule", "state"},
     {"engines"},
     {"cells", "results", "aggregate"},
