@@ -86,7 +86,7 @@ def neuron_rows(
 
 def _initial(results: Results, cell: int) -> Neurons:
     """The net of a cell before its first step."""
-    from grokfast.bucket import initial_model  # imports torch, which reading a file does without
+    from grokfast.bucketing import initial_model  # imports torch, which reading a file does without
 
     experiment = results.grid.cells[int(results["run"][cell])]
     return Neurons.of(initial_model(experiment.model, experiment.task.build()).module)
