@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.cli.values import parse_values
 from grokfast.fields import scalar_fields
 from grokfast.grid import static_key
 from grokfast.presets import PRESETS
+from grokfast.ranges import parse_values
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -22,13 +22,12 @@ RESULTS = Path(__file__).resolve().parents[1] / "bench" / "results"
 DEFINITIONS = """
 import json, sys
 from pathlib import Path
-import numpy as np
 import grokfast as gf
 from grokfast.agree import agree
 from grokfast.cli.overrides import build_grid
 from grokfast.fields import scalar_fields
 from grokfast.presets import PRESETS
-from grokfast.bucket import curve_steps, evaluated_epochs
+from grokfast.schedule import curve_steps, evaluated_steps
 
 SPELLED = {
     "addition-classification": {"lr": "logspace:-5:-2:5", "weight_decay": "linspace:0:20:5"},
@@ -61,12 +60,12 @@ spelled = [build_grid("addition-regression", {"lr": None, "weight_decay": None},
                       f"optimizer.encoder_lr={text.replace('-1:', '0:')}", None).axes
            for text in ranges]
 schedules = [
-    np.flatnonzero(
-        evaluated_epochs(gf.Evaluation(schedule="log-epochs", horizon=h, points=p), e, 40000)
+    evaluated_steps(
+        gf.Evaluation(schedule="log-epochs", horizon=h, points=p), e, 40000 * e
     ).tolist()
     for h in (17, 969, 300_000) for p in (30, 1000) for e in (1, 5)  # 969: by NumPy 968 or 969
 ]
-curves = [curve_steps(gf.Recording(curve_points=n), np.ones(200_000, bool), 1).tolist()
+curves = [curve_steps(gf.Recording(curve_points=n), None, 1, 200_000).tolist()
           for n in (1, 20, 60, 200, 1000)]
 files = {}
 for path in sorted(Path(sys.argv[1]).glob("*.h5")):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import grokfast as gf
-from grokfast.cli.values import parse_values
 from grokfast.fields import value_text
+from grokfast.ranges import parse_values
 from grokfast.spacing import linspace, log10, logspace
 
 NUMBERS = st.decimals(-1000, 1000, places=6)

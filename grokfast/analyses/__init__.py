@@ -23,16 +23,15 @@ from grokfast.analyses.pruning import (
     pruning_of_cell,
 )
 from grokfast.analyses.spectrum import (
-    discrete_log_order,
     histogram,
     ipr,
     is_multiplicative,
     network_ipr,
     neuron_ipr,
     phase_sums,
-    primitive_root,
     vector_ipr,
 )
+from grokfast.tasks.modular import discrete_log_order, primitive_root
 
 __all__ = [
     "PARTS",

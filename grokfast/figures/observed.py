@@ -64,7 +64,7 @@ def observables(
 
 
 def _panel(results: Results, chosen: Sequence[int], name: str) -> Panel:
-    known = _registered(name)
+    known: Observable | None = OBSERVABLES.get(name)  # none where its code is not here
     label = plain(known.label) if known and known.label != name else words(name)
     units = f" [{plain(known.units)}]" if known and known.units else ""
     named = [_entries(results, cell, name) for cell in chosen]
@@ -79,11 +79,6 @@ def _panel(results: Results, chosen: Sequence[int], name: str) -> Panel:
             ax.axhline(goal, color=INK, linestyle="--", linewidth=0.8)
 
     return Panel(label + units, draw, *_scale(results, chosen, name))
-
-
-def _registered(name: str) -> Observable | None:
-    """None for one whose code is not here: its values can be drawn all the same."""
-    return dict(OBSERVABLES).get(name)
 
 
 def _lines(ax: Axes, step: NDArray[Any], values: NDArray[Any], entries: Sequence[str]) -> None:
@@ -109,7 +104,7 @@ def _entries(results: Results, cell: int, name: str) -> tuple[str, ...]:
     """A name for each line of a cell: the observable's own, where they are as many as it has."""
     dims, values = results.variables[name]
     count = values[0, 0].size
-    known = _registered(name)
+    known: Observable | None = OBSERVABLES.get(name)
     named: tuple[str, ...] = ()
     if known and known.entries:
         named = tuple(known.entries(results.grid.cells[int(results["run"][cell])]))

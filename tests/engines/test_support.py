@@ -234,6 +234,23 @@ def test_other_precisions_are_refused_on_a_cpu(name, precision):
     assert repr(precision) in engine_of(name).unsupported(bucket)
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the net is refused")
+def test_a_cell_that_diverges_ends_as_in_the_reference_with_its_running_statistics():
+    wild = base(
+        loss="mse", batch_size=8, width=4, activation="square",
+        **{"model.norm": "batch", "optimizer.kind": "sgd", "optimizer.momentum": 0.5},
+    )  # fmt: skip
+    bucket = bucket_of(*(wild.replace(lr=lr) for lr in (1e-2, 1e120)))
+    truth = trained("reference", bucket, STEPS)
+    assert truth.diverged_at[0] < 0 < truth.diverged_at[1] <= STEPS
+    assert all(buffer.isfinite().all() for buffer in truth.buffers.values())
+    ours = trained("eager", bucket, STEPS)
+    for name in ("step", "diverged_at", "train_correct", "best_val_correct"):
+        assert torch.equal(ours.progress[name], truth.progress[name]), name
+    for name, buffer in truth.buffers.items():
+        torch.testing.assert_close(ours.buffers[name], buffer, rtol=1e-9, atol=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoChain(gf.Model):
     """A model of one's own that no table of layers describes."""

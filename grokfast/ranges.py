@@ -1,4 +1,4 @@
-"""Values of a field or setting from their command-line text: one, a list, or a range."""
+"""Values of an axis from their command-line text: one, a list, or a range."""
 
 from __future__ import annotations
 
