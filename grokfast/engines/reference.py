@@ -91,6 +91,7 @@ class _Cell:
         self.bucket, self.state, self.m = bucket, state, m
         self.step = int(state.step[m])
         self.frozen = False
+        self.warms_up = bool(bucket.warmup[m] > 0)
         d = int(bucket.data_index[m])
         self.x_train = bucket.x_train[d].to(device)  # [N, I] or [N, K]
         self.y_train = bucket.y_train[d].to(device)  # [N]
@@ -180,9 +181,10 @@ class _Cell:
             state.epoch_loss[m] = 0.0
         state.epoch_correct[m] += self.correct(output.detach(), y)
         state.epoch_loss[m] += float(loss.detach())
-        factor = float(bucket.lr_factor(i)[m])
-        for g, group in enumerate(self.optimizer.param_groups):
-            group["lr"] = float(bucket.lr[g, m]) * factor
+        if self.warms_up:
+            factor = float(bucket.lr_factor(i)[m])
+            for g, group in enumerate(self.optimizer.param_groups):
+                group["lr"] = float(bucket.lr[g, m]) * factor
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
