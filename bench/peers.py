@@ -38,7 +38,7 @@ class Stacked:
         if net is None or not net.bias or net.activation == "square":
             raise Unavailable("written for layers with biases, and tanh or ReLU")
         if len(bucket.init) > 1 or len(bucket.x_train) > 1:
-            raise Unavailable("written for models that share data and shuffles")
+            raise Unavailable("written for models that share data and orders")
         self.bucket = bucket
         self.cells = range(bucket.num_cells)
         self.params = [

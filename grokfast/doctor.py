@@ -30,7 +30,7 @@ def examine() -> dict[str, dict[str, Any]]:
     """Section -> finding -> value; what is missing says so and how to get it."""
     found = {"versions": _versions(), "machine": _machine(), "compilers": _compilers()}
     try:
-        found |= {"gpu": _gpus(), "engines": _engines()}
+        found |= {"gpu": _gpus(), "engines": _engines(), "support": _support()}
     except (ImportError, OSError) as error:  # OSError: torch's libraries do not load
         found |= {"gpu": {}, "engines": {"all": f"no: torch cannot be imported ({error})"}}
     return found | {"data": _data()}
@@ -137,6 +137,16 @@ def _engines() -> dict[str, str]:
         else:
             found[name] = f"yes, on {engine.device} ({engine.detail})"
     return found
+
+
+def _support() -> dict[str, str]:
+    """Fields with values, and the engines that know these."""
+    from grokfast.engines.support import SUPPORT, table
+
+    return {
+        f"{path} {values}": "all" if len(engines) == len(SUPPORT) else ", ".join(engines)
+        for path, values, engines in table()
+    }
 
 
 def _data() -> dict[str, str]:

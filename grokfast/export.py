@@ -45,7 +45,7 @@ def check_target(
     if not out.parent.is_dir():
         raise UsageError(f"no such folder: {out.parent}")
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists", hint="choose another --out, or --overwrite")
+        raise UsageError(f"{out} exists", hint="choose another name, or --overwrite")
     return suffix
 
 
@@ -77,7 +77,7 @@ def export(
     if kind == "parquet":
         _write_parquet(columns, out)
     elif kind == "csv":
-        _write_csv(columns, out)
+        write_csv(columns, out)
     else:
         _write_json(results, columns, out)
     return out
@@ -115,7 +115,8 @@ def _rows(columns: dict[str, NDArray[Any]], missing: Any) -> Iterator[list[Any]]
         yield list(row)
 
 
-def _write_csv(columns: dict[str, NDArray[Any]], out: Path) -> None:
+def write_csv(columns: dict[str, NDArray[Any]], out: Path) -> None:
+    """Writes equally long columns by name, NaN as an empty field."""
     with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

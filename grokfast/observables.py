@@ -20,11 +20,13 @@ from grokfast.errors import UsageError
 from grokfast.models.base import Shape
 from grokfast.models.layers import parameter_names
 from grokfast.registry import Registry
+from grokfast.tasks.modular import Modular, discrete_log_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from grokfast.experiment import Experiment
+    from grokfast.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class Snapshot:
 
     Attributes:
         params: parameter name -> ``[K, ...]``.
-        experiment: one of them; they share all that is no number.
+        experiment: one of them; they share all that is no number and no data.
+        tasks: of each.
     """
 
     params: dict[str, Tensor]
     experiment: Experiment
+    tasks: Sequence[Task]
 
 
 Function = Callable[[Snapshot], "Tensor"]
@@ -132,7 +136,8 @@ def neuron_ipr(cells: Snapshot) -> Tensor:
 
     Of a vector x with F = |rfft(x)| (the constant component included) it is
     sum F^4 / (sum F^2)^2; a neuron's is the mean over its rows of U and V and its column of W
-    (Doshi et al. 2024, arXiv 2310.13061, Eq. 3 and their code).
+    (Doshi et al. 2024, arXiv 2310.13061, Eq. 3 and their code). Of multiplication it is that of the
+    vectors in the order of discrete logarithms, without the symbol 0.
     """
     import torch
 
@@ -146,5 +151,14 @@ def neuron_ipr(cells: Snapshot) -> Tensor:
     rows = torch.stack(
         [embedding[:, :p], embedding[:, p:], cells.params["layers.0.weight"].double()]
     )  # [3, K, p, N]
-    power = torch.fft.rfft(rows, dim=2).abs().square()
-    return (power.square().sum(2) / power.sum(2).square()).mean(0)
+
+    def ratio(vectors: Tensor) -> Tensor:
+        power = torch.fft.rfft(vectors, dim=2).abs().square()
+        return (power.square().sum(2) / power.sum(2).square()).mean(0)
+
+    found = ratio(rows)
+    for k, task in enumerate(cells.tasks):
+        if isinstance(task, Modular) and task.is_multiplication:
+            order = torch.from_numpy(discrete_log_order(p)).to(rows.device)
+            found[k] = ratio(rows[:, k : k + 1, order])[0]
+    return found

@@ -14,6 +14,7 @@ from grokfast.experiment import Recording
 from grokfast.observables import OBSERVABLES, Observable, Snapshot
 from grokfast.spacing import logspace
 from grokfast.state import State
+from grokfast.tasks import Task
 
 #: Log-spaced points of an observable without steps of its own, to a budget of 10^6.
 _POINTS = 100
@@ -66,7 +67,7 @@ class Observer:
             name: p[None] for name, p in zip(self.bucket.names, self.bucket.init[0], strict=True)
         }
         for name in self.steps:
-            OBSERVABLES[name].compute(Snapshot(params, self.bucket.cell))
+            OBSERVABLES[name].compute(Snapshot(params, self.bucket.cell, self._tasks([0])))
 
     def prepare(self, state: State) -> None:
         """Makes room in the state, and measures its cells, which are at step 0."""
@@ -95,4 +96,8 @@ class Observer:
             parameter: p[cells]
             for parameter, p in zip(self.bucket.names, state.params, strict=True)
         }
-        return observable.compute(Snapshot(params, self.bucket.cell)).float()
+        tasks = self._tasks(cells.tolist())
+        return observable.compute(Snapshot(params, self.bucket.cell, tasks)).float()
+
+    def _tasks(self, cells: list[int]) -> list[Task]:
+        return [self.bucket.tasks[d] for d in self.bucket.data_index[cells].tolist()]

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from grokfast.bucket import Bucket, make_buckets
+from grokfast.bucket import Bucket
+from grokfast.bucketing import make_buckets
 from grokfast.engines import Engine, choose_engine, facts, resolve_device
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.fields import short_name

@@ -53,8 +53,8 @@ def expected_tensors(spec: Spec, fields: dict) -> dict[str, tuple[torch.dtype, t
     if spec.loss == "mse" or spec.predict == "nearest":
         expected["targets"] = (real, (sets, spec.num_classes, spec.sizes[-1]))
     if not spec.full_batch:
-        shuffles = (0, 0) if fields["order"] is None else fields["order"].shape[:2]
-        expected["order"] = (torch.int32, (*shuffles, spec.num_train))
+        orders = (0, 0) if fields["order"] is None else fields["order"].shape[:2]
+        expected["order"] = (torch.int32, (*orders, spec.num_train))
         expected["order_index"] = (torch.int32, (cells,))
     if fields["curve_steps"] is not None and len(fields["curve_steps"]):
         for name in ("train_loss", "val_loss", "train_acc", "val_acc"):
@@ -101,7 +101,7 @@ def check_ranges(spec: Spec, fields: dict) -> None:
 
 
 def check_order(spec: Spec, order: Tensor, first_epoch: int, base: int, until: int) -> None:
-    """The shuffles of all epochs of steps base + 1 .. until are there."""
+    """The orders of all epochs of steps base + 1 .. until are there."""
     batches = spec.num_train // spec.batch_size
     needed = base // batches, (until - 1) // batches
     if needed[0] < first_epoch or needed[1] >= first_epoch + order.shape[1]:

@@ -8,7 +8,7 @@ from parity import bucket_of
 
 import grokfast as gf
 from grokfast.batches import ByStepOrders, ContinuedOrders, FixedOrders
-from grokfast.bucket import initial_model
+from grokfast.bucketing import initial_model
 from grokfast.engines.lockstep_block import BatchRows
 from grokfast.errors import UsageError
 from grokfast.tasks import Modular

@@ -6,7 +6,7 @@ import torch
 
 import grokfast as gf
 from grokfast.batches import LoaderOrders
-from grokfast.bucket import make_buckets
+from grokfast.bucketing import make_buckets
 from grokfast.schedule import Schedule, evaluated_steps
 from grokfast.state import State
 

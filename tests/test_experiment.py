@@ -6,8 +6,9 @@ import torch
 
 import grokfast as gf
 from grokfast.fields import scalar_fields
-from grokfast.grid import parse_values, static_key
+from grokfast.grid import static_key
 from grokfast.presets import PRESETS
+from grokfast.ranges import parse_values
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import grokfast as gf
-from grokfast.bucket import initial_model, make_buckets
+from grokfast.bucketing import initial_model, make_buckets
 from grokfast.errors import UsageError
 from grokfast.models import MODELS, Shape
 from grokfast.models.chain import Chain, activate, stacked_forward

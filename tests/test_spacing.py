@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import grokfast as gf
 from grokfast.fields import value_text
-from grokfast.grid import parse_values
+from grokfast.ranges import parse_values
 from grokfast.spacing import linspace, log10, logspace
 
 NUMBERS = st.decimals(-1000, 1000, places=6)

@@ -320,7 +320,7 @@ def test_buckets_of_other_shapes_and_operations_share_a_file(tmp_path):
 def test_a_module_has_the_trained_weights(whole):
     import torch
 
-    from grokfast.bucket import make_buckets
+    from grokfast.bucketing import make_buckets
 
     k = int(np.flatnonzero(whole["t_train"] < 0)[0])  # not stopped: it ran to the budget
     values = {n: whole[n][k] for n in ("lr", "weight_decay")}

@@ -12,18 +12,26 @@ from grokfast.analyses.neurons import Neurons, evaluate, outputs
 from grokfast.analyses.norms import frobenius, gamma_against_ipr
 from grokfast.analyses.parametrisation import absorbed, absorbing_factor, mean_field
 from grokfast.analyses.preactivations import fourier_map, output_map, preactivation_map
-from grokfast.analyses.pruning import PARTS, Curve, Pruning, order_by_ipr, parts, prune, pruning
+from grokfast.analyses.pruning import (
+    PARTS,
+    Curve,
+    Pruning,
+    order_by_ipr,
+    parts,
+    prune,
+    pruning,
+    pruning_of_cell,
+)
 from grokfast.analyses.spectrum import (
-    discrete_log_order,
     histogram,
     ipr,
     is_multiplicative,
     network_ipr,
     neuron_ipr,
     phase_sums,
-    primitive_root,
     vector_ipr,
 )
+from grokfast.tasks.modular import discrete_log_order, primitive_root
 
 __all__ = [
     "PARTS",
@@ -54,6 +62,7 @@ __all__ = [
     "primitive_root",
     "prune",
     "pruning",
+    "pruning_of_cell",
     "solution",
     "vector_ipr",
     "width_table",

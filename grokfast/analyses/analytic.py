@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from grokfast.analyses.neurons import Floats, Ints, Neurons, evaluate
-from grokfast.analyses.spectrum import discrete_log_order
 from grokfast.errors import UsageError
+from grokfast.tasks.modular import discrete_log_order
 from grokfast.tasks.modular import evaluate as value_of
 
 

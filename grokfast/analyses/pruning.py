@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from grokfast.analyses.neurons import Floats, Ints, Neurons, Parts, score
-from grokfast.analyses.spectrum import neuron_ipr
+from grokfast.analyses.spectrum import is_multiplicative, neuron_ipr
 from grokfast.errors import UsageError
+from grokfast.results import Results
+from grokfast.tasks.modular import Modular
 
 if TYPE_CHECKING:
     from grokfast.tasks.base import TaskData
@@ -143,4 +145,25 @@ def pruning(
         ascending=prune(net, rows, order, removed),
         descending=prune(net, rows, order[::-1], removed),
         controls=tuple(prune(net, rows, some, removed) for some in shuffled),
+    )
+
+
+def pruning_of_cell(results: Results, cell: int, *, looks: int, controls: int = 5) -> Pruning:
+    """:func:`pruning` of the cell at a position of a results file, on the data of its task, at
+    ``looks`` evenly spaced numbers of removed neurons, none and all of them included.
+
+    Raises:
+        UsageError: a cell without weights, a net of another kind, or a task other than
+            ``modular``.
+    """
+    net = Neurons.of_cell(results, cell)
+    task = results.grid.cells[int(results["run"][cell])].task
+    if not isinstance(task, Modular):
+        raise UsageError(f"pruning is judged on the task modular; this cell's is {task.name}")
+    return pruning(
+        net,
+        parts(task.build()),
+        removed=np.unique(np.linspace(0, net.width, looks).astype(np.int64)).tolist(),
+        controls=controls,
+        multiplicative=is_multiplicative(results, cell),
     )

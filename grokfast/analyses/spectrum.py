@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from grokfast.analyses.neurons import Floats, Ints, Neurons
 from grokfast.errors import UsageError
 from grokfast.results import Results
-from grokfast.tasks.modular import Modular, evaluate
+from grokfast.tasks.modular import Modular, discrete_log_order
 
 #: Of the histograms in [P24] Figs 2 and 4.
 BINS = 40
@@ -61,10 +59,7 @@ def is_multiplicative(results: Results, cell: int) -> bool:
     """Whether the task of the cell at a position of a results file is multiplication, however it
     is written."""
     task = results.grid.cells[int(results["run"][cell])].task
-    if not isinstance(task, Modular):
-        return False
-    m, n = np.indices((task.p, task.p))
-    return np.array_equal(evaluate(task.operation, m, n, task.p), m * n % task.p)
+    return isinstance(task, Modular) and task.is_multiplication
 
 
 def network_ipr(results: Results) -> Floats:
@@ -91,33 +86,6 @@ def histogram(values: ArrayLike, bins: int = BINS) -> tuple[Ints, Floats]:
     known = np.minimum(known[np.isfinite(known)], 1.0)
     counts, edges = np.histogram(known, bins, (0.0, 1.0))
     return counts.astype(np.int64), edges
-
-
-def primitive_root(p: int) -> int:
-    """The smallest g whose powers are all of 1 .. p - 1 modulo the prime p.
-
-    Raises:
-        UsageError: p is no prime.
-    """
-    if p < 2 or any(p % d == 0 for d in range(2, math.isqrt(p) + 1)):
-        raise UsageError(
-            f"p is {p}; discrete logarithms need a prime", hint="addition does without them"
-        )
-    factors = [d for d in range(2, p) if (p - 1) % d == 0]
-    # g generates unless a power g^((p - 1) / d) is 1 before its turn.
-    return next(g for g in range(1, p) if all(pow(g, (p - 1) // d, p) != 1 for d in factors))
-
-
-def discrete_log_order(p: int) -> Ints:
-    """The symbols 1 .. p - 1 as g^0, g^1, ... modulo the prime p, ``[p - 1]``, g its smallest
-    primitive root: along it multiplication is addition modulo p - 1 ([POLY] Eqs 6-8). The symbol
-    0 has no logarithm and is left out.
-
-    Raises:
-        UsageError: p is no prime.
-    """
-    g = primitive_root(p)
-    return np.array([pow(g, i, p) for i in range(p - 1)], np.int64)
 
 
 def phase_sums(net: Neurons, *, multiplicative: bool = False) -> tuple[Ints, Floats]:

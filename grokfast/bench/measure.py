@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from grokfast.bench.trials import Contender, EngineTrial, Trial, Unavailable
-from grokfast.bucket import Bucket, make_buckets
+from grokfast.bucket import Bucket
+from grokfast.bucketing import make_buckets
 from grokfast.presets import preset
 
 #: Steps after which every contender's losses are compared with float64.

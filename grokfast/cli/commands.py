@@ -201,6 +201,35 @@ def agree(
     reading.agree(file, reference, json)
 
 
+def analyze(
+    file: Annotated[str, "FILE"],
+    *,
+    cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
+    prune: bool = False,
+    neurons: Annotated[str | None, "x.csv"] = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what the neurons of trained two-layer modular nets have learned.
+
+    Of each cell the mean inverse participation ratio of the neurons (IPR, 1 for a pure wave) and
+    the share of those above 0.5, the Frobenius norms of what neurons read of the first and the
+    second symbol (U, V) and write (W), and final accuracies. The run must have kept its weights.
+
+    Args:
+        file: Results file.
+        cell: Only the cell nearest to these axis values; may be repeated, or several split by ';'.
+        prune: Also the accuracies as neurons are removed by tenths, in both orders of IPR, and in
+            five random orders with their range.
+        neurons: Also write the IPR of every neuron, and its BatchNorm weight |gamma|, to this file.
+        overwrite: Replace an existing file.
+        json: Print JSON.
+    """
+    from grokfast.cli import analyzing
+
+    analyzing.analyze(file, cell, prune=prune, neurons=neurons, overwrite=overwrite, as_json=json)
+
+
 def export(
     file: Annotated[str, "FILE"],
     *,
@@ -330,6 +359,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "plot": plot,
     "info": info,
     "agree": agree,
+    "analyze": analyze,
     "export": export,
     "merge": merge,
     "data": data,

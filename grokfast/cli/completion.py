@@ -69,6 +69,7 @@ def _fixed_values() -> dict[str, tuple[str, ...]]:
     from grokfast.cli.overrides import ENGINES
     from grokfast.fields import options, scalar_fields
     from grokfast.figures import KINDS
+    from grokfast.observables import OBSERVABLES
     from grokfast.presets import preset
 
     experiment = preset("addition-classification").experiment
@@ -80,7 +81,7 @@ def _fixed_values() -> dict[str, tuple[str, ...]]:
         "engine": ENGINES,
         "kind": KINDS,
         "precision": listed["precision"],
-        "record": ("embeddings", "weights", "curves:200", "none"),
+        "record": ("weights", "curves:200", "curves:all", *OBSERVABLES, "none"),
         "stop": listed["stop"],
     }
 

@@ -9,9 +9,10 @@ from typing import Any
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
 from grokfast.fields import resolve_field, short_name
-from grokfast.grid import Grid, parse_values
+from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
 from grokfast.presets import preset
+from grokfast.ranges import parse_values
 
 #: Sizes that no machine trains: refused before the list of values is made.
 MAX_VALUES = MAX_CELLS = 100_000

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
@@ -45,14 +47,8 @@ def plot(
         raise UsageError(f"no such folder: {path.parent}")
     cells = overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
-    results = _load(file)
-    for chosen in cells or ():
-        for axis in chosen:
-            if axis not in results.hyperparameters:
-                close = closest(axis, results.hyperparameters)
-                known = f"axes are {', '.join(results.axes)}"
-                hint = f"did you mean {close}?" if close else known
-                raise UsageError(f"--cell: unknown axis {axis!r}", hint=hint)
+    results = load(file)
+    check_cells(cells, results)
 
     from grokfast.figures import draw
 
@@ -65,14 +61,14 @@ def plot(
 
 def info(file: str, json: bool) -> None:
     """Prints what the file holds."""
-    show.info(file, _load(file), json)
+    show.info(file, load(file), json)
 
 
 def agree(file: str, reference: str | None, json: bool) -> None:
     """Prints the agreement with every table of the reference that the file has cells of."""
     from grokfast.agree import agree as compare
 
-    show.agreement(compare(_load(file), reference), json)
+    show.agreement(compare(load(file), reference), json)
 
 
 def export(file: str, out: str, long: bool, overwrite: bool) -> None:
@@ -84,7 +80,7 @@ def export(file: str, out: str, long: bool, overwrite: bool) -> None:
     path = Path(out)
     if path.exists() and Path(file).exists() and path.samefile(file):
         raise UsageError(f"--out={out} is the results file itself")
-    print(write(_load(file), out, long=long, overwrite=overwrite))
+    print(write(load(file), out, long=long, overwrite=overwrite))
 
 
 def merge(files: list[str], out: str, overwrite: bool) -> None:
@@ -108,7 +104,18 @@ def _name(axis: str) -> str:
     return short_name(axis.strip().replace("-", "_"))
 
 
-def _load(file: str) -> Results:
+def check_cells(cells: Sequence[Mapping[str, Any]] | None, results: Results) -> None:
+    """Raises UsageError, with a suggestion, where ``--cell`` names what is no axis."""
+    for axis in (axis for chosen in cells or () for axis in chosen):
+        if axis not in results.hyperparameters:
+            close = closest(axis, results.hyperparameters)
+            known = f"axes are {', '.join(results.axes)}"
+            hint = f"did you mean {close}?" if close else known
+            raise UsageError(f"--cell: unknown axis {axis!r}", hint=hint)
+
+
+def load(file: str) -> Results:
+    """The results of a file; of a missing one with a suggestion."""
     _check(file)
     return Results.load(file)
 

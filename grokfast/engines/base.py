@@ -22,13 +22,16 @@ class Engine(Protocol):
 
     One step i = 1, 2, ... of a cell, the same in every engine:
 
-    1. Forward of the batch with the weights after update i - 1: loss, correct predictions. A loss
-       that is not finite sets ``diverged_at = i`` and freezes the cell without an update.
+    1. Forward of the batch with the weights after update i - 1, in training mode (dropout, batch
+       statistics): loss, correct predictions. A loss that is not finite sets ``diverged_at = i``
+       and freezes the cell without an update of anything.
     2. ``epoch_correct`` and ``epoch_loss`` start anew at the first step of an epoch, and add up.
-    3. Backward, AdamW, ``step = i``.
-    4. At the end of an evaluated epoch: a forward of the validation set with the new weights;
-       T_train and T_val are set to i where their count is first reached; curves are recorded.
-    5. Embedding snapshot where asked for; freeze where the stop rule has fired.
+    3. Backward; the update of parameters, slots and buffers; ``step = i``.
+    4. After an evaluated step: a forward of the validation set with the new weights, in evaluation
+       mode, and where the training accuracy is that ``after`` the update, of the training set;
+       last and best counts; T_train, T_val and crossings are set to i where their count is first
+       reached; curves are recorded.
+    5. Freeze where the stop rule has fired.
     """
 
     name: str

@@ -72,7 +72,7 @@ class BatchRows:
 def split(bucket: Bucket, cells: Tensor, size: int | None) -> list[Tensor]:
     """Blocks of cells.
 
-    With a ``size``, blocks of just that many cells that share their data and shuffles, and the
+    With a ``size``, blocks of just that many cells that share their data and orders, and the
     rest in blocks of one: two layouts to compile. Without, one block for all, or one for each
     kind of data where that leaves large ones: a block of mixed data copies it for every model.
     """

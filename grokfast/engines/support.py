@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from grokfast.bucket import Bucket
-from grokfast.fields import scalar_fields, short_name
+from grokfast.fields import scalar_fields, short_name, value_text
 
 #: Whatever is registered.
 ANY = None
@@ -117,3 +117,32 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
     if engine in _PLAIN and (bucket.plain is None or bucket.plain.activation not in _ACTIVATIONS):
         return f"model {cell.model.name!r}; it has linear layers with one activation between only"
     return None
+
+
+def table() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Rows of a field, values of it, and the engines that know these: values that the same engines
+    know share a row. ``any other``: whatever is registered, or any number."""
+    rows: list[tuple[str, str, tuple[str, ...]]] = []
+    for path in next(iter(SUPPORT.values())):
+        known = {engine: fields[path] for engine, fields in SUPPORT.items()}
+        open_to_all = tuple(engine for engine, values in known.items() if values is ANY)
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for value in dict.fromkeys(v for values in known.values() for v in values or ()):
+            engines = tuple(e for e, values in known.items() if values is ANY or value in values)
+            groups.setdefault(engines, []).append(value_text(value))
+        if open_to_all:
+            groups.setdefault(open_to_all, []).append("any other" if groups else "any")
+        rows += [(path, ", ".join(values), engines) for engines, values in groups.items()]
+    return rows
+
+
+def markdown() -> str:
+    """The table as the README has it."""
+    lines = [
+        f"| field | values | {' | '.join(f'`{engine}`' for engine in SUPPORT)} |",
+        "|---|---|" + "---|" * len(SUPPORT),
+    ]
+    for path, values, engines in table():
+        marks = " | ".join("yes" if engine in engines else "-" for engine in SUPPORT)
+        lines.append(f"| `{path}` | {values} | {marks} |")
+    return "\n".join(lines) + "\n"

@@ -11,17 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from grokfast.analyses.neurons import Neurons
-from grokfast.analyses.pruning import Curve, Pruning, parts, pruning
-from grokfast.analyses.spectrum import is_multiplicative
-from grokfast.errors import UsageError
+from grokfast.analyses.pruning import Curve, Pruning, pruning_of_cell
 from grokfast.figures.caption import caption
 from grokfast.figures.cells import headings, mark_phase
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import CORRUPTED, FAINT, TRAIN, UNCORRUPTED, VALIDATION, Paper, style
 from grokfast.results import Results
-from grokfast.tasks.modular import Modular
 
 #: Points of a curve, and random orders behind a band.
 _POINTS, _CONTROLS = 101, 5
@@ -50,7 +46,7 @@ def pruning_curves(
             ``modular``.
     """
     chosen = choose(results, cells)
-    found = [_prune(results, cell) for cell in chosen]
+    found = [pruning_of_cell(results, cell, looks=_POINTS, controls=_CONTROLS) for cell in chosen]
     width = 6.9
     with style():
         figure = Paper((width, 1.0 + 2.2 * len(chosen)), layout="constrained")
@@ -73,21 +69,6 @@ def pruning_curves(
         )
         finish(figure, title_of(results, title), caption(results, width, note), _legend(found))
     return figure
-
-
-def _prune(results: Results, cell: int) -> Pruning:
-    net = Neurons.of_cell(results, cell)
-    task = results.grid.cells[int(results["run"][cell])].task
-    if not isinstance(task, Modular):
-        raise UsageError(f"pruning is judged on the task modular; this cell's is {task.name}")
-    looks = np.unique(np.linspace(0, net.width, _POINTS).astype(np.int64))
-    return pruning(
-        net,
-        parts(task.build()),
-        removed=looks.tolist(),
-        controls=_CONTROLS,
-        multiplicative=is_multiplicative(results, cell),
-    )
 
 
 def _panel(ax: Axes, pruned: Pruning, curve: Curve) -> None:

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from grokfast.analyses.neurons import Floats, Neurons
-from grokfast.analyses.spectrum import discrete_log_order, is_multiplicative
+from grokfast.analyses.spectrum import is_multiplicative
 from grokfast.errors import UsageError
 from grokfast.figures.caption import caption
 from grokfast.figures.cells import headings, mark_phase
@@ -19,6 +19,7 @@ from grokfast.figures.maps import strongest
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import NEURON, Paper, style
 from grokfast.results import Results
+from grokfast.tasks.modular import discrete_log_order
 
 #: Colours of a row before and after training.
 _BEFORE, _AFTER = "#B5B5B5", NEURON
@@ -85,7 +86,7 @@ def neuron_rows(
 
 def _initial(results: Results, cell: int) -> Neurons:
     """The net of a cell before its first step."""
-    from grokfast.bucket import initial_model  # imports torch, which reading a file does without
+    from grokfast.bucketing import initial_model  # imports torch, which reading a file does without
 
     experiment = results.grid.cells[int(results["run"][cell])]
     return Neurons.of(initial_model(experiment.model, experiment.task.build()).module)

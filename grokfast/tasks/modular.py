@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import random
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from grokfast.errors import UsageError
 from grokfast.tasks.base import Task, TaskData, task
 
 _NAMED = {"addition": "a + b", "multiplication": "a * b"}
@@ -136,6 +139,12 @@ class Modular(Task):
         """Number of redrawn training labels, which are the first ones."""
         return int(self.corruption * self.train_rows())
 
+    @property
+    def is_multiplication(self) -> bool:
+        """Whether the operation is multiplication, however it is written."""
+        m, n = np.indices((self.p, self.p))
+        return np.array_equal(evaluate(self.operation, m, n, self.p), m * n % self.p)
+
     def build(self) -> TaskData:
         import torch
 
@@ -162,3 +171,30 @@ class Modular(Task):
             corrupted=torch.arange(train) < redrawn,
             generator=generator.get_state(),
         )
+
+
+def primitive_root(p: int) -> int:
+    """The smallest g whose powers are all of 1 .. p - 1 modulo the prime p.
+
+    Raises:
+        UsageError: p is no prime.
+    """
+    if p < 2 or any(p % d == 0 for d in range(2, math.isqrt(p) + 1)):
+        raise UsageError(
+            f"p is {p}; discrete logarithms need a prime", hint="addition does without them"
+        )
+    factors = [d for d in range(2, p) if (p - 1) % d == 0]
+    # g generates unless a power g^((p - 1) / d) is 1 before its turn.
+    return next(g for g in range(1, p) if all(pow(g, (p - 1) // d, p) != 1 for d in factors))
+
+
+def discrete_log_order(p: int) -> NDArray[np.int64]:
+    """The symbols 1 .. p - 1 as g^0, g^1, ... modulo the prime p, ``[p - 1]``, g its smallest
+    primitive root: along it multiplication is addition modulo p - 1 ([POLY] Eqs 6-8). The symbol
+    0 has no logarithm and is left out.
+
+    Raises:
+        UsageError: p is no prime.
+    """
+    g = primitive_root(p)
+    return np.array([pow(g, i, p) for i in range(p - 1)], np.int64)

@@ -8,6 +8,9 @@ import subprocess
 import pytest
 
 from grokfast.cli import main
+from grokfast.cli.commands import COMMANDS
+from grokfast.figures import KINDS
+from grokfast.presets import PRESETS
 
 SMALL = ("--set=model.width=8", "--steps=30", "--lr=1e-3,1e-2", "--weight-decay=0,5")
 #: The native engine starts fastest; the reference is always there.
@@ -146,10 +149,22 @@ def test_presets(grokfast):
     done = grokfast("presets")
     assert done.code == 0
     assert not done.imported_torch
-    for name in ("addition-classification", "addition-regression", "mnist-original"):
-        assert name in done.out
-    rows = json.loads(grokfast("presets", "--json").out)
-    assert {"name", "cells", "steps", "title", "source"} <= set(rows[0])
+    rows = {row["name"]: row for row in json.loads(grokfast("presets", "--json").out)}
+    assert set(rows) == set(PRESETS)
+    for name, row in rows.items():
+        assert {"cells", "steps", "model_steps", "title", "source"} <= set(row)
+        assert f"{name} " in done.out
+        assert f"  {row['title']}\n" in done.out
+    # Budgets may differ by cell: 289 cells of each batch size.
+    minibatch = rows["modular-minibatch"]
+    assert minibatch["steps"] == 64000
+    assert minibatch["model_steps"] == 289 * (64000 + 8000 + 2000 + 2000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_help_of_plot_names_every_kind(kind):
+    told = COMMANDS["plot"].__doc__
+    assert re.search(rf"\b{kind} \(|\b{kind} and|and {kind}\b", " ".join(told.split())), kind
 
 
 def test_doctor(grokfast):
@@ -160,6 +175,7 @@ def test_doctor(grokfast):
     assert set(data["engines"]) == {"reference", "compiled", "native", "triton"}
     assert all(version for version in data["versions"].values())
     assert {"machine", "compilers", "gpu", "data"} <= set(data)
+    assert data["support"]["precision tf32x3"] == "triton"
 
 
 def test_an_unknown_instruction_set(grokfast):

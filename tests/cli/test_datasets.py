@@ -153,7 +153,7 @@ def test_equal_data_make_equal_files_and_none_is_overwritten_unasked(here, capsy
         assert main(export) == 0
         first = (here / f"a.{suffix}").read_bytes()
         assert main(export) == 2
-        assert f"a.{suffix} exists; choose another --out, or --overwrite" in capsys.readouterr().err
+        assert f"a.{suffix} exists; choose another name, or --overwrite" in capsys.readouterr().err
         assert main([*export, "--overwrite", "--data-seed=1"]) == 0
         assert (here / f"a.{suffix}").read_bytes() != first
         assert main([*export, "--overwrite"]) == 0

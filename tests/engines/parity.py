@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 import grokfast as gf
-from grokfast.bucket import Bucket, make_buckets
+from grokfast.bucket import Bucket
+from grokfast.bucketing import make_buckets
 from grokfast.engines import make_engine
 from grokfast.engines.base import Tick
 from grokfast.engines.compiled import CompiledEngine

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.bucket import make_buckets
+from grokfast.bucketing import make_buckets
 from grokfast.engines import compiled as engine_module
 from grokfast.engines import lockstep_block as block_module
 from grokfast.engines import lockstep_compile
@@ -261,7 +261,7 @@ def test_without_a_compiler_it_runs_eagerly_with_one_warning(tmp_path):
     script = """
 import torch, grokfast as gf
 from grokfast.engines.compiled import CompiledEngine
-from grokfast.bucket import make_buckets
+from grokfast.bucketing import make_buckets
 from grokfast.state import State
 grid = gf.preset("addition-classification").grid(width=5, steps=8, lr=[1e-3, 1e-2], depth=1)
 (bucket,) = make_buckets(grid.cells[:4], range(4))

@@ -7,7 +7,7 @@ import torch
 import grokfast as gf
 from grokfast.agree import agree
 from grokfast.agree.tables import PUBLISHED
-from grokfast.bucket import make_buckets
+from grokfast.bucketing import make_buckets
 from grokfast.engines import make_engine
 from grokfast.state import State
 

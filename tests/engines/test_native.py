@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import grokfast as gf
-from grokfast.bucket import make_buckets
+from grokfast.bucketing import make_buckets
 from grokfast.engines import make_engine
 from grokfast.state import State
 

@@ -20,7 +20,7 @@ from grokfast.bucket import Bucket
 from grokfast.engines import support
 from grokfast.engines.base import _ENGINES
 from grokfast.engines.support import SUPPORT
-from grokfast.fields import options, scalar_fields, short_name
+from grokfast.fields import options, scalar_fields, short_name, value_text
 from grokfast.models import MODELS
 from grokfast.state import State
 from grokfast.tasks import Modular
@@ -195,6 +195,20 @@ def test_every_listed_field_is_in_every_table_or_resolved_before_engines():
             for value in values or ():
                 assert value in options(kind) or isinstance(value, kind), f"{engine}: {path}"
     assert set(_ENGINES) == set(SUPPORT)
+
+
+def test_the_table_for_people_says_what_the_data_say():
+    for path, text, engines in support.table():
+        for engine, fields in SUPPORT.items():
+            known = fields[path]
+            for value in text.split(", "):
+                told = known is None or value in map(value_text, known)
+                assert told == (engine in engines), f"{engine}: {path} {value}"
+
+
+def test_the_readme_has_the_table():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert support.markdown() in readme.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", [p for p, v in listed_fields().items() if v != (False, True)])

@@ -12,7 +12,7 @@ _PARITY = """
 import torch
 import grokfast as gf
 from grokfast.engines import make_engine
-from grokfast.bucket import make_buckets
+from grokfast.bucketing import make_buckets
 from grokfast.state import State
 
 def trained(grid, engine, ends):

@@ -7,7 +7,7 @@ import pytest
 
 from grokfast import figures
 from grokfast.analyses import solution
-from grokfast.bucket import initial_model
+from grokfast.bucketing import initial_model
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.grid import Grid
