@@ -22,7 +22,6 @@ BATCHES = {
     ("dropped", 5): [(0, 5), (5, 10)],
     ("short", 5): [(0, 5), (5, 10), (10, 12)],
     ("short", 4): [(0, 4), (4, 8), (8, 12)],
-    ("short", 100): [(0, 12)],
     ("none", 0): [(0, 12)],
 }
 ORDERS = ("loader", "continued", "by-step", "fixed")
@@ -119,6 +118,7 @@ def test_orders_by_step_and_of_the_data_know_no_model():
     [
         ("none", 5, "batch_size 5 does not divide the 12 training samples"),
         ("dropped", 13, "batch_size 13 is more than the 12 training samples"),
+        ("short", 13, "batch_size 13 is more than the 12 training samples"),
     ],
 )
 def test_batches_that_cannot_be_made_are_refused(remainder, size, says):

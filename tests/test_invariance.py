@@ -68,7 +68,7 @@ def experiments(draw):
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(experiments(), st.permutations(range(3)), st.integers(1, 3))
 def test_a_cell_of_the_reference_is_the_same_alone_and_in_any_grid(experiment, order, some):
     cells = [experiment.replace(**cell) for cell in CELLS]
@@ -78,7 +78,7 @@ def test_a_cell_of_the_reference_is_the_same_alone_and_in_any_grid(experiment, o
     assert_same_bits(whole, part, rows=torch.tensor(chosen))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(experiments(), st.integers(1, 3 * STEPS))
 def test_the_reference_goes_on_from_any_step(experiment, stop):
     bucket = bucket_of(*(experiment.replace(**cell) for cell in CELLS))
@@ -87,7 +87,7 @@ def test_the_reference_goes_on_from_any_step(experiment, stop):
     assert_same_bits(trained("reference", bucket, STEPS), parts)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(experiments(), st.integers(1, STEPS - 1))
 def test_an_interrupted_call_of_the_compiled_engine_is_made_again_to_the_same_bits(
     experiment, first
@@ -122,7 +122,7 @@ def stopping(name, after):
     return Stopping
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(experiments(), st.sampled_from(sorted(ENGINES)), st.integers(1, 3 * STEPS))
 def test_a_run_goes_on_from_its_file_to_the_same_bits(experiment, name, after):
     """Crossings, last and best counts, running statistics and observables too."""

@@ -229,7 +229,7 @@ def test_the_extreme_fractions_leave_one_sample_on_the_smaller_side(fraction):
 
 
 def test_an_experiment_takes_its_fields_as_text_and_round_trips():
-    e = gf.Experiment(task=Modular(), model=gf.Model(embedding_dim=500))
+    e = gf.Experiment(task=Modular(), model=gf.Mlp(embedding_dim=500))
     changed = e.replace(**{"task.operation": "a*b + 1", "task.corruption": 1})
     assert changed.task == Modular(operation="a*b + 1", corruption=1.0)
     assert gf.Experiment.from_json(changed.to_json()) == changed
