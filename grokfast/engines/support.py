@@ -17,83 +17,43 @@ ANY = None
 
 Values = tuple[Any, ...] | None
 
-_ACTIVATIONS = ("tanh", "relu", "leaky_relu", "square")
-_LOSSES = ("cross_entropy", "mse")
-_PREDICTIONS = ("argmax", "nearest")
-_TRAIN = ("running", "after")
-_REMAINDERS = ("none", "dropped", "short")
-_NORMS = ("none", "batch", "layer")
-
-#: Engines that know a network by :class:`grokfast.models.layers.Plain` alone.
-_PLAIN = ("native", "triton")
+#: Field -> the values of an engine that differentiates any chain of layers.
+_CHAINS: dict[str, Values] = {
+    "model.activation": ("tanh", "relu", "leaky_relu", "square"),
+    "model.norm": ("none", "batch", "layer"),
+    "model.dropout": ANY,
+    "model.parametrization": ("standard", "mean-field"),
+    "model.bias": (True, False),
+    "model.one_hot": (True, False),
+    "loss": ANY,
+    "predict": ("argmax", "nearest"),
+    "optimizer.kind": ANY,
+    "optimizer.warmup": ANY,
+    "batches.remainder": ("none", "dropped", "short"),
+    "evaluation.train": ("running", "after"),
+    "dtype": ("float32", "float64"),
+    "precision": ("ieee",),
+}
+#: Of one that knows a network by :class:`grokfast.models.layers.Plain` alone, with formulas of its
+#: own for the losses and the update.
+_FORMULAS: dict[str, Values] = _CHAINS | {
+    "model.norm": ("none",),
+    "model.dropout": (0.0,),
+    "model.parametrization": ("standard",),
+    "loss": ("cross_entropy", "mse"),
+    "optimizer.kind": ("adamw",),
+    "optimizer.warmup": (0,),
+}
 
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
-    "reference": {
-        "model.activation": _ACTIVATIONS,
-        "model.norm": _NORMS,
-        "model.dropout": ANY,
-        "model.parametrization": ("standard", "mean-field"),
-        "model.bias": (True, False),
-        "model.one_hot": (True, False),
-        "loss": ANY,
-        "predict": _PREDICTIONS,
-        "optimizer.kind": ANY,
-        "optimizer.warmup": ANY,
-        "batches.remainder": _REMAINDERS,
-        "evaluation.train": _TRAIN,
-        "dtype": ("float32", "float64"),
-        "precision": ("ieee",),
-    },
-    "compiled": {
-        "model.activation": _ACTIVATIONS,
-        "model.norm": _NORMS,
-        "model.dropout": ANY,
-        "model.parametrization": ("standard", "mean-field"),
-        "model.bias": (True, False),
-        "model.one_hot": (True, False),
-        "loss": ANY,
-        "predict": _PREDICTIONS,
-        "optimizer.kind": ANY,
-        "optimizer.warmup": ANY,
-        "batches.remainder": _REMAINDERS,
-        "evaluation.train": _TRAIN,
-        "dtype": ("float32", "float64"),
-        "precision": ("ieee", "tf32"),
-    },
-    "native": {
-        "model.activation": _ACTIVATIONS,
-        "model.norm": ("none",),
-        "model.dropout": (0.0,),
-        "model.parametrization": ("standard",),
-        "model.bias": (True, False),
-        "model.one_hot": (True, False),
-        "loss": _LOSSES,
-        "predict": _PREDICTIONS,
-        "optimizer.kind": ("adamw",),
-        "optimizer.warmup": (0,),
-        "batches.remainder": _REMAINDERS,
-        "evaluation.train": _TRAIN,
-        "dtype": ("float32", "float64"),
-        "precision": ("ieee",),
-    },
-    "triton": {
-        "model.activation": _ACTIVATIONS,
-        "model.norm": ("none",),
-        "model.dropout": (0.0,),
-        "model.parametrization": ("standard",),
-        "model.bias": (True, False),
-        "model.one_hot": (True, False),
-        "loss": _LOSSES,
-        "predict": _PREDICTIONS,
-        "optimizer.kind": ("adamw",),
-        "optimizer.warmup": (0,),
-        "batches.remainder": ("none",),
-        "evaluation.train": _TRAIN,
-        "dtype": ("float32", "float64"),
-        "precision": ("ieee", "tf32x3", "tf32"),
-    },
+    "reference": _CHAINS,
+    "compiled": _CHAINS | {"precision": ("ieee", "tf32")},
+    "native": _FORMULAS,
+    "triton": _FORMULAS | {"batches.remainder": ("none",), "precision": ("ieee", "tf32x3", "tf32")},
 }
+
+_PLAIN = ("native", "triton")
 
 
 def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
