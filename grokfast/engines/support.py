@@ -74,7 +74,8 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
             return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
     if engine != "reference" and bucket.layers is None:
         return f"model {cell.model.name!r}; it has chains of layers only"
-    if engine in _PLAIN and (bucket.plain is None or bucket.plain.activation not in _ACTIVATIONS):
+    net, activations = bucket.plain, SUPPORT[engine]["model.activation"] or ()
+    if engine in _PLAIN and (net is None or net.activation not in activations):
         return f"model {cell.model.name!r}; it has linear layers with one activation between only"
     return None
 
