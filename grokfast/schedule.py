@@ -70,6 +70,8 @@ def evaluated_steps(evaluation: Evaluation, steps_per_epoch: int, budget: int) -
         case "log-epochs":
             epochs = _log_spaced(evaluation) / steps_per_epoch
             steps = (np.unique(epochs.astype(np.int64)) + 1) * steps_per_epoch
+        case "every-steps" if evaluation.every == steps_per_epoch:
+            return None
         case "every-steps":
             steps = np.arange(1, budget // evaluation.every + 1, dtype=np.int64) * evaluation.every
         case "log-steps":
