@@ -28,9 +28,6 @@ from grokfast.errors import UsageError
 #: Code of a cell whose phase is not known: it is not finished, or the rule misses a measurement.
 UNKNOWN = -1
 
-#: Accuracies that a rule may ask for, by their names in results files.
-ACCURACIES = ("final_train_acc", "final_val_acc", "best_train_acc", "best_val_acc")
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Outcomes:

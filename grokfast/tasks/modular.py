@@ -7,6 +7,7 @@ import math
 import operator
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class Modular(Task):
         """Number of redrawn training labels, which are the first ones."""
         return int(self.corruption * self.train_rows())
 
-    @property
+    @cached_property
     def is_multiplication(self) -> bool:
         """Whether the operation is multiplication, however it is written."""
         m, n = np.indices((self.p, self.p))
