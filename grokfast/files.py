@@ -6,11 +6,9 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
-
-import h5py
 
 from grokfast.errors import EnvironmentProblem, UsageError
 
@@ -45,6 +43,28 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Writes these bytes, one part after the other, as the next complete file.
+
+    Raises:
+        EnvironmentProblem: as :func:`replacing`.
+    """
+    with replacing(path) as temporary:
+        # An own descriptor and plain writes: whatever the disk says arrives as an OSError.
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            for part in parts:
+                _write_all(file, memoryview(part))
+        finally:
+            os.close(file)
+
+
+def _write_all(file: int, part: memoryview) -> None:
+    left = part.cast("B") if part.nbytes else memoryview(b"")
+    while left:  # a disk may take less than it is given
+        left = left[os.write(file, left) :]
 
 
 def _fault(point: str) -> None:
@@ -107,35 +127,3 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Opens a file for reading, refusing what a crafted one could use to reach other files.
-
-    Raises:
-        UsageError: no such file, no HDF5 file, or links, external or virtual data in it.
-    """
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UsageError(f"{path} is no readable HDF5 file: {error}") from error
-    try:
-        _only_own_data(file, path)
-    except UsageError:
-        file.close()
-        raise
-    return file
-
-
-def _only_own_data(group: h5py.Group, path: Path) -> None:
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise UsageError(f"{path}: {group.name}/{name} is a link to elsewhere; refused")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _only_own_data(item, path)
-        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            raise UsageError(f"{path}: {item.name} keeps its data in another file; refused")

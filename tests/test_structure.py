@@ -12,13 +12,26 @@ PACKAGE = Path(grokfast.__file__).parent
 
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
-    {"errors", "files", "hardware", "noise", "outcomes", "phases", "registry", "spacing"},
+    {
+        "checksums",
+        "errors",
+        "files",
+        "guarded",
+        "hardware",
+        "hdf5",
+        "seal",
+        "noise",
+        "outcomes",
+        "phases",
+        "registry",
+        "spacing",
+    },
     {"tasks", "data"},
     {"experiment", "fields", "losses", "models", "observables", "optimizers"},
     {"grid", "presets", "ranges"},
     {"batches", "bucket", "bucketing", "observing", "schedule", "state"},
     {"engines"},
-    {"cells", "results", "aggregate"},
+    {"cells", "layout", "plausible", "results", "aggregate"},
     {"collect", "checkpoint", "preparing", "progress", "provenance"},
     {"planning", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},
