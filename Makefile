@@ -81,5 +81,11 @@ agreement: setup
 	    --out=bench/results/mnist-original.2500-steps.$$dtype.h5 || exit; \
 	done
 
+# Damaged files of every kind, read: counts as one JSON line, kept in bench/results/campaigns.jsonl.
+SEED ?= 1
+.PHONY: campaign-damage
+campaign-damage: setup
+	@cd $(VENV) && $(BIN)/python ../tests/campaigns/damage.py --files=10000 --commands=500 --seed=$(SEED)
+
 clean:
 	rm -rf $(VENV) build demo

@@ -98,8 +98,11 @@ def _parts(
     yield sealing.seal()
 
 
-def load_checkpoint(path: Path) -> Rows:
+def load_checkpoint(path: Path, reader: guarded.Reader | None = None) -> Rows:
     """Identity of a cell -> its rows by tensor name.
+
+    Args:
+        reader: of many older files; see :meth:`grokfast.Results.load`.
 
     A damaged checkpoint costs time, not truth: it is set aside with a warning, and its cells
     train again from the start to the same bits.
@@ -114,7 +117,7 @@ def load_checkpoint(path: Path) -> Rows:
         with path.open("rb") as file:
             if file.read(len(_MARK)) == _MARK:
                 return _read(file)
-        return _read_hdf5(path)
+        return _read_hdf5(path, reader)
     except OSError as error:
         raise EnvironmentProblem(f"cannot read {path}: {error.strerror or error}") from error
     except _Newer as error:
@@ -165,9 +168,9 @@ def _add(cells: Rows, identities: list[str], name: str, values: np.ndarray) -> N
         cells.setdefault(identity, {})[name] = row
 
 
-def _read_hdf5(path: Path) -> Rows:
+def _read_hdf5(path: Path, reader: guarded.Reader | None) -> Rows:
     """Of versions 1 and 2."""
-    _, pieces = guarded.read(path, 1)
+    _, pieces = guarded.read(path, 1, reader)
     groups = {p.path: p.attributes for p in pieces if isinstance(p, Group)}
     if int(groups["/"]["schema_version"]) > _VERSION:
         raise _Newer

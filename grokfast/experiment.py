@@ -182,6 +182,8 @@ class Experiment:
         tree: dict[str, Any] = {}
         for name, value in values.items():
             path = resolve_field(self, name)
+            if isinstance(value, dict):  # which replace_tree would take for a part
+                raise UsageError(f"{path} is {value!r}; give a single value")
             *parents, leaf = path.split(".")
             node = tree
             for part in parents:

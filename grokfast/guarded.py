@@ -16,7 +16,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from grokfast.hdf5 import Dataset, Group, Piece, Unread
 #: Seconds of processor time for a piece, and bytes a second that come on top of them.
 CPU_SECONDS, BYTES_A_SECOND = 1.0, 50e6
 #: Seconds that nothing may come from the child, as of a disk that does not answer.
-SILENCE = 60.0
+SILENCE = 60
 #: Memory of a piece besides that of its array, in bytes.
 _ROOM = 1 << 29
 #: Longest JSON of a frame, in bytes.
@@ -40,6 +39,8 @@ _LONGEST = 1 << 28
 
 #: How a checkpoint begins, which is no HDF5 file.
 CHECKPOINT = b"grokfast-checkpoint\n\0\0\0\0"
+#: The child's program.
+_CODE = "from grokfast.guarded import serve; serve()"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 #: One of these is in every file of ours.
 _OURS = (b"grokfast-results", b"grokfast-checkpoint", seal.MARK, b"identities")
@@ -138,10 +139,7 @@ class Reader:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; "
-                "from grokfast.guarded import serve; serve()"
-            )
+            code = f"import sys; sys.path[:] = {sys.path!r}; {_CODE}"
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-W", "ignore", "-c", code],
@@ -210,14 +208,17 @@ class Reader:
         left = memoryview(data)
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
-        until = time.monotonic() + SILENCE
+        silent = 0
         while left:
-            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
-                raise Damaged(path, f"reading it has brought nothing for {SILENCE:.0f} s")
+            # In seconds that this process sees: where both are halted, neither is to blame.
+            if not poll.poll(1000):
+                silent += 1
+                if silent >= SILENCE:
+                    raise Damaged(path, f"reading it has brought nothing for {SILENCE} s")
+                continue
             if not (got := os.readv(pipe, [left])):
                 raise Damaged(path, self._end(process))
-            left = left[got:]
-            until = time.monotonic() + SILENCE
+            left, silent = left[got:], 0
         return data
 
     def _end(self, process: subprocess.Popen[bytes]) -> str:

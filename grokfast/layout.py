@@ -257,6 +257,7 @@ class _File:
         attributes: of the file.
         variables: data sets with dimensions, but those that are plain indices.
         weights, provenance: see :class:`grokfast.Results`; empty where there are none.
+        names_of_provenance: those that the checksum is of, as JSON.
         sums_of_weights: of each bucket, as JSON.
         foreign: whether something in it is not written as grokfast does.
     """
@@ -265,6 +266,7 @@ class _File:
     variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]]
     weights: list[dict[str, NDArray[Any]]]
     provenance: dict[str, Any]
+    names_of_provenance: str
     sums_of_weights: list[str]
     groups: frozenset[str]
     foreign: bool
@@ -287,13 +289,15 @@ class _File:
             where, _, name = p.path.strip("/").rpartition("/")
             if where in weights:
                 weights[where][name] = p.values
+        provenance = groups["provenance"].attributes if "provenance" in groups else {}
         known = {"", "provenance", "weights", *weights}
         notes = {n for n, p in at_top.items() if not p.scale} - set(variables)
         return cls(
             attributes=groups[""].attributes,
             variables=variables,
             weights=list(weights.values()),
-            provenance=groups["provenance"].attributes if "provenance" in groups else {},
+            provenance={k: v for k, v in provenance.items() if k != "checksums"},
+            names_of_provenance=provenance.get("checksums", "[]"),
             sums_of_weights=[groups[w].attributes.get("checksums", "{}") for w in weights],
             groups=frozenset(groups),
             foreign=bool(
@@ -326,7 +330,7 @@ def _check_sums(file: _File) -> str:
         del file.variables[name]
     lost = [name for name in ("provenance", "weights") if name in sums and name not in file.groups]
     if "provenance" not in lost:
-        known = json.loads(file.provenance["checksums"])
+        known = json.loads(file.names_of_provenance)
         for name in set(file.provenance) - set(known):
             del file.provenance[name]
         if checksums.of_plain(file.provenance) != sums["provenance"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from grokfast.bucket import Bucket
+from grokfast.errors import GrokfastError
 from grokfast.experiment import Recording
 from grokfast.observables import OBSERVABLES, Observable, Snapshot
 from grokfast.spacing import logspace
@@ -67,7 +69,13 @@ class Observer:
             name: p[None] for name, p in zip(self.bucket.names, self.bucket.init[0], strict=True)
         }
         for name in self.steps:
-            OBSERVABLES[name].compute(Snapshot(params, self.bucket.cell, self._tasks([0])))
+            self._shape(name, params)
+
+    def _shape(self, name: str, params: dict[str, Tensor]) -> torch.Size:
+        """Of the values of a cell, whose parameters may have overflowed."""
+        finite = {parameter: torch.nan_to_num(p, 0.0, 1.0, -1.0) for parameter, p in params.items()}
+        here = Snapshot(finite, self.bucket.cell, self._tasks([0]))
+        return OBSERVABLES[name].compute(here).shape[1:]
 
     def prepare(self, state: State) -> None:
         """Makes room in the state, and measures its cells, which are at step 0."""
@@ -91,6 +99,32 @@ class Observer:
                     state.observed[name][here, s] = self._measured(name, state, here)
 
     def _measured(self, name: str, state: State, cells: Tensor) -> Tensor:
+        """Values of these cells ``[K, ...]``; NaN in those in which they cannot be computed, as of
+        parameters that have overflowed."""
+        try:
+            return self._computed(name, state, cells)
+        except GrokfastError:
+            raise
+        except (RuntimeError, ArithmeticError, ValueError) as error:
+            rows, reason = [self._alone(name, state, cell) for cell in cells.split(1)], error
+        first = {n: p[cells[:1]] for n, p in zip(self.bucket.names, state.params, strict=True)}
+        nothing = torch.full((1, *self._shape(name, first)), torch.nan, device=cells.device)
+        missing = sum(row is None for row in rows)
+        warnings.warn(
+            f"observable {name} failed in {missing} cells, and is NaN there: "
+            f"{str(reason).splitlines()[0]}",
+            stacklevel=2,
+        )
+        return torch.cat([nothing if row is None else row for row in rows])
+
+    def _alone(self, name: str, state: State, cell: Tensor) -> Tensor | None:
+        """Values of one cell ``[1, ...]``, if it has some."""
+        try:
+            return self._computed(name, state, cell)
+        except (RuntimeError, ArithmeticError, ValueError):
+            return None
+
+    def _computed(self, name: str, state: State, cells: Tensor) -> Tensor:
         observable: Observable = OBSERVABLES[name]
         params = {
             parameter: p[cells]

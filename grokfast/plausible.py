@@ -46,7 +46,7 @@ def doubts(r: Results, *, sure: bool) -> Iterator[str]:
         sure: whether checksums have been found to hold; where there are none, what follows from
             other values is compared, too.
     """
-    for found in (_shapes, _axes, _hyperparameters, _ranges):
+    for found in (_shapes, _axes, _hyperparameters, _ranges, _weights):
         yield from found(r)
     if not sure:
         yield from _contradictions(r)
@@ -69,12 +69,6 @@ def _shapes(r: Results) -> Iterator[str]:
             if sizes.setdefault(dim, size) != size:
                 yield f"variable {name!r} has {size} values along {dim}, not {sizes[dim]}"
                 return
-    for number, bucket in enumerate(r.weights):
-        cells = bucket.get("run", np.zeros(0))
-        if any(len(values) != len(cells) for values in bucket.values() if values.ndim):
-            yield f"weights/{number} is not of {len(cells)} cells"
-        if cells.dtype.kind != "i" or not np.isin(cells, r["run"]).all():
-            yield f"weights/{number} is of other cells"
 
 
 def _axes(r: Results) -> Iterator[str]:
@@ -158,6 +152,15 @@ def _outside(
         wrong &= values != none
     if wrong.any():
         yield f"{name} is {values[wrong].flat[0]}, which no run writes"
+
+
+def _weights(r: Results) -> Iterator[str]:
+    for number, bucket in enumerate(r.weights):
+        cells = bucket.get("run", np.zeros(0))
+        if any(len(values) != len(cells) for values in bucket.values() if values.ndim):
+            yield f"weights/{number} is not of {len(cells)} cells"
+        if cells.dtype.kind != "i" or not np.isin(cells, r["run"]).all():
+            yield f"weights/{number} is of other cells"
 
 
 def _contradictions(r: Results) -> Iterator[str]:

@@ -187,12 +187,25 @@ class _Cell:
                 group["lr"] = float(bucket.lr[g, m]) * factor
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        self.update()
         self.step = i
         if bucket.evaluates(i):
             self.evaluate(i, float(loss.detach()))
         if bucket.stop_at_both:
             self.frozen = bool(state.t_train[m] >= 0 and state.t_val[m] >= 0)
+
+    def update(self) -> None:
+        """Every parameter by its gradient."""
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            # torch refuses a factor that the type cannot hold, such as a learning rate of 1e39,
+            # which in its arithmetic is infinite: so are the parameters, and the next loss.
+            if "without overflow" not in str(error):
+                raise
+            with torch.no_grad():
+                for p in self.parameters:
+                    p.fill_(torch.nan)
 
     @torch.no_grad()
     def evaluate(self, i: int, batch_loss: float) -> None:
@@ -222,9 +235,10 @@ class _Cell:
                     crossings[m, h] = i
         j = bucket.curve_index.get(i)
         if j is not None:
-            state.train_loss[m, j] = train_loss
+            # As tensors: a loss that float32 cannot hold is infinite there, and no error.
+            state.train_loss[m, j] = torch.tensor(train_loss, dtype=torch.float64)
             state.train_acc[m, j] = train_correct / bucket.counted
-            state.val_loss[m, j] = val_loss
+            state.val_loss[m, j] = torch.tensor(val_loss, dtype=torch.float64)
             state.val_acc[m, j] = val_correct / bucket.num_val
 
     def measure(self, x: Tensor, y: Tensor) -> tuple[float, int]:

@@ -14,6 +14,7 @@ that read many; some go through the commands. What may come of a copy:
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import gzip
 import hashlib
@@ -48,7 +49,7 @@ FORBIDDEN = ("wrong", "internal", "crashes", "hangs")
 
 def damaged(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     """What was done to a file, and the file."""
-    size, copy = len(data), bytearray(data)
+    size, new = len(data), bytearray(data)
 
     def block(most: int = 64) -> slice:
         start = rng.randrange(size)
@@ -59,25 +60,60 @@ def damaged(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     ):
         case "flipped" | "bits":
             for _ in range(1 if what == "flipped" else rng.randint(2, 40)):
-                copy[rng.randrange(size)] ^= 1 << rng.randrange(8)
+                new[rng.randrange(size)] ^= 1 << rng.randrange(8)
         case "zeroed":
             at = block(rng.choice((8, 64, 1024)))
-            copy[at] = bytes(at.stop - at.start)
+            new[at] = bytes(at.stop - at.start)
         case "swapped":
             length = rng.choice((1, 4, 8, 64))
             a, b = (rng.randrange(max(1, size - length)) for _ in range(2))
-            copy[a : a + length], copy[b : b + length] = data[b : b + length], data[a : a + length]
+            new[a : a + length], new[b : b + length] = data[b : b + length], data[a : a + length]
         case "cut":
-            del copy[rng.randrange(size) :]
+            del new[rng.randrange(size) :]
         case "doubled":
             at = block(512)
-            copy[at.stop : at.stop] = data[at]
+            new[at.stop : at.stop] = data[at]
         case "extended":
-            copy += rng.randbytes(rng.choice((1, 64, 4096)))
+            new += rng.randbytes(rng.choice((1, 64, 4096)))
         case "noise":
             at = block(rng.choice((4, 32)))
-            copy[at] = rng.randbytes(at.stop - at.start)
-    return what, bytes(copy)
+            new[at] = rng.randbytes(at.stop - at.start)
+    return what, bytes(new)
+
+
+#: What may stand in a table in the place of what should.
+_ODD: tuple[Any, ...] = (
+    None, True, -1, 0, 1e308, 10**400, float("nan"), float("inf"), 0.5, "", "nan", "lr", [], {},
+    [[]], [None], {"": 0}, {"fields": 0}, "x" * 5000,
+)  # fmt: skip
+
+
+def odd_table(data: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """Well-formed JSON, of whose values one or two are others, are gone or come twice."""
+    table = json.loads(data)
+    for _ in range(rng.randint(1, 2)):
+        places = list(_places(table))
+        if not places:
+            break
+        holder, key = rng.choice(places)
+        match rng.choice(("odd", "odd", "odd", "other", "gone")):
+            case "odd":
+                holder[key] = rng.choice(_ODD)
+            case "other":
+                other, place = rng.choice(places)
+                holder[key] = copy.deepcopy(other[place])
+            case "gone":
+                del holder[key]
+    return "odd", json.dumps(table).encode()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every entry of lists and objects, at any depth."""
+    entries = list(value) if isinstance(value, dict) else range(len(value))
+    for key in entries if isinstance(value, dict | list) else ():
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from _places(value[key])
 
 
 def _digest(*arrays: Any) -> str:
@@ -105,7 +141,7 @@ def _read_results(path: Path, tools: Any) -> str:
 def _read_checkpoint(path: Path, tools: Any) -> str:
     from grokfast.checkpoint import load_checkpoint
 
-    rows = load_checkpoint(path)
+    rows = load_checkpoint(path, tools)
     if not rows:
         raise _SetAside
     return _digest(*(value for _, row in sorted(rows.items()) for _, value in sorted(row.items())))
@@ -231,24 +267,36 @@ def _outcome(read: Callable[[], str], wanted: str, *, checked: bool) -> tuple[st
     return ("wrong" if checked else "unseen"), bool(said), ""
 
 
-def read_copies(kind: str, folder: str, seed: int, start: int, stop: int) -> None:
-    """A process that reads copies ``start`` to ``stop``, and prints a line for each."""
+def copies(
+    kind: str, folder: Path, seed: int, start: int, stop: int, ready: Callable[[], None] = list
+) -> Iterator[tuple[int, str, str, bool, str]]:
+    """Reads copies ``start`` to ``stop``: number, damage, outcome, whether it was said to be
+    changed, and why it was refused."""
     from grokfast.guarded import Reader
 
-    read, own = READERS[kind], Path(folder) / kind / f"{os.getpid()}"
+    read, own = READERS[kind], folder / kind / f"{os.getpid()}"
     good = sorted(p for p in own.parent.iterdir() if not p.name.isdigit())
     with Reader() as reader:
         wanted = [read(p, reader) for p in good]
-        print("ready", flush=True)
+        ready()
         for k in range(start, stop):
             rng = random.Random(f"{seed} {kind} {k}")
-            data = good[k % len(good)].read_bytes()
-            what, content = damaged(data, rng)
+            data, one = good[k % len(good)].read_bytes(), wanted[k % len(good)]
+            if kind == "table" and rng.random() < 0.5:
+                what, content = odd_table(data, rng)
+            else:
+                what, content = damaged(data, rng)
             own.write_bytes(content)
-            one = wanted[k % len(good)]
-            _say(k, what, *_outcome(lambda: read(own, reader), one, checked=kind in CHECKED))
+            checked = kind in CHECKED
+            yield k, what, *_outcome(functools.partial(read, own, reader), one, checked=checked)
     for left in own.parent.glob(f"{own.name}*"):
         left.unlink()
+
+
+def read_copies(kind: str, folder: str, seed: int, start: int, stop: int) -> None:
+    """A process that prints a line for each of :func:`copies`."""
+    for line in copies(kind, Path(folder), seed, start, stop, lambda: print("ready", flush=True)):
+        _say(*line)
 
 
 def _say(k: int, what: str, outcome: str, told: bool, why: str) -> None:
@@ -259,7 +307,7 @@ def _say(k: int, what: str, outcome: str, told: bool, why: str) -> None:
 
 COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "info": lambda file, out: ["info", str(file)],
-    "plot": lambda file, out: ["plot", str(file), f"--out={out}.png", "--overwrite"],
+    "plot": lambda file, out: ["plot", str(file), f"--out={out}.png"],
     "export": lambda file, out: ["export", str(file), f"--out={out}.json", "--overwrite"],
     "merge": lambda file, out: ["merge", str(file), f"--out={out}.h5", "--overwrite"],
     "run": lambda file, out: ["run", *_RUN, f"--out={file}", "--steps=60"],
