@@ -129,6 +129,8 @@ COMBINED = {
         "model.parametrization": "mean-field", "evaluation.train": "after", "batch_size": 7,
         "batches.remainder": "short", "batches.order": "continued", "optimizer.kind": "sgd",
         "evaluation.schedule": "every-steps", "evaluation.every": 5, "predict": "nearest",
+        "optimizer.weight_decay_memorised": 0.3, "phase.threshold": 0.1,
+        "evaluation.train_loss": "after",
     },
     "dense full batch, after": {"evaluation.train": "after", "loss": "cross_entropy"},
     "minibatches, after": MINI | {"evaluation.train": "after", "activation": "relu"},
@@ -207,11 +209,13 @@ def test_what_a_later_cell_of_a_bucket_needs_is_refused_too(engine):
 
 @pytest.mark.skipif(INTERPRETED, reason="is triton's")
 def test_compiled_code_computes_what_its_functions_do():
-    """Noise, norms and gradients by autograd; a full batch, which is one pass to compile."""
+    """Noise, norms, a change of decay and gradients by autograd; a full batch, which is one pass to
+    compile."""
     full_batch = {"batch_size": 0, "depth": 2, "evaluation.schedule": "every-epoch"}
-    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0]))
+    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0], loss="hinge"))
     rtol = ROUNDINGS * torch.finfo(bucket.dtype).eps
     truth = trained("reference", bucket, STEPS)
+    assert 0 < int(truth.t_train[0]) < STEPS
     assert_close(trained("compiled", bucket, STEPS), truth, rtol)
 
 
