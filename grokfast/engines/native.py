@@ -104,7 +104,7 @@ class NativeEngine:
     def _fixed(self, bucket: Bucket) -> dict[str, Any]:
         cell, o, net = bucket.cell, bucket.cell.optimizer, bucket.plain
         assert net is not None  # else it is refused
-        tokens = bool(net.vocabulary)
+        tokens, memorised = bool(net.vocabulary), bucket.weight_decay_memorised
         return {
             "dtype": cell.dtype,
             "sizes": list(net.sizes),
@@ -112,14 +112,17 @@ class NativeEngine:
             "activate_embedding": net.activate_embedding,
             "activation": net.activation,
             "bias": net.bias,
+            "output_bias": net.output_bias,
             "loss": cell.loss,
             "predict": cell.predict,
             "optimizer": o.kind,
             "beta1": o.beta1,
             "beta2": o.beta2,
             "eps": o.eps,
+            "momentum": o.momentum,
             "lr": bucket.lr.numpy(),
             "weight_decay": bucket.weight_decay.numpy(),
+            "weight_decay_memorised": None if memorised is None else memorised.numpy(),
             "x_train": _int32(bucket.x_train) if tokens else bucket.x_train.numpy(),
             "y_train": _int32(bucket.y_train),
             "x_val": _int32(bucket.x_val) if tokens else bucket.x_val.numpy(),
@@ -133,6 +136,7 @@ class NativeEngine:
             "order_index": _int32(bucket.order_index),
             "first_epoch": 0,
             "train_accuracy": cell.evaluation.train,
+            "recorded_loss": cell.evaluation.train_loss,
             "eval_steps": None if bucket.eval_steps is None else bucket.eval_steps.numpy(),
             "need_train": bucket.need_train,
             "need_val": bucket.need_val,

@@ -53,7 +53,14 @@ _FORMULAS: dict[str, Values] = _CHAINS | {
     "evaluation.train_loss": ("before",),
 }
 #: What native has beyond that.
-_NATIVE: dict[str, Values] = {}
+_NATIVE: dict[str, Values] = {
+    "model.output_bias": (True, False),
+    "loss": ("cross_entropy", "mse", "hinge"),
+    "predict": ("argmax", "nearest", "sign"),
+    "optimizer.kind": ("adamw", "sgd"),
+    "optimizer.weight_decay_memorised": ANY,
+    "evaluation.train_loss": ("before", "after"),
+}
 
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
