@@ -11,6 +11,7 @@ from typing import Any
 
 from grokfast.bucket import Bucket
 from grokfast.fields import scalar_fields, short_name, value_text
+from grokfast.models.layers import Plain
 
 #: Whatever is registered.
 ANY = None
@@ -24,13 +25,16 @@ _CHAINS: dict[str, Values] = {
     "model.dropout": ANY,
     "model.parametrization": ("standard", "mean-field"),
     "model.bias": (True, False),
+    "model.output_bias": (True, False),
     "model.one_hot": (True, False),
     "loss": ANY,
-    "predict": ("argmax", "nearest"),
+    "predict": ("argmax", "nearest", "sign"),
     "optimizer.kind": ANY,
     "optimizer.warmup": ANY,
+    "optimizer.weight_decay_memorised": ANY,
     "batches.remainder": ("none", "dropped", "short"),
     "evaluation.train": ("running", "after"),
+    "evaluation.train_loss": ("before", "after"),
     "dtype": ("float32", "float64"),
     "precision": ("ieee",),
 }
@@ -40,16 +44,22 @@ _FORMULAS: dict[str, Values] = _CHAINS | {
     "model.norm": ("none",),
     "model.dropout": (0.0,),
     "model.parametrization": ("standard",),
+    "model.output_bias": (True,),
     "loss": ("cross_entropy", "mse"),
+    "predict": ("argmax", "nearest"),
     "optimizer.kind": ("adamw",),
     "optimizer.warmup": (0,),
+    "optimizer.weight_decay_memorised": (None,),
+    "evaluation.train_loss": ("before",),
 }
+#: What native has beyond that.
+_NATIVE: dict[str, Values] = {}
 
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
     "reference": _CHAINS,
     "compiled": _CHAINS | {"precision": ("ieee", "tf32")},
-    "native": _FORMULAS,
+    "native": _FORMULAS | _NATIVE,
     "triton": _FORMULAS | {"batches.remainder": ("none",), "precision": ("ieee", "tf32x3", "tf32")},
 }
 
@@ -69,15 +79,21 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
         values = here.get(path.rsplit(".", 1)[-1], values)
         if values is ANY or path not in fields:
             continue
-        value = cell.get(path)
-        if value not in values:
-            return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
+        for value in bucket.values.get(path, (cell.get(path),)):
+            if value not in values:
+                return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
     if engine != "reference" and bucket.layers is None:
         return f"model {cell.model.name!r}; it has chains of layers only"
-    net, activations = bucket.plain, SUPPORT[engine]["model.activation"] or ()
-    if engine in _PLAIN and (net is None or net.activation not in activations):
+    if engine in _PLAIN and not _knows(bucket.plain, SUPPORT[engine]):
         return f"model {cell.model.name!r}; it has linear layers with one activation between only"
     return None
+
+
+def _knows(net: Plain | None, table: dict[str, Values]) -> bool:
+    """Whether a table has what a network is made of, whoever made it."""
+    if net is None or net.activation not in (table["model.activation"] or ()):
+        return False
+    return net.output_bias == net.bias or False in (table["model.output_bias"] or ())
 
 
 def table() -> list[tuple[str, str, tuple[str, ...]]]:

@@ -4,5 +4,6 @@ from grokfast.tasks.addition import Addition
 from grokfast.tasks.base import TASKS, Task, TaskData, task
 from grokfast.tasks.images import Digits, Mnist
 from grokfast.tasks.modular import Modular
+from grokfast.tasks.parity import Parity
 
-__all__ = ["TASKS", "Addition", "Digits", "Mnist", "Modular", "Task", "TaskData", "task"]
+__all__ = ["TASKS", "Addition", "Digits", "Mnist", "Modular", "Parity", "Task", "TaskData", "task"]

@@ -23,7 +23,7 @@ from grokfast.engines.support import SUPPORT
 from grokfast.fields import options, scalar_fields, short_name, value_text
 from grokfast.models import MODELS
 from grokfast.state import State
-from grokfast.tasks import Modular
+from grokfast.tasks import Modular, Parity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,11 +57,14 @@ if INTERPRETED:
 
 #: Minibatches of 24 samples: three batches of 8, or three of 7 and 3 left over.
 MINI = {"batch_size": 8}
+#: Accuracies that are reached on the way, of the whole training set.
+MEMORISES = MINI | {"evaluation.train": "after", "phase.threshold": 0.2}
 #: What else must hold for a value to be possible.
 NEEDS = {
     ("batches.order", None): MINI,
     ("batches.remainder", "none"): MINI,
     ("batches.remainder", None): {"batch_size": 7},
+    ("evaluation.train_loss", "after"): MINI | {"evaluation.train": "after"},
     ("evaluation.schedule", "log-epochs"): MINI | {"evaluation.horizon": 30},
     ("evaluation.schedule", "every-steps"): {"evaluation.every": 3},
     ("evaluation.schedule", "log-steps"): {"evaluation.horizon": 12, "evaluation.points": 5},
@@ -69,6 +72,8 @@ NEEDS = {
     ("model.norm", None): MINI,
     ("model.one_hot", True): {"model.embedding_dim": 0, "model.bias": False},
     ("optimizer.kind", "sgd"): {"optimizer.momentum": 0.9},
+    ("optimizer.weight_decay_memorised", None): MEMORISES,
+    ("predict", "sign"): {"loss": "mse"},
 }
 
 
@@ -78,10 +83,11 @@ EPS, ROUNDINGS = 1e-3, 1e4
 
 
 def base(**changes) -> gf.Experiment:
-    """A small net on tokens in float64, with further thresholds."""
+    """A small net on tokens in float64, with further thresholds; on signs where they predict."""
+    signs = changes.get("predict") == "sign"
     return gf.Experiment(
-        task=Modular(p=7),
-        model=gf.Mlp(width=9, depth=2 if INTERPRETED else 3, embedding_dim=5),
+        task=Parity(n=7, train_size=24, val_size=20) if signs else Modular(p=7),
+        model=gf.Mlp(width=9, depth=2 if INTERPRETED else 3, embedding_dim=0 if signs else 5),
         loss="mse",
         optimizer=gf.Optimizer(eps=EPS),
         steps=12,
@@ -106,7 +112,12 @@ def listed_fields() -> dict[str, tuple]:
 
 
 #: Beside them: numbers of which one value has a meaning of its own.
-NUMBERS = {"model.dropout": (0.0, 0.3), "optimizer.momentum": (0.0, 0.9), "batch_size": (0, 8, 12)}
+NUMBERS = {
+    "model.dropout": (0.0, 0.3),
+    "optimizer.momentum": (0.0, 0.9),
+    "optimizer.weight_decay_memorised": (None, 2.0),
+    "batch_size": (0, 8, 12),
+}
 COMBINED = {
     "modular": {
         "model.one_hot": True, "model.embedding_dim": 0, "model.bias": False, "depth": 2,
@@ -124,6 +135,18 @@ COMBINED = {
     "sgd without momentum": {"optimizer.kind": "sgd", "optimizer.momentum": 0.0},
     "stops": {"stop": "both", "phase.threshold": 0.1},
     "depth 1": {"depth": 1, "predict": "nearest"},
+    "parity": MEMORISES | {
+        "predict": "sign", "loss": "hinge", "depth": 2, "activation": "relu",
+        "model.output_bias": False, "optimizer.kind": "sgd", "batch_size": 10,
+        "batches.remainder": "short", "optimizer.weight_decay_memorised": 0.5,
+        "evaluation.train_loss": "after", "evaluation.initial": True,
+        "record.curves": "evaluated",
+    },
+    "parity, full batch": {
+        "predict": "sign", "loss": "hinge", "activation": "relu", "evaluation.train": "after",
+        "optimizer.weight_decay_memorised": 2.0, "evaluation.train_loss": "after",
+        "evaluation.initial": True, "phase.threshold": 0.6,
+    },
 }  # fmt: skip
 VALUES = [(path, v) for path, values in (listed_fields() | NUMBERS).items() for v in values]
 if INTERPRETED:
@@ -135,7 +158,10 @@ if INTERPRETED:
 
 @functools.cache
 def by_the_reference(experiment: gf.Experiment) -> tuple[Bucket, State]:
-    bucket = bucket_of(*(experiment.replace(**cell) for cell in CELLS))
+    # What turns a label into another one has another name.
+    corruption = "task.flip" if isinstance(experiment.task, Parity) else "task.corruption"
+    cells = [{k.replace("task.corruption", corruption): v for k, v in c.items()} for c in CELLS]
+    bucket = bucket_of(*(experiment.replace(**cell) for cell in cells))
     return bucket, trained("reference", bucket, STEPS)
 
 
@@ -171,6 +197,12 @@ def test_fields_together_are_trained_as_by_the_reference_or_refused(name, case):
         pytest.importorskip("grokfast._native")
     reason = same_as_the_reference(name, base(**COMBINED[case]))
     assert reason is None or name != "eager"
+
+
+@pytest.mark.parametrize("engine", ["native", "triton"])
+def test_what_a_later_cell_of_a_bucket_needs_is_refused_too(engine):
+    bucket = bucket_of(*(base(**{"optimizer.warmup": steps}) for steps in (0, 5)))
+    assert "optimizer.warmup 5" in support.unsupported(engine, bucket)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is triton's")
