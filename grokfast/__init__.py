@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
     from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
+    from grokfast.replaying import Replay, replay
     from grokfast.results import Results
     from grokfast.tasks import Task, TaskData, task
     from grokfast.trainer import Interrupted, run
@@ -59,6 +60,8 @@ _HOMES = {
     "phase_rule": "grokfast.phases",
     "PRESETS": "grokfast.presets",
     "preset": "grokfast.presets",
+    "Replay": "grokfast.replaying",
+    "replay": "grokfast.replaying",
     "Results": "grokfast.results",
     "Task": "grokfast.tasks",
     "TaskData": "grokfast.tasks",
@@ -88,6 +91,7 @@ __all__ = [
     "PhaseRule",
     "Plan",
     "Recording",
+    "Replay",
     "Results",
     "Rule",
     "Shape",
@@ -103,6 +107,7 @@ __all__ = [
     "phase_rule",
     "plan",
     "preset",
+    "replay",
     "run",
     "task",
 ]

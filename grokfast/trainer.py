@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
+from grokfast.engines import Engine
 from grokfast.errors import GrokfastError
 from grokfast.files import clear_leftovers, locked
 from grokfast.grid import Grid
@@ -145,18 +147,13 @@ class Trainer:
         return results
 
     def _train(self, observer: Observer, state: State) -> None:
-        bucket = observer.bucket
-        chunk, budget = self.engine.chunk, bucket.cell.steps
         while self.signum is None:
-            left = torch.nonzero(~state.done(bucket))[:, 0]
-            if not len(left):
+            call = next_call(self.engine, observer, state)
+            if call is None:
                 return
-            at = state.step[left]
-            first = int(at.min())
-            until = min(budget, (first // chunk + 1) * chunk, observer.next_step(first) or budget)
-            left = left[at < until]
+            left, until = call
             self._base = self._accounted()
-            self.engine.advance(bucket, state, left, until, self._tick)
+            self.engine.advance(observer.bucket, state, left, until, self._tick)
             observer.record(state, left)
             self.progress.update(self._accounted(), self._counts())
             if self._save_is_due():
@@ -225,6 +222,20 @@ class Trainer:
         self._saved = time.monotonic()
         self._save_took = self._saved - start
         return results
+
+
+def next_call(engine: Engine, observer: Observer, state: State) -> tuple[Tensor, int] | None:
+    """Which cells the engine is to train next, and up to which step: to the end of its chunk, or to
+    where something is measured. None where all are done."""
+    bucket = observer.bucket
+    left = torch.nonzero(~state.done(bucket))[:, 0]
+    if not len(left):
+        return None
+    at, budget = state.step[left], bucket.cell.steps
+    first = int(at.min())
+    chunk = (first // engine.chunk + 1) * engine.chunk
+    until = min(budget, chunk, observer.next_step(first) or budget)
+    return left[at < until], until
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ LAYERS = [
     {"engines"},
     {"cells", "results", "aggregate"},
     {"collect", "checkpoint", "preparing", "progress", "provenance"},
-    {"planning", "trainer"},
+    {"planning", "replaying", "reproduced", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},
     {"cli", "__main__", "__init__"},
 ]

@@ -61,10 +61,11 @@ def run(
         model_seed: Seed of the initial weights.
         activation: tanh, relu, leaky_relu or square.
         stop: End a cell once it has memorised and generalised, or never before the budget.
-        record: Any of curves:N, curves:all, weights, embeddings:N, norms, ipr, neuron_ipr; or none.
-            Curves are losses and accuracies, at N log-spaced or at all evaluated steps, weights the
-            trained parameters. The others are measured at log-spaced steps, or every N with such a
-            number behind a colon (embeddings without one every 10).
+        record: Any of curves:N, curves:all, weights, embeddings:N, norms, neuron_norms,
+            spectral_norm, ipr, neuron_ipr; or none. Curves are losses and accuracies, at N
+            log-spaced or at all evaluated steps, weights the trained parameters. The others are
+            measured at log-spaced steps, or every N with such a number behind a colon (embeddings
+            without one every 10).
         set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12, or values of a
             preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs, as
             evaluation.thresholds=0.5+0.99.

@@ -50,6 +50,7 @@ class CompiledEngine:
     name = "compiled"
     chunk = 500
     keeps_partial = False
+    invariant = False
     #: Cells a block on the CPU, where there are enough of them for every thread (bench/LOG.md).
     cpu_block = 4
     #: Passes between two looks at whether to stop and whether any cell of a block still trains.

@@ -30,6 +30,7 @@ class NativeEngine:
     name = "native"
     chunk = 1000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         if device.type != "cpu":

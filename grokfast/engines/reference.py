@@ -29,6 +29,7 @@ class ReferenceEngine:
     name = "reference"
     chunk = 1000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device

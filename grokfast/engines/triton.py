@@ -29,6 +29,7 @@ class TritonEngine:
     name = "triton"
     chunk = 10_000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         try:
