@@ -15,7 +15,8 @@ class Cell {
         batch_(Block<T>::of(arena, job, least(job.batch + spare_, kBlock), true)),
         val_(Block<T>::of(arena, job, least(longest(job), val_block(job)), false)),
         net_(arena, job, least(job.batch, kBlock), parts_),
-        outputs_(arena, job) {}
+        outputs_(arena, job),
+        norm_(arena, job.norm_count ? job.sizes[1] : 0, job.norm_count ? job.sizes[0] : 0) {}
 
   void run(long cell, const Progress& progress) {
     begin(cell);
@@ -72,7 +73,7 @@ class Cell {
     epoch_correct_ = job_.epoch_correct[cell];
     epoch_loss_ = job_.epoch_loss[cell];
     evaluate_ = false;
-    curve_ = eval_ = 0;
+    curve_ = eval_ = measured_ = 0;
 
     const long d = job_.data_index[cell], outputs = job_.sizes[job_.layers];
     targets_ =
@@ -153,6 +154,14 @@ class Cell {
     net_.backward(batch_, in_part_, part_, cell_, step_ + 1);
     step_++;
     evaluate_ = evaluates();
+    measure();
+  }
+
+  void measure() {
+    while (measured_ < job_.norm_count && job_.norm_steps[measured_] < step_) measured_++;
+    if (measured_ == job_.norm_count || job_.norm_steps[measured_] != step_) return;
+    net_.first_layer(norm_);
+    job_.spectral_norm[cell_ * job_.norm_count + measured_] = static_cast<float>(norm_.value());
   }
 
   bool evaluates() {
@@ -275,12 +284,13 @@ class Cell {
   Block<T> batch_, val_;
   Net net_;
   Outputs<T> outputs_;
+  SpectralNorm norm_;
   Samples<T> train_, validation_;
   const T* targets_;  // [C, O] or null
   long cell_;
   int64_t step_, diverged_at_, epoch_correct_;
   double epoch_loss_, last_loss_;
-  long curve_, eval_;
+  long curve_, eval_, measured_;  // places in the lists of steps
   bool evaluate_;     // the last step is to be evaluated
   Part part_;         // of the batch, that batch_ holds,
   long in_part_;      // and its samples

@@ -31,6 +31,7 @@ struct Case {
   double momentum = 0;
   bool output_bias = true;
   TrainLoss recorded_loss = TrainLoss::before;
+  long norm_every = 0;     // steps between measurements of the first layer's norm; 0: none
   bool memorised = false;  // the decay changes once half of the training samples are right
 };
 
@@ -59,16 +60,16 @@ const Case kCases[] = {
     {"dense", {19, 21, 6}, 0, 0, 250, 9, 250, 6, Activation::leaky_relu, Loss::mse,
      Prediction::nearest, false, false, TrainAccuracy::after},
     {"parity", {19, 37, 1}, 0, 0, 29, 9, 8, 2, Activation::relu, Loss::hinge, Prediction::sign, false,
-     true, TrainAccuracy::after, true, Optimizer::sgd, 0, false, TrainLoss::after, true},
+     true, TrainAccuracy::after, true, Optimizer::sgd, 0, false, TrainLoss::after, 2, true},
     {"narrow", {7, 50, 1}, 0, 0, 250, 245, 250, 3, Activation::square, Loss::mse,
      Prediction::nearest, false, true, TrainAccuracy::after, false, Optimizer::sgd, 0.9, true,
-     TrainLoss::after},
+     TrainLoss::after, 1},
     {"narrower", {3, 1, 1}, 0, 0, 12, 7, 5, 2, Activation::tanh, Loss::hinge, Prediction::sign, false,
      false, TrainAccuracy::running, true},
     {"momentum", {19, 21, 6}, 0, 0, 26, 9, 8, 6, Activation::relu, Loss::hinge, Prediction::argmax,
-     false, true, TrainAccuracy::after, false, Optimizer::sgd, 0.9, false, TrainLoss::after, true},
+     false, true, TrainAccuracy::after, false, Optimizer::sgd, 0.9, false, TrainLoss::after, 3, true},
     {"sgd", {33, 1}, 7, 2, 45, 10, 45, 2, Activation::tanh, Loss::hinge, Prediction::sign, true, true,
-     TrainAccuracy::after, false, Optimizer::sgd, 0, false, TrainLoss::after, true},
+     TrainAccuracy::after, false, Optimizer::sgd, 0, false, TrainLoss::after, 0, true},
 };
 
 class Random {  // xorshift64*
@@ -146,6 +147,12 @@ class Problem {
       if (step % job_.steps_per_epoch == 0) curve_steps_.push_back(step);
     job_.curve_steps = curve_steps_.data();
     job_.curve_count = static_cast<long>(curve_steps_.size());
+    for (long step = 1; c.norm_every && step <= 64; step += c.norm_every)
+      norm_steps_.push_back(step);
+    job_.norm_steps = norm_steps_.data();
+    job_.norm_count = static_cast<long>(norm_steps_.size());
+    norms_.assign(kModels * norm_steps_.size(), -1.0f);
+    job_.spectral_norm = norms_.data();
     curves_.assign(4 * kModels * curve_steps_.size(), -1.0f);
     float** curves[] = {&job_.train_loss, &job_.val_loss, &job_.train_acc, &job_.val_acc};
     for (int i = 0; i < 4; i++) *curves[i] = curves_.data() + i * kModels * job_.curve_count;
@@ -170,7 +177,7 @@ class Problem {
     };
     for (const auto& tensor : state_) add(tensor);
     for (const auto& values : counters_) add(values);
-    add(epoch_loss_), add(curves_);
+    add(epoch_loss_), add(curves_), add(norms_);
     return hash;
   }
 
@@ -205,8 +212,8 @@ class Problem {
   std::vector<std::vector<int32_t>> indices_;
   std::vector<std::vector<int64_t>> counters_;
   std::vector<double> lr_, wd_, wd_memorised_, epoch_loss_;
-  std::vector<int64_t> curve_steps_, needs_;
-  std::vector<float> curves_;
+  std::vector<int64_t> curve_steps_, needs_, norm_steps_;
+  std::vector<float> curves_, norms_;
 };
 
 const std::vector<int32_t> kAll = {0, 1, 2};

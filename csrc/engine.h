@@ -19,6 +19,7 @@ namespace {
 #include "optimizer.h"
 #include "product.h"
 #include "loss.h"
+#include "spectrum.h"
 #include "model.h"
 #include "block.h"
 #include "outputs.h"

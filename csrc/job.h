@@ -84,6 +84,10 @@ struct Job {
   long curve_count;
   float *train_loss, *val_loss, *train_acc, *val_acc;  // [M, T]
 
+  const int64_t* norm_steps;  // [S]: steps after which the first layer's norm is measured
+  long norm_count;
+  float* spectral_norm;  // [M, S]
+
   long until;
 
   // Whether narrow.h has its passes.

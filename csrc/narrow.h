@@ -70,6 +70,12 @@ struct Narrow {
     });
   }
 
+  void first_layer(SpectralNorm& norm) const {
+    each_weight([&](long unit, long i, long at) {
+      if (unit < units) norm.put(unit, i, static_cast<double>(first.w[at]));
+    });
+  }
+
   // Fills in the outputs; a block that learns keeps what its hidden units came to.
   void forward(Block<T>& block) const {
     with_activation(job.activation, [&](auto rule) { forward(rule, block); });

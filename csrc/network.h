@@ -50,6 +50,13 @@ struct Network {
   void load(long cell) { model.load(job, cell); }
   void store(long cell) const { model.store(job, cell); }
 
+  void first_layer(SpectralNorm& norm) const {
+    const Layer<T>& layer = model.layer[0];
+    for (long o = 0; o < layer.out; o++)
+      for (long i = 0; i < layer.in; i++)
+        norm.put(o, i, static_cast<double>(layer.weight.w[o * layer.ld + i]));
+  }
+
   // Whether the inputs of layer l are there in rows only once they are transposed.
   bool turned(int l) const { return l > 0 || (job.vocabulary > 0 && !model.table.rows); }
 

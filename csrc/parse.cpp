@@ -210,6 +210,13 @@ void parse_records(const Reader& read, Job& job) {
   job.val_loss = read.output<float>("val_loss", "float32", curve);
   job.train_acc = read.output<float>("train_acc", "float32", curve);
   job.val_acc = read.output<float>("val_acc", "float32", curve);
+  if (!read.get("norm_steps").is_none()) {
+    if (job.vocabulary) bad("norm_steps", "an array", "None for a model with embedding");
+    job.norm_steps = read.input<int64_t>("norm_steps", "int64", {-1}, &shape);
+    job.norm_count = shape[0];
+    check_ascending("norm_steps", job.norm_steps, job.norm_count);
+    job.spectral_norm = read.output<float>("spectral_norm", "float32", {job.models, shape[0]});
+  }
   job.until = read.integer("until", 0, 1L << 62);
 }
 

@@ -49,6 +49,9 @@ class ReferenceEngine:
     def unsupported(self, bucket: Bucket) -> str | None:
         return unsupported(self.name, bucket)
 
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
+
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:

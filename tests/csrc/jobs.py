@@ -35,6 +35,7 @@ class Shape:
     optimizer: str = "adamw"
     momentum: float = 0.0
     recorded_loss: str = "before"
+    norm_every: int = 0  # steps between measurements of the first layer's norm; 0: none
     memorised: bool = False  # the decay changes once the training set has its time
 
     @property
@@ -134,12 +135,17 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
             k: np.full((m, len(curve)), np.nan, np.float32)
             for k in ("train_loss", "val_loss", "train_acc", "val_acc")
         },
+        norm_steps=None,
+        spectral_norm=np.full((m, 0), np.nan, np.float32),
         cells=np.arange(m, dtype=np.int32),
         until=until,
         threads=1,
         level=None,
         tick=None,
     )
+    if shape.norm_every:
+        job["norm_steps"] = np.arange(shape.norm_every, until + 1, shape.norm_every)
+        job["spectral_norm"] = np.full((m, len(job["norm_steps"])), np.nan, np.float32)
     if shape.memorised:
         job["weight_decay_memorised"] = np.ascontiguousarray(rng.uniform(0, 3, (len(params), m)))
         job["need_train"] = n // 2
@@ -156,6 +162,7 @@ def clone(job: dict) -> dict:
 RESULTS = [
     *("params", "step", "t_train", "t_val", "diverged_at"),
     *("epoch_correct", "epoch_loss", "train_loss", "val_loss", "train_acc", "val_acc"),
+    "spectral_norm",
     *("train_crossings", "val_crossings", *(f"{k}_correct" for k in COUNTED)),
 ]
 
@@ -277,6 +284,10 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
         loss.backward()
         optimizer.step()
         job["step"][m] = i
+        if job["norm_steps"] is not None:
+            first = tensors[0].detach().double()
+            at = np.flatnonzero(job["norm_steps"] == i)
+            job["spectral_norm"][m, at] = torch.linalg.matrix_norm(first, 2).item()
         if k + 1 < per_epoch if job["eval_steps"] is None else i not in job["eval_steps"]:
             continue
         with torch.no_grad():

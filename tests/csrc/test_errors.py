@@ -8,6 +8,7 @@ from jobs import SLOTS, Shape, clone, make_job, results
 
 TOY = Shape(sizes=(2, 5, 4), vocabulary=3, classes=4, train=6, val=3, models=2, epochs=4)
 MINI = Shape(**{**vars(TOY), "batch": 3})
+NORM = Shape(**{**vars(TOY), "vocabulary": None, "norm_every": 1})
 SGD = Shape(**{**vars(TOY), "optimizer": "sgd"})
 
 
@@ -44,16 +45,34 @@ CASES = {
     "loss": (TOY, put("loss", 3), "loss: got 3, expected one of"),
     "predict": (TOY, put("predict", "best"), "predict: got 'best', expected one of"),
     "optimizer": (TOY, put("optimizer", "lion"), "optimizer: got 'lion', expected one of 'adamw'"),
-    "sign": (TOY, put("predict", "sign"), "predict: got 'sign', expected 'argmax' or 'nearest' for 4"),
+    "sign": (
+        TOY,
+        put("predict", "sign"),
+        "predict: got 'sign', expected 'argmax' or 'nearest'",
+    ),
     "hinge": (TOY, lambda j: j.update(loss="hinge", targets=None), "targets: got None, expected"),
     "momentum": (SGD, put("momentum", 1.0), "momentum: got 1.0, expected a number in [0"),
-    "slots": (SGD, put("momentum_buffer", lambda p: p[:-1]), "momentum_buffer: got 4 items, expected"),
+    "slots": (
+        SGD,
+        put("momentum_buffer", lambda p: p[:-1]),
+        "momentum_buffer: got 4 items",
+    ),
     "slots of another": (SGD, put("optimizer", "adamw"), "exp_avg: got no such key, expected"),
     "output bias": (TOY, put("output_bias", False), "params: got 5 items, expected a list of 4"),
     "memorised": (
         TOY,
         put("weight_decay_memorised", np.zeros((5, 3))),
         "weight_decay_memorised: got float64 [5, 3], expected a C-contiguous float64 array [5, 2]",
+    ),
+    "norms of tokens": (
+        TOY,
+        put("norm_steps", np.array([1])),
+        "norm_steps: got an array, expected None for a model with embedding",
+    ),
+    "norms": (
+        NORM,
+        put("norm_steps", np.array([1])),
+        "spectral_norm: got float32 [2, 6]",
     ),
     "recorded loss": (TOY, put("recorded_loss", "last"), "recorded_loss: got 'last', expected one"),
     "recorded after": (

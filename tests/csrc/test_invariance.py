@@ -22,6 +22,7 @@ def shapes(draw):
         sizes[-1] = 1
     loss = draw(st.sampled_from(["cross_entropy", "mse", "hinge"]))
     train_accuracy = draw(st.sampled_from(["running", "after"]))
+    losses = ["before"] + ["after"] * (train_accuracy == "after")
     return Shape(
         sizes=tuple(sizes),
         vocabulary=draw(st.integers(1, 12)) if tokens else None,
@@ -39,11 +40,12 @@ def shapes(draw):
         bias=draw(st.booleans()),
         activate_embedding=tokens and draw(st.booleans()),
         train_accuracy=train_accuracy,
-        recorded_loss=draw(st.sampled_from(["before", train_accuracy.replace("running", "before")])),
+        recorded_loss=draw(st.sampled_from(losses)),
         output_bias=draw(st.booleans()),
         optimizer=draw(st.sampled_from(["adamw", "sgd"])),
         momentum=draw(st.sampled_from([0.0, 0.9])),
         memorised=draw(st.booleans()),
+        norm_every=0 if tokens else draw(st.sampled_from([0, 1, 7])),
         short_batch=draw(st.booleans()),
     )
 

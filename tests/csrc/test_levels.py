@@ -45,6 +45,7 @@ PARITY = Shape(
     train_accuracy="after",
     recorded_loss="after",
     memorised=True,
+    norm_every=3,
     models=3,
 )
 SIGNS = [PARITY, replace(PARITY, sizes=(50, 37, 5, 1), momentum=0.9)]

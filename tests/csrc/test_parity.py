@@ -64,6 +64,7 @@ PARITY = Shape(
     train_accuracy="after",
     recorded_loss="after",
     memorised=True,
+    norm_every=4,
 )
 SHAPES |= {
     "parity": PARITY,
@@ -78,7 +79,11 @@ SHAPES |= {
     "parity without hidden layer": replace(PARITY, sizes=(50, 1)),
     "deep parity": replace(PARITY, sizes=(50, 33, 17, 1)),
     "hinge of several outputs": replace(PARITY, sizes=(50, 33, 5), predict="nearest", classes=5),
-    "sign of embeddings": replace(PARITY, sizes=(33, 1), vocabulary=7, activate_embedding=True),
+    "sign of embeddings": replace(
+        PARITY, sizes=(33, 1), vocabulary=7, activate_embedding=True, norm_every=0
+    ),
+    "norms": replace(PARITY, sizes=(50, 7, 5, 1), norm_every=1),
+    "norms of one": replace(PARITY, sizes=(1, 9, 3), predict="nearest", classes=3, norm_every=3),
     "momentum of embeddings": Shape((17, 21, 13), optimizer="sgd", momentum=0.9, classes=13),
 } | {
     f"one output of {name}": replace(PARITY, activation=name, loss="mse", momentum=0.5)
