@@ -18,6 +18,7 @@ from grokfast.experiment import Experiment
 from grokfast.models import Shape
 from grokfast.models.chain import torch_dtype
 from grokfast.models.layers import Layer, Linear, Plain, plain
+from grokfast.models.stacked import Stacked
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.schedule import Schedule
 from grokfast.tasks import Task
@@ -43,6 +44,7 @@ class Bucket:
     cells: tuple[int, ...]  # flat grid index of each cell, [M]
     shape: Shape  # of the data, as the model sees them
     layers: tuple[Layer, ...] | None  # None: a model that is no chain of layers
+    stacked: Stacked | None  # None: a model that is not to be had in stacked tensors
     parameters: tuple[Parameter, ...]  # [G], in the order of the module's parameters()
     tasks: tuple[Task, ...]  # of the data sets, [D]
     num_classes: int  # C

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from grokfast.errors import UsageError
@@ -12,6 +12,8 @@ from grokfast.models.base import Model, Shape, model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from grokfast.models.stacked import Stacked
 
 
 @model("transformer")
@@ -106,6 +108,12 @@ class Transformer(Model):
         net = Decoder(self, shape)
         initialize(net, self)
         return net
+
+    def stacked(self, shape: Shape) -> Stacked:
+        from grokfast.models.stacked_decoder import StackedDecoder
+
+        shared = replace(self, seed=0, init="torch", init_scale=1.0, same_layers=True)
+        return StackedDecoder(shared, shape.vocabulary, (None,) * shape.inputs)
 
     def least_parameters(self) -> int:
         return self.depth * (4 * self.width + 2 * self.feedforward) * self.width
