@@ -1,5 +1,6 @@
 """The commands on real files: a tiny run from end to end, and what they say about bad input."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -111,6 +112,25 @@ def test_info(grokfast, finished):
     assert sum(data["phases"].values()) == data["cells"] == 4
     assert data["axes"] == {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 5.0]}
     assert data["provenance"]["engine"] == ENGINE
+
+
+def test_crossings_of_further_thresholds(here, capsys):
+    more = "--set=evaluation.thresholds=0.5+1.0"
+    assert main([*RUN, more, "--stop=never", "--out=a.h5"]) == 0
+    assert main(["export", "a.h5", "--out=a.csv"]) == 0
+    with open("a.csv") as file:
+        rows = list(csv.DictReader(file))
+    capsys.readouterr()
+    assert main(["info", "a.h5", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["crossings"]
+    assert list(said) == ["t_train_0.5", "t_val_0.5", "t_train_1.0", "t_val_1.0"]
+    for name, one in said.items():
+        reached = [int(row[name]) for row in rows if row[name] != "-1"]
+        assert (one["cells"], one["reached"]) == (len(rows), len(reached))
+    assert main(["info", "a.h5"]) == 0
+    assert f"crossing  t_train_0.5: {said['t_train_0.5']['reached']} of {len(rows)} cells" in (
+        capsys.readouterr().out
+    )
 
 
 def test_export(grokfast, finished):
