@@ -36,8 +36,9 @@ class Aggregate(Cells):
       part of the votes;
     - ``diverged``, ``status``: how many diverged, and whether most did;
     - ``t_train``, ``t_val``, ``delay`` (T_val - T_train) and the crossings of further thresholds
-      (``t_val_0.99``), with ``_low`` and ``_high``: median and quantiles, interpolated. A step that was never reached lies beyond the budget and counts as
-      inf; a median or quantile of inf is censored: larger than the ``budget`` of the cell;
+      (``t_val_0.99``), with ``_low`` and ``_high``: median and quantiles, interpolated. A step that
+      was never reached lies beyond the budget and counts as inf; a median or quantile of inf is
+      censored: larger than the ``budget`` of the cell;
     - every float of the run, such as curves ``[run, step]`` and final accuracies, with ``_std``
       and ``_count``: mean and standard deviation (of a sample, n - 1) over the replicates that
       have a finite value there, and their number; NaN where there is none, or for the deviation

@@ -207,14 +207,20 @@ def analyze(
     cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
     prune: bool = False,
     neurons: Annotated[str | None, "x.csv"] = None,
+    curves: bool = False,
+    window: Number = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Say what the neurons of trained two-layer modular nets have learned.
+    """Say what the neurons of trained two-layer modular nets have learned, or what curves say.
 
     Of each cell the mean inverse participation ratio of the neurons (IPR, 1 for a pure wave) and
     the share of those above 0.5, the Frobenius norms of what neurons read of the first and the
     second symbol (U, V) and write (W), and final accuracies. The run must have kept its weights.
+
+    With --curves, and of any other network, what the recorded accuracies say: first steps at 99%
+    and their ratio, dips of the training accuracy (below 90% after 99.9%), medians of the last
+    steps, means by window.
 
     Args:
         file: Results file.
@@ -222,11 +228,16 @@ def analyze(
         prune: Also the accuracies as neurons are removed by tenths, in both orders of IPR, and in
             five random orders with their range.
         neurons: Also write the IPR of every neuron, and its BatchNorm weight |gamma|, to this file.
+        curves: Analyse recorded curves instead of neurons.
+        window: Steps of a window. Default: 1000.
         overwrite: Replace an existing file.
         json: Print JSON.
     """
-    from grokfast.cli import analyzing
+    from grokfast.cli import analyzing, analyzing_curves
 
+    if analyzing_curves.chosen(file, curves, window, {"prune": prune, "neurons": neurons}):
+        analyzing_curves.analyze(file, cell, window=window, as_json=json)
+        return
     analyzing.analyze(file, cell, prune=prune, neurons=neurons, overwrite=overwrite, as_json=json)
 
 

@@ -118,7 +118,7 @@ def test_crossings_of_further_thresholds(here, capsys):
     more = "--set=evaluation.thresholds=0.5+1.0"
     assert main([*RUN, more, "--stop=never", "--out=a.h5"]) == 0
     assert main(["export", "a.h5", "--out=a.csv"]) == 0
-    with open("a.csv") as file:
+    with (here / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     capsys.readouterr()
     assert main(["info", "a.h5", "--json"]) == 0
