@@ -18,7 +18,7 @@ from grokfast.engines.base import Tick
 from grokfast.engines.support import unsupported
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
-from grokfast.models.chain import Chain
+from grokfast.models.noisy import Noisy
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
@@ -165,7 +165,7 @@ class _Cell:
         i = self.step + 1
         x, y = self.batch()
         self.model.train()
-        if isinstance(self.model, Chain):
+        if isinstance(self.model, Noisy):
             self.model.noise = (int(bucket.noise_seeds[m]), i)
         before = [buffer.clone() for buffer in self.model.buffers()]
         output = self.model(x)
