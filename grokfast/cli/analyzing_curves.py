@@ -21,7 +21,7 @@ _COLUMNS = {
     "t_val": (f"T(val) {REACHED:.0%}", "{:,.0f}"),
     "gap": ("gap", "{:.3g}"),
     "dips": ("dips", "{:.0f}"),
-    "first_dip": ("first", "{:,.0f}"),
+    "first_dip": ("first dip", "{:,.0f}"),
     "spacing": ("spacing", "{:,.0f}"),
     "below": (f"below {REACHED:.0%}", "{:.1%}"),
     "last_train": ("training", "{:.4f}"),

@@ -301,9 +301,9 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
 
     calls, more = [], []
 
-    def draw(results, kind, *, cells, out, budget, over, x, y):
+    def draw(results, kind, *, cells, out, budget, over, x, y, outcome):
         calls.append((len(results), kind, cells, str(out), budget))
-        more.append((over, x, y))
+        more.append((over, x, y, outcome))
         return [out]
 
     monkeypatch.setitem(sys.modules, "grokfast.figures.drawing", types.SimpleNamespace(draw=draw))
@@ -315,6 +315,9 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     assert calls == [(4, "phases", None, default, None), (4, "curves", cells, "x.PDF", 10)]
     assert capsys.readouterr().out == f"{default}\nx.PDF\n"
     assert main(["plot", finished, "--over=model-seed,task.seed", "--x=optimizer.lr"]) == 0
-    assert more == [([], None, None)] * 2 + [(["model_seed", "data_seed"], "lr", None)]
+    assert more == [([], None, None, None)] * 2 + [(["model_seed", "data_seed"], "lr", None, None)]
     name = default.replace(".png", ".over-model_seed.over-data_seed.png")
     assert capsys.readouterr().out == f"{name}\n"
+    assert main(["plot", finished, "--kind=lines", "--outcome=t_val_0.99"]) == 0
+    assert more[-1] == ([], None, None, "t_val_0.99")
+    assert capsys.readouterr().out == default.replace("phases", "lines.t_val_0.99") + "\n"
