@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -25,7 +25,10 @@ from grokfast.figures.style import SERIES
 #: Inches of a panel, about.
 WIDTH, HEIGHT = 2.7, 2.1
 
-_DASHES, _MARKERS = ("-", "--", ":"), ("o", "s", "^", "D")
+Dash = Literal["-", "--", ":"]
+
+_DASHES: tuple[Dash, ...] = ("-", "--", ":")
+_MARKERS = ("o", "s", "^", "D")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Look:
     lines have the same height."""
 
     colour: Any
-    dash: str
+    dash: Dash
     shift: float = 0.0
     marker: str = "o"
 
