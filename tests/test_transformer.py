@@ -116,7 +116,7 @@ def test_the_network_is_torchs_encoder_with_the_same_weights(norm, activation, b
 
 
 def by_hand(net: Decoder, h, masks=lambda h, site: h):
-    """Blocks without norms, written out: hidden ``[B, K, width]`` of embeddings ``[B, K, width]``."""
+    """Blocks without norms, written out, of embeddings ``[B, K, width]``."""
     p = dict(net.named_parameters())
     heads, length = net.model.heads, h.shape[1]
     for n in range(net.model.depth):
@@ -219,7 +219,8 @@ def test_initial_values():
         if name.startswith("layers.1."):
             twin = name.replace(".1.", ".0.")
             assert torch.equal(other[name], other[twin])
-            assert torch.equal(apart[name], apart[twin]) == (norm or "attn" in name and p.ndim == 1)
+            zero = "attn" in name and p.ndim == 1
+            assert torch.equal(apart[name], apart[twin]) == (norm or zero)
 
 
 VARIANTS = [
