@@ -193,12 +193,14 @@ class Bucket:
         return self.schedule.curve_index
 
     def flops_per_step(self) -> float:
-        """Floating-point operations of the products of one step: forward, dX, dW and validation.
+        """Floating-point operations of the products of one step: forward, dX, dW and validation;
+        0 where the model cannot tell.
 
         The first linear layer needs no input gradient where inputs are dense.
         """
-        pairs = [x.inputs * x.outputs for x in self.layers or () if isinstance(x, Linear)]
-        total = sum(pairs)
-        backward = 2 * total - (0 if self.vocabulary else pairs[0])
+        total = self.cell.model.multiply_adds(self.shape)
+        first = next((x for x in self.layers or () if isinstance(x, Linear)), None)
+        no_input = 0 if self.vocabulary or first is None else first.inputs * first.outputs
+        backward = 2 * total - no_input
         evals = self.schedule.evaluations / self.cell.steps
         return 2.0 * (self.batch_size * (total + backward) + evals * self.num_val * total)

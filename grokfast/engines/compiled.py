@@ -38,8 +38,8 @@ class CompiledEngine:
 
     On the CPU a block is a few cells whose state stays in the cache for the whole call, and each
     thread works on one of its own; threads that find none help with the steps of a large network,
-    whose blocks take turns, so that all threads work until the end. On CUDA a block is as large as it can be, and shrinks by halves
-    as its cells finish: every other size would be compiled for, too.
+    whose blocks take turns, so that all threads work until the end. On CUDA a block is as large as
+    it can be, and shrinks by halves as its cells finish: every other size would be compiled for.
 
     Results are the same to the bit for equal lists of unfinished cells, calls, device, number of
     threads and versions.

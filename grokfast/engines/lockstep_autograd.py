@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from grokfast.engines.lockstep import Batch, Data, Models, Spec, Tables, batch_rows, mean_loss
+from grokfast.engines.lockstep import (
+    Batch,
+    Data,
+    Models,
+    Spec,
+    Tables,
+    batch_rows,
+    mean_loss,
+    with_weight_noise,
+)
 
 #: Numbers of the widest layer that an evaluation holds at once (1 GiB in float32): more rows go
 #: through the network in parts.
@@ -28,13 +37,14 @@ def autograd_batch(
         y = torch.take_along_dim(data.y, own, dim=1)
     params = dict(zip(spec.parameters, models.params, strict=True))
     number = tables.flags.index_select(0, tables.next)[0, 0]
+    learned = with_weight_noise(spec, params, data, number)
 
     def total(learned: dict[str, Tensor]):
         output, buffers = spec.net.forward(learned, models.buffers, x, (data.seeds, number))
         loss = mean_loss(spec, output, y, data.targets)
         return loss.sum(), (output, loss, buffers)
 
-    found, (output, loss, buffers) = torch.func.grad(total, has_aux=True)(params)
+    found, (output, loss, buffers) = torch.func.grad(total, has_aux=True)(learned)
     gradients = [found[name] for name in spec.parameters]
     train_output = val_output = None
     if judges:

@@ -30,6 +30,9 @@ _CHAINS: dict[str, Values] = {
     "predict": ("argmax", "nearest"),
     "optimizer.kind": ANY,
     "optimizer.warmup": ANY,
+    "optimizer.decay_towards": ("zero", "initial"),
+    "optimizer.update_noise": ANY,
+    "optimizer.weight_noise": ANY,
     "batches.remainder": ("none", "dropped", "short"),
     "evaluation.train": ("running", "after"),
     "dtype": ("float32", "float64"),
@@ -44,6 +47,9 @@ _FORMULAS: dict[str, Values] = _CHAINS | {
     "loss": ("cross_entropy", "mse"),
     "optimizer.kind": ("adamw",),
     "optimizer.warmup": (0,),
+    "optimizer.decay_towards": ("zero",),
+    "optimizer.update_noise": (0.0,),
+    "optimizer.weight_noise": (0.0,),
 }
 
 #: Of the transformer. Sizes are any.
@@ -54,6 +60,7 @@ _TRANSFORMER: dict[str, Values] = {
     "transformer.positions": ("learned-rows", "learned", "sinusoidal", "none"),
     "transformer.activation": ("relu", "gelu"),
     "transformer.dropout": ANY,
+    "transformer.loss_at": ("answer",),
 }
 _NO_TRANSFORMER: dict[str, Values] = dict.fromkeys(_TRANSFORMER, ())
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import numpy as np
 
 from grokfast.tasks.base import Task, TaskData, task
-from grokfast.tasks.operations import OPERATIONS, Modular, Operation, Table, products
+from grokfast.tasks.operations import OPERATIONS, Modular, Table, factors, products
 
-#: Permutations of S5, and the number of the one that changes nothing.
-_S5, _IDENTITY = 120, 0
+#: Permutations of S5; number 0 is the identity.
+_S5 = 120
 
 
 @task("algorithmic")
@@ -50,15 +50,20 @@ class Algorithmic(Task):
             raise ValueError(
                 f"task.operation is {self.operation!r}; give one of {', '.join(OPERATIONS)}"
             )
-        if isinstance(self._operation, Modular):
-            self._check_modulus(self._operation)
-        elif self.p is not None:
-            raise ValueError(
-                f"task.p is {self.p}, but {self.operation} is of the permutations S5; give none"
-            )
+        operation = OPERATIONS[self.operation]
+        if isinstance(operation, Modular):
+            p = self._symbols
+            if not 2 <= p <= 1000:
+                raise ValueError(f"task.p is {p}; give 2 to 1000")
+            if operation.divides and any(p % d == 0 for d in range(2, p)):
+                raise ValueError(f"task.p is {p}; {self.operation} divides, which needs a prime")
         else:
-            self._answers(np.zeros(1, np.int64), np.zeros(1, np.int64))  # a convention that is none
-        rows = len(self.equations())
+            if self.p is not None:
+                raise ValueError(
+                    f"task.p is {self.p}, but {self.operation} is of the permutations S5; give none"
+                )
+            factors(operation.word, self.convention)
+        rows = self.rows()
         if not (0 < self.fraction < 1 and self.train_rows() >= 1):
             raise ValueError(
                 f"task.fraction is {self.fraction}; give less than 1, and at least 1/{rows} for "
@@ -70,53 +75,48 @@ class Algorithmic(Task):
                 "equations"
             )
 
-    def _check_modulus(self, operation: Modular) -> None:
-        p = self._symbols
-        if not 2 <= p <= 1000:
-            raise ValueError(f"task.p is {p}; give 2 to 1000")
-        if operation.divides and any(p % d == 0 for d in range(2, p)):
-            raise ValueError(f"task.p is {p}; {self.operation} divides, which needs a prime")
-
-    @property
-    def _operation(self) -> Operation:
-        return OPERATIONS[self.operation]
-
     @property
     def _symbols(self) -> int:
-        if isinstance(self._operation, Modular):
+        if isinstance(OPERATIONS[self.operation], Modular):
             return 97 if self.p is None else self.p
         return _S5
 
-    def equations(self) -> Table:
-        """x and y of every equation, row by row: int64 ``[n, 2]``."""
-        n = self._symbols
-        pairs = np.stack(np.divmod(np.arange(n * n), n), axis=1)
-        if isinstance(self._operation, Modular):
-            return pairs[pairs[:, 1] != 0] if self._operation.drops_zero else pairs
-        return pairs if self.identity else pairs[pairs[:, 1] != _IDENTITY]
+    @property
+    def _first_y(self) -> int:
+        """1 where the y of number 0, zero or the identity, is left out."""
+        operation = OPERATIONS[self.operation]
+        out = operation.leaves_out_zero if isinstance(operation, Modular) else not self.identity
+        return int(out)
+
+    def rows(self) -> int:
+        """Number of equations."""
+        return self._symbols * (self._symbols - self._first_y)
 
     def train_rows(self) -> int:
         """Number of training equations N."""
-        return int(Fraction(repr(self.fraction)) * len(self.equations()))
+        return int(Fraction(repr(self.fraction)) * self.rows())
 
-    def _answers(self, x: Table, y: Table) -> Table:
-        if isinstance(self._operation, Modular):
-            return self._operation.answers(x, y, self._symbols)
-        return products(self._operation.word, self.convention, x, y)
+    def equations(self) -> tuple[Table, Table, Table]:
+        """x, y and z of all equations in the order of x, then y: int64 ``[n]`` each."""
+        operation, n, first = OPERATIONS[self.operation], self._symbols, self._first_y
+        x, y = np.divmod(np.arange(self.rows()), n - first)
+        y += first
+        if isinstance(operation, Modular):
+            return x, y, operation.answers(x, y, n)
+        return x, y, products(operation.word, self.convention, x, y)
 
     def build(self) -> TaskData:
         import torch
 
         n = self._symbols
-        x, y = self.equations().T
-        answers = self._answers(x, y)
+        x, y, answers = self.equations()
         rng = np.random.RandomState(self.seed)
         order = rng.permutation(len(x))
         tokens = np.stack([x, np.full_like(x, n), y, np.full_like(x, n + 1)], axis=1)[order]
         labels = torch.from_numpy(answers[order])
         train, k = self.train_rows(), self.outliers
         inputs, y_train = torch.from_numpy(tokens), labels[:train].clone()  # [n, 4], [N]
-        y_train[:k] = torch.from_numpy(answers[rng.randint(len(x), size=k)])
+        y_train[:k] = torch.from_numpy(answers[rng.randint(len(x), size=k, dtype=np.int64)])
         return TaskData(
             x_train=inputs[:train],
             y_train=y_train,

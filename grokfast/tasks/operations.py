@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +25,12 @@ class Modular:
     Attributes:
         answers: of x and y ``[n]`` and p: ``[n]``.
         divides: whether it divides by y, so that p must be prime.
-        drops_zero: whether pairs with y = 0 are none of its equations.
+        leaves_out_zero: whether pairs with y = 0 are none of its equations.
     """
 
     answers: Callable[[Table, Table, int], Table]
     divides: bool = False
-    drops_zero: bool = False
+    leaves_out_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ _ALL: dict[str, Operation] = {
     "x+y": _polynomial("a + b"),
     "x-y": _polynomial("a - b"),
     "x*y": _polynomial("a * b"),
-    "x/y": Modular(quotient, divides=True, drops_zero=True),
+    "x/y": Modular(quotient, divides=True, leaves_out_zero=True),
     "x/y-or-x-y": Modular(_odd_divides, divides=True),  # the quotient where y is odd
     "x^2+y^2": _polynomial("a**2 + b**2"),
     "x^2+xy+y^2": _polynomial("a**2 + a*b + b**2"),
@@ -82,52 +81,41 @@ for _name, _operation in _ALL.items():
     OPERATIONS.add(_name, _operation)
 
 
-def permutations() -> Table:
-    """The permutations of 0 .. 4 in lexicographic order, the identity first: ``[120, 5]``."""
-    return np.array(list(itertools.permutations(range(_FIVE))))
-
-
-def products(word: str, convention: str, x: Table, y: Table) -> Table:
-    """Numbers of the permutations that a word stands for.
+def factors(word: str, convention: str) -> str:
+    """The permutations that a word applies, the first one first: letters x, y and X, Y of the
+    inverses.
 
     Args:
         word: see :class:`Permutations`.
         convention: what x.y is: ``x-then-y``, y(x(i)) of i; ``x-after-y``, x(y(i));
             ``quotient``, y^-1(x(i)), for the word ``xy`` alone.
-        x, y: numbers of permutations ``[n]``.
-
-    Returns:
-        int64 ``[n]``.
 
     Raises:
         ValueError: a convention that there is not, or not for this word.
     """
-    all_of_them = permutations()
-    inverses = all_of_them.argsort(axis=1)
-    letters = {"x": all_of_them[x], "y": all_of_them[y], "X": inverses[x]}  # [n, 5]
     match convention:
         case "x-then-y":
-            order = word
+            return word
         case "x-after-y":
-            order = word[::-1]
+            return word[::-1]
         case "quotient" if word == "xy":
-            order, letters["y"] = word, inverses[y]
+            return "xY"
         case "quotient":
             raise ValueError(
                 "task.convention=quotient, the quotient of x by y, is of operation x.y alone; give "
                 "x-then-y or x-after-y"
             )
-        case other:
-            raise ValueError(f"unknown convention {other!r}")
-    result = letters[order[0]]
-    for letter in order[1:]:
+    raise ValueError(f"task.convention is {convention!r}; give quotient, x-then-y or x-after-y")
+
+
+def products(word: str, convention: str, x: Table, y: Table) -> Table:
+    """What a word (see :func:`factors`) of permutations is: numbers ``[n]`` of permutations in
+    lexicographic order, of which the first is the identity."""
+    permutations = np.array(list(itertools.permutations(range(_FIVE))))  # [120, 5]
+    inverses = permutations.argsort(axis=1)
+    letters = {"x": permutations[x], "y": permutations[y], "X": inverses[x], "Y": inverses[y]}
+    result = np.broadcast_to(np.arange(_FIVE), (len(x), _FIVE))  # [n, 5]
+    for letter in factors(word, convention):
         result = np.take_along_axis(letters[letter], result, axis=1)
-    return _numbers(result)
-
-
-def _numbers(permuted: Table) -> Table:
-    """Places of permutations ``[n, 5]`` in the order of :func:`permutations`."""
-    number: dict[tuple[Any, ...], int] = {
-        tuple(row): k for k, row in enumerate(permutations().tolist())
-    }
-    return np.array([number[tuple(row)] for row in permuted.tolist()], np.int64)
+    number = {tuple(row): k for k, row in enumerate(permutations.tolist())}
+    return np.array([number[tuple(row)] for row in result.tolist()], np.int64)
