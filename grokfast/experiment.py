@@ -359,10 +359,9 @@ def _check_ranges(e: Experiment) -> None:
             f"evaluation.every is {e.evaluation.every}, but steps is {e.steps}: nothing would be "
             "evaluated"
         )
-    has_embedding = getattr(e.model, "embedding_dim", 0) or getattr(e.model, "one_hot", False)
-    if e.optimizer.encoder == "embedding" and not has_embedding:
+    if e.optimizer.encoder == "embedding" and not e.model.has_embedding:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")
-    if e.record.embeddings and not has_embedding:
+    if e.record.embeddings and not e.model.has_embedding:
         raise UsageError("record=embeddings: this experiment has no embedding to record")
     if e.evaluation.train == "running":
         _check_running(e)

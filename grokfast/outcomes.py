@@ -76,3 +76,9 @@ ACCURACIES = {
     "best_train_acc": ("best_train_correct", "highest training accuracy"),
     "best_val_acc": ("best_val_correct", "highest validation accuracy"),
 }
+
+
+def crossing_name(part: str, threshold: float) -> str:
+    """What the first step over a further threshold is called: ``t_val_0.99``; ``part`` is ``train``
+    or ``val``."""
+    return f"t_{part}_{threshold!r}"

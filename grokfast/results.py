@@ -26,7 +26,7 @@ from grokfast.fields import short_name, value_text
 from grokfast.files import open_hdf5, replacing
 from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
-from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS
+from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS, crossing_name
 from grokfast.phases import classify
 
 if TYPE_CHECKING:
@@ -109,9 +109,36 @@ class Results(Cells):
             t_train, t_val = self.moments("t_train", budget), self.moments("t_val", budget)
             neither = np.isinf(t_train) & np.isinf(t_val)
             return np.where(neither, np.inf, t_val - np.where(neither, 0.0, t_train))
-        steps = self[name].astype(float)
+        known = self.finished(budget)
+        if name in (crossings := self.crossings):
+            steps = crossings[name].astype(float)
+            known &= self._looked_at(name, budget)
+        else:
+            steps = self[name].astype(float)
         reached = (steps >= 0) & (steps <= (np.inf if budget is None else budget))
-        return np.where(reached, steps, np.where(self.finished(budget), np.inf, np.nan))
+        return np.where(reached, steps, np.where(known, np.inf, np.nan))
+
+    @property
+    def crossings(self) -> dict[str, NDArray[np.int64]]:
+        """First steps over the further thresholds, ``t_train_0.5``, ``t_val_0.5``, ... -> int64
+        ``[run]``: -1 for never, or where a cell has no such threshold."""
+        if "threshold" not in self:
+            return {}
+        return {
+            crossing_name(name.removesuffix("_crossings"), threshold): self[name][:, k]
+            for k, threshold in enumerate(self["threshold"].tolist())
+            for name in CROSSINGS
+        }
+
+    def _looked_at(self, name: str, budget: int | None) -> NDArray[np.bool_]:
+        """Cells in which a crossing that did not happen was looked for to the end, ``[run]``: not
+        those without this threshold, nor those that had stopped by the phase rule's own."""
+        cells = [self.grid.cells[run] for run in self["run"].tolist()]
+        part = name.split("_")[1]
+        own = [{crossing_name(part, t) for t in cell.evaluation.thresholds} for cell in cells]
+        ends = np.minimum([cell.steps for cell in cells], np.inf if budget is None else budget)
+        to_the_end = (self["steps_done"] >= ends) | (self["status"] == DIVERGED)
+        return to_the_end & np.array([name in names for names in own], bool)
 
     def finished(self, budget: int | None = None) -> NDArray[np.bool_]:
         finished = np.isin(self["status"], (OK, DIVERGED))
@@ -186,13 +213,14 @@ class Results(Cells):
         return xarray.Dataset(data, coords, attrs={"title": self.grid.name})
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Column name -> one value a cell: hyperparameters and outcomes, phase and status by
-        name."""
+        """Column name -> one value a cell: hyperparameters, outcomes and :attr:`crossings`, phase
+        and status by name."""
         columns = {
             name: values
             for name, (dims, values) in self.variables.items()
             if dims == ("run",) and name not in INTERNAL
         }
+        columns |= self.crossings
         # "" for a cell whose phase is not known yet
         columns["phase"] = np.array([*self.rule.phases, ""], object)[self.phases()]
         columns["status"] = np.array(STATUS, object)[self["status"]]

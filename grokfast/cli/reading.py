@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ def plot(
     budget: str | None,
     over: str | None,
     along: tuple[str | None, str | None],
+    outcome: str | None,
     out: str | None,
 ) -> None:
     """Draws one figure and prints where it is."""
@@ -34,7 +36,8 @@ def plot(
         )
     _check(file)
     replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
-    suffix = ".".join(["", kind, *(f"over-{name}" for name in replicates), "png"])
+    named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
+    suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
     path = Path(out) if out is not None else beside(Path(file), suffix)
     if path.suffix.removeprefix(".").lower() not in FORMATS:
         raise UsageError(
@@ -54,7 +57,15 @@ def plot(
 
     x, y = (None if name is None else _name(name) for name in along)
     for written in draw(
-        results, kind, cells=cells, out=path, budget=steps, over=replicates, x=x, y=y
+        results,
+        kind,
+        cells=cells,
+        out=path,
+        budget=steps,
+        over=replicates,
+        x=x,
+        y=y,
+        outcome=outcome,
     ):
         print(written)
 

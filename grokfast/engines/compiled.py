@@ -7,6 +7,7 @@ that take it together, ``lockstep_compile`` what makes it fast.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -36,8 +37,9 @@ class CompiledEngine:
     to call, and a call that ``tick`` interrupts leaves the state exactly as it was.
 
     On the CPU a block is a few cells whose state stays in the cache for the whole call, and each
-    thread works on one of its own. On CUDA a block is as large as it can be, and shrinks by halves
-    as its cells finish: every other size would be compiled for, too.
+    thread works on one of its own; threads that find none help with the steps of a large network,
+    whose blocks take turns, so that all threads work until the end. On CUDA a block is as large as
+    it can be, and shrinks by halves as its cells finish: every other size would be compiled for.
 
     Results are the same to the bit for equal lists of unfinished cells, calls, device, number of
     threads and versions.
@@ -114,7 +116,8 @@ class CompiledEngine:
         """Cells a block; None for as many as there are."""
         if self.device.type != "cpu":
             return None
-        widest = max(shape[-1] for shape in bucket.shapes)
+        assert bucket.stacked is not None
+        widest = max(shape[-1] for shape in bucket.shapes) * bucket.stacked.positions
         if bucket.batch_size * widest > _LARGE_LAYER:
             return 1
         return self.cpu_block if cells >= self.cpu_block * self.workers else 1
@@ -122,6 +125,9 @@ class CompiledEngine:
 
 class _Call:
     """One call of ``advance``: a queue of blocks, and threads that train one each at a time."""
+
+    #: Passes after which blocks of a large network let the next one have the thread.
+    turn = 25
 
     def __init__(
         self,
@@ -138,23 +144,30 @@ class _Call:
         self.stop = threading.Event()
         self.done: list[int] = []  # model-steps by block, each entry with one writer
         self.rows = BatchRows(bucket)
+        self.queue: deque[Iterator[None]] = deque()  # blocks being trained, turn by turn
+        self.blocks: list[Block] = []
+        self.threads = 1  # that share a pass
 
     def run(self, plan: list[Tensor], workers: int, tick: Tick | None) -> list[Block]:
         """The trained blocks, none of them where ``tick`` asked to stop."""
         self.done = [0] * len(plan)
-        with ThreadPoolExecutor(workers, "grokfast", partial(_set_up_thread, self.device)) as pool:
-            futures = [pool.submit(self._train, k, cells) for k, cells in enumerate(plan)]
+        self.queue.extend(self._training(k, cells) for k, cells in enumerate(plan))
+        assert self.bucket.stacked is not None
+        if self.bucket.stacked.large:
+            self.threads = max(1, workers // max(1, len(plan)))
+        workers = max(1, min(workers, len(plan)))
+        set_up = partial(_set_up_thread, self.device, self.threads)
+        with ThreadPoolExecutor(workers, "grokfast", set_up) as pool:
+            futures = [pool.submit(self._work) for _ in range(workers)]
             try:
                 interrupted = self._watch(futures, tick)
             finally:  # the pool waits for its threads, whatever is on its way
                 self.stop.set()
-                for future in futures:
-                    future.cancel()
-        return [] if interrupted else [future.result() for future in futures]
+        return [] if interrupted else self.blocks
 
-    def _watch(self, futures: list[Future[Block]], tick: Tick | None) -> bool:
+    def _watch(self, futures: list[Future[None]], tick: Tick | None) -> bool:
         """Until all is done or a block fails; True where ``tick`` asked to stop before that."""
-        waiting: set[Future[Block]] = set(futures)
+        waiting: set[Future[None]] = set(futures)
         while waiting:
             finished, waiting = wait(waiting, timeout=0.05, return_when=FIRST_EXCEPTION)
             for future in finished:
@@ -164,33 +177,50 @@ class _Call:
         return False
 
     @torch.no_grad()
-    def _train(self, k: int, cells: Tensor) -> Block:
+    def _work(self) -> None:
+        """One thread: a turn of the block at the head of the queue, then of the next."""
+        while not self.stop.is_set():
+            try:
+                training = self.queue.popleft()
+            except IndexError:  # what is left is in the hands of other threads
+                return
+            if next(training, _END) is not _END:
+                self.queue.append(training)
+
+    def _training(self, k: int, cells: Tensor) -> Iterator[None]:
+        """Trains one block; yields where another one may have its turn."""
         models = self.room(self.bucket, cells)
         block = Block(self.bucket, self.state, cells, self.until, self.rows, models)
-        spec, layout = Spec.of(self.bucket), block.layout(self.eager)
+        spec, layout = Spec.of(self.bucket), block.layout(self.eager, self.threads)
         passes = {
             kind: Graph(compiled_pass(spec, *kind, layout), block.tensors) for kind in block.kinds()
         }
         for i in range(block.passes):
             if i % WINDOW == 0:
                 block.load(i)
-            passes[block.kind(i)]()
+            for kind in block.kinds_of(i):
+                passes[kind]()
             block.record(i)
             self.done[k] = block.size * min(i + 1, self.until - block.start)
             if (i + 1) % self.glance == 0 and (
                 self.stop.is_set() or not bool(block.models.live.any())
             ):
                 break
+            if spec.net.large and (i + 1) % self.turn == 0:
+                yield
         self.done[k] = block.size * (self.until - block.start)
-        return block
+        self.blocks.append(block)
 
 
-def _set_up_thread(device: torch.device) -> None:
-    """A CPU worker computes alone: what other workers do is the parallelism."""
+_END = object()
+
+
+def _set_up_thread(device: torch.device, threads: int) -> None:
+    """A CPU worker computes with no more threads than the call has for each."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
 
 @contextmanager
