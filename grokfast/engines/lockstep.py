@@ -23,7 +23,7 @@ from grokfast.bucket import Bucket
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
 from grokfast.models.layers import BatchNorm, Dropout, Layer, Plain
-from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
+from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal_like
 from grokfast.optimizers import OPTIMIZERS
 
 
@@ -302,10 +302,8 @@ def with_weight_noise(
     size = spec.optimizer.weight_noise
     if not size:
         return dict(params)
-    return {
-        name: p + size * normal(data.seeds, number, WEIGHT_NOISE + g, p.shape[1:], p.dtype)
-        for g, (name, p) in enumerate(params.items())
-    }
+    noise = normal_like(list(params.values()), data.seeds, number, WEIGHT_NOISE)
+    return {name: p + size * z for (name, p), z in zip(params.items(), noise, strict=True)}
 
 
 def _update(
@@ -322,6 +320,9 @@ def _update(
     """
     rule = _adamw if spec.optimizer.kind == "adamw" else _by_rule
     gradients = batch.gradients()
+    size, noise = spec.optimizer.update_noise, []
+    if size:
+        noise = normal_like(models.params, data.seeds, number, UPDATE_NOISE)
     for g, (p, gradient) in enumerate(zip(models.params, gradients, strict=True)):
         slots = [own[g] for own in models.slots]
         shape = (-1,) + (1,) * (p.ndim - 1)
@@ -330,7 +331,9 @@ def _update(
             lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
             keep = 1 - lr * decay
         new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
-        new_p = _besides(spec, new_p, g, lr, decay, number, data)
+        new_p = _towards(spec, new_p, g, lr, decay, data)
+        if size:
+            new_p = new_p - lr * size * noise[g]
         go = live.view(shape)
         for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):
             old.copy_(torch.where(go, new, old))
@@ -339,21 +342,14 @@ def _update(
         buffer.copy_(torch.where(go, batch.buffers[name], buffer))
 
 
-def _besides(
-    spec: Spec, p: Tensor, g: int, lr: Tensor, decay: Tensor, number: Tensor, data: Data
-) -> Tensor:
-    """Parameter g, which a rule has just updated, with what no rule knows of."""
+def _towards(spec: Spec, p: Tensor, g: int, lr: Tensor, decay: Tensor, data: Data) -> Tensor:
+    """Parameter g, which a rule has just drawn to zero and updated, drawn to where it should be."""
     match spec.optimizer.decay_towards:
         case "zero":
-            pass
+            return p
         case "initial":  # p - lr decay (p - initial), of which the rule does the first half
-            p = p + lr * decay * data.initial[g]
-        case other:
-            raise ValueError(f"unknown aim of decay {other!r}")
-    if size := spec.optimizer.update_noise:
-        noise = normal(data.seeds, number, UPDATE_NOISE + g, p.shape[1:], p.dtype)
-        p = p - lr * size * noise
-    return p
+            return p + lr * decay * data.initial[g]
+    raise ValueError(f"unknown aim of decay {spec.optimizer.decay_towards!r}")
 
 
 def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):

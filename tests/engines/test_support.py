@@ -151,6 +151,7 @@ COMBINED = {
         "model.parametrization": "mean-field", "evaluation.train": "after", "batch_size": 7,
         "batches.remainder": "short", "batches.order": "continued", "optimizer.kind": "sgd",
         "evaluation.schedule": "every-steps", "evaluation.every": 5, "predict": "nearest",
+        "optimizer.update_noise": 0.1, "optimizer.weight_noise": 0.05, "optimizer.warmup": 3,
     },
     "dense full batch, after": {"evaluation.train": "after", "loss": "cross_entropy"},
     "minibatches, after": MINI | {"evaluation.train": "after", "activation": "relu"},
