@@ -54,6 +54,7 @@ class Bucket:
     data_index: Tensor  # [M] int64: the data set of each cell
     lr: Tensor  # [G, M] float64
     weight_decay: Tensor  # [G, M] float64
+    weight_decay_memorised: Tensor | None  # [G, M] float64: once T_train is there; None: the same
     warmup: Tensor  # [M] int64: steps
     init: tuple[tuple[Tensor, ...], ...]  # distinct initial models, each G tensors
     init_buffers: tuple[dict[str, Tensor], ...]  # their buffers, by name
@@ -62,6 +63,7 @@ class Bucket:
     orders: Orders | None  # None for the full batch
     order_index: Tensor  # [M] int64: the order of each cell
     schedule: Schedule
+    values: dict[str, tuple[object, ...]]  # distinct ones of each optimizer field that may differ
     extra: dict[str, object] = field(default_factory=dict)  # an engine's own prepared data
 
     @property

@@ -23,7 +23,14 @@ from grokfast.fields import (
 
 #: Fields of the optimizer that may differ between cells trained together: they are numbers, not
 #: operations.
-_PER_CELL = ("lr", "weight_decay", "encoder_lr", "encoder_weight_decay", "warmup")
+PER_CELL = (
+    "lr",
+    "weight_decay",
+    "encoder_lr",
+    "encoder_weight_decay",
+    "warmup",
+    "weight_decay_memorised",
+)
 
 #: Name of a setting's value -> field -> value.
 Setting = Mapping[str, Mapping[str, Any]]
@@ -378,5 +385,5 @@ def static_key(cell: Experiment) -> str:
     data = cell.to_dict()
     data["task"] = None  # its data may differ; of which shape they are, others look at
     data["model"] |= dict.fromkeys(("seed", *cell.model.per_cell))
-    data["optimizer"] |= dict.fromkeys(_PER_CELL)
+    data["optimizer"] |= dict.fromkeys(PER_CELL)
     return json.dumps(data, sort_keys=True)

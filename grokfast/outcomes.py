@@ -63,7 +63,7 @@ CROSSINGS = {
 
 #: Losses and accuracies at the recorded steps: ``[M, T]``.
 CURVES = {
-    "train_loss": "training loss before the update",
+    "train_loss": "training loss, before or after the update (evaluation.train_loss)",
     "val_loss": "validation loss after the update",
     "train_acc": "training accuracy",
     "val_acc": "validation accuracy after the update",

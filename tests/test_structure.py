@@ -16,7 +16,7 @@ LAYERS = [
     {"tasks", "data"},
     {"experiment", "fields", "losses", "models", "observables", "optimizers"},
     {"grid", "presets", "ranges"},
-    {"batches", "bucket", "bucketing", "observing", "schedule", "state"},
+    {"batches", "bucket", "bucketing", "measuring", "observing", "schedule", "state"},
     {"engines"},
     {"cells", "results", "aggregate"},
     {"collect", "checkpoint", "preparing", "progress", "provenance"},

@@ -38,6 +38,7 @@ class Spec:
     loss: str
     predict: str
     train_accuracy: str  # "running" or "after"
+    train_loss: str  # "before" or "after"
     full_batch: bool
     steps_per_epoch: int
     num_train: int
@@ -49,6 +50,7 @@ class Spec:
     stop_at_both: bool
     optimizer: Optimizer  # without the numbers that differ from cell to cell
     warms_up: bool  # whether learning rates change from step to step
+    changes_decay: bool  # whether decays change once a model has memorised
 
     @classmethod
     def of(cls, bucket: Bucket) -> Spec:
@@ -62,6 +64,7 @@ class Spec:
             loss=cell.loss,
             predict=cell.predict,
             train_accuracy=cell.evaluation.train,
+            train_loss=cell.evaluation.train_loss,
             full_batch=bucket.orders is None,
             steps_per_epoch=bucket.steps_per_epoch,
             num_train=bucket.num_train,
@@ -78,15 +81,17 @@ class Spec:
                 encoder_lr=0.0,
                 encoder_weight_decay=None,
                 warmup=0,
+                weight_decay_memorised=None,
             ),
             warms_up=bool(bucket.warmup.any()),
+            changes_decay=bucket.weight_decay_memorised is not None,
         )
 
     @property
     def explicit(self) -> bool:
         """Whether the backward pass is written out for this network and loss."""
         net = self.plain
-        known = net is not None and net.bias and not net.activate_embedding
+        known = net is not None and net.bias and net.output_bias and not net.activate_embedding
         known = known and not self.optimizer.weight_noise
         return known and self.loss in ("cross_entropy", "mse")
 
@@ -118,6 +123,8 @@ class Tables(NamedTuple):
     lr: Tensor  # [G, M]
     keep: Tensor  # [G, M]: 1 - lr * weight_decay
     decay: Tensor  # [G, M]: weight decay
+    keep_memorised: Tensor  # [G, M]: the same two once T_train is there
+    decay_memorised: Tensor  # [G, M]
 
 
 class Models(NamedTuple):
@@ -211,6 +218,8 @@ def mean_loss(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> 
             # where, not a product with 0: the logits of a diverging model may be infinite.
             own = torch.where(of_label(output, y), output, 0).sum(2)  # [M, R]
             return (torch.logsumexp(output, 2) - own).mean(1)
+        case "hinge":
+            return (1 - goal(targets, y) * output).relu().mean((1, 2))
     loss = LOSSES[spec.loss]
     m, rows = output.shape[:2]
     target = goal(targets, y).expand(m, -1, -1) if loss.targets else None
@@ -229,6 +238,8 @@ def count_correct(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None)
             assert targets is not None
             distance = (output[:, :, None, :] - targets[:, None]).square().sum(3)  # [M, R, C]
             return (distance.argmin(2) == y).sum(1)
+        case "sign":
+            return (output * goal(targets, y) > 0)[:, :, 0].sum(1)
     raise ValueError(f"unknown prediction {spec.predict!r}")
 
 
@@ -251,7 +262,7 @@ def _judge(
             train_correct = progress["epoch_correct"]
             train_loss = progress["epoch_loss"] / spec.steps_per_epoch
         case "after":
-            train_correct, train_loss = batch_correct, models.batch_loss
+            train_correct, train_loss = batch_correct, _train_loss(spec, models, data, batch)
             if batch.train_output is not None:
                 y = data.y[:, : spec.num_train]
                 train_correct = count_correct(spec, batch.train_output, y, data.targets)
@@ -280,6 +291,18 @@ def _judge(
     if not spec.stop_at_both:
         return models.live
     return models.live & ~((progress["t_train"] >= 0) & (progress["t_val"] >= 0))
+
+
+def _train_loss(spec: Spec, models: Models, data: Data, batch: Batch) -> Tensor:
+    """Of the last step's own batch before its update, or of the training set after it: [M]."""
+    match spec.train_loss:
+        case "before":
+            return models.batch_loss
+        case "after":
+            if batch.train_output is None:  # the batch is the training set
+                return batch.loss
+            return mean_loss(spec, batch.train_output, data.y[:, : spec.num_train], data.targets)
+    raise ValueError(f"unknown training loss {spec.train_loss!r}")
 
 
 def _outcomes(name: str) -> tuple[str, str, str]:
@@ -327,6 +350,10 @@ def _update(
         slots = [own[g] for own in models.slots]
         shape = (-1,) + (1,) * (p.ndim - 1)
         lr, keep, decay = (t[g].view(shape) for t in (tables.lr, tables.keep, tables.decay))
+        if spec.changes_decay:  # judging the step before may just have found T_train
+            memorised = (models.progress["t_train"] >= 0).view(shape)
+            keep = torch.where(memorised, tables.keep_memorised[g].view(shape), keep)
+            decay = torch.where(memorised, tables.decay_memorised[g].view(shape), decay)
         if spec.warms_up:
             lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
             keep = 1 - lr * decay

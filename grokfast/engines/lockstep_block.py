@@ -156,7 +156,7 @@ class Block:
         self.orders = r
         self.models = self._gather(state)
         self.data = self._data(Samples.of(bucket, device), d)
-        self.tables = self._tables(bucket.lr[:, cells], bucket.weight_decay[:, cells])
+        self.tables = self._tables(cells)
         steps, live = range(self.start + 1, until + 1), self.models.live
         points = [step for step in steps if step in bucket.curve_index]
         self.curves = Records(points, tuple(self.models.judged.shape), live)
@@ -195,8 +195,11 @@ class Block:
             for g in range(len(bucket.parameters))
         )
 
-    def _tables(self, lr: Tensor, decay: Tensor) -> Tables:
-        device, dtype = self.index.device, self.bucket.dtype
+    def _tables(self, cells: Tensor) -> Tables:
+        bucket, device, dtype = self.bucket, self.index.device, self.bucket.dtype
+        lr, decay = bucket.lr[:, cells], bucket.weight_decay[:, cells]
+        later = bucket.weight_decay_memorised
+        memorised = decay if later is None else later[:, cells]
         return Tables(
             next=torch.zeros(1, dtype=torch.int64, device=device),
             flags=torch.zeros(WINDOW, 4, dtype=torch.int64, device=device),
@@ -205,6 +208,8 @@ class Block:
             lr=lr.to(device, dtype),
             keep=(1 - lr * decay).to(device, dtype),
             decay=decay.to(device, dtype),
+            keep_memorised=(1 - lr * memorised).to(device, dtype),
+            decay_memorised=memorised.to(device, dtype),
         )
 
     def load(self, k: int) -> None:
