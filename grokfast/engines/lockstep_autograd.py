@@ -13,8 +13,8 @@ from grokfast.engines.lockstep import (
     Tables,
     batch_rows,
     mean_loss,
-    with_weight_noise,
 )
+from grokfast.engines.lockstep_update import with_weight_noise
 from grokfast.models.chain import embedding_sum, stacked_forward
 from grokfast.models.layers import EmbeddingSum
 
