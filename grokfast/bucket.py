@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from grokfast.batches import Orders
+from grokfast.batches import Orders, samples_of_batch
 from grokfast.experiment import Experiment
 from grokfast.models import Shape
 from grokfast.models.chain import torch_dtype
@@ -116,7 +116,7 @@ class Bucket:
 
     @property
     def batch_size(self) -> int:
-        return self.cell.batch_size or self.num_train
+        return samples_of_batch(self.cell, self.num_train)
 
     @property
     def steps_per_epoch(self) -> int:

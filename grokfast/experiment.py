@@ -90,10 +90,13 @@ class Batches:
             same for all models; ``fixed``, the order of the data, never shuffled.
         remainder: what is left over at the end of an epoch: ``none`` (the batch size must divide
             the training set), ``dropped``, or ``short`` (a last, smaller batch).
+        share: where this share of the training set, rounded up, is less than ``batch_size``, a
+            batch has so many samples: 0.5 in Power et al. 2022. ``None`` for no such bound.
     """
 
     order: Literal["loader", "continued", "by-step", "fixed"] = "loader"
     remainder: Literal["none", "dropped", "short"] = "none"
+    share: float | None = field(default=None, metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +328,8 @@ def _check_ranges(e: Experiment) -> None:
             f"optimizer.decay_towards=initial is for the decay of adamw, but optimizer.kind is "
             f"{e.optimizer.kind!r}"
         )
+    if e.batches.share is not None and not 0 < e.batches.share <= 1:
+        raise UsageError(f"batches.share is {e.batches.share!r}; give 0 < share <= 1, or none")
     if e.steps >= 2**31:  # the kernels count steps in 32 bits
         raise UsageError(f"steps is {e.steps}; give less than 2**31")
     if e.batch_size >= 2**20:

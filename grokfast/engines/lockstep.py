@@ -7,8 +7,8 @@ itself advances.
 The forward pass of step i + 1 uses the very weights that are validated after step i, so one pass
 does both: step i is judged at the start of the pass that does step i + 1. A pass after the last
 step judges that one and updates nothing. Outputs and gradients come from ``lockstep_explicit``,
-whose backward pass is written out, or from ``lockstep_autograd``, for any other network. A large
-one is judged by a pass of its own.
+whose backward pass is written out, or from ``lockstep_autograd``, for any other network;
+``lockstep_update`` is the optimizer's. A large network is judged by a pass of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
 from grokfast.models.layers import Plain
 from grokfast.models.stacked import Stacked
-from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
-from grokfast.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -165,6 +163,7 @@ def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
     """
     from grokfast.engines.lockstep_autograd import autograd_batch, judged_alone
     from grokfast.engines.lockstep_explicit import explicit_batch
+    from grokfast.engines.lockstep_update import update
 
     make_batch = explicit_batch if spec.explicit else autograd_batch
 
@@ -188,7 +187,7 @@ def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
         diverged_at.copy_(torch.where(live & ~finite, number, diverged_at))
         live = live & finite
         _count(models, live, first > 0, batch.loss, correct)
-        _update(spec, models, data, batch, live, number, tables)
+        update(spec, models, data, batch, live, number, tables)
         step = models.progress["step"]
         step.copy_(torch.where(live, number, step))
         models.live.copy_(live)
@@ -324,86 +323,3 @@ def _count(models: Models, live: Tensor, fresh: Tensor, loss: Tensor, correct: T
         so_far = torch.where(fresh, torch.zeros_like(total), total)
         total.copy_(torch.where(live, so_far + own, total))
     models.batch_loss.copy_(torch.where(live, loss, models.batch_loss))
-
-
-def with_weight_noise(
-    spec: Spec, params: dict[str, Tensor], data: Data, number: Tensor
-) -> dict[str, Tensor]:
-    """The parameters that the forward pass of training sees in a step."""
-    size = spec.optimizer.weight_noise
-    if not size:
-        return dict(params)
-    return {
-        name: p + size * normal(data.seeds, number, WEIGHT_NOISE + g, p.shape[1:], p.dtype)
-        for g, (name, p) in enumerate(params.items())
-    }
-
-
-def _update(
-    spec: Spec,
-    models: Models,
-    data: Data,
-    batch: Batch,
-    live: Tensor,
-    number: Tensor,
-    tables: Tables,
-) -> None:
-    """The optimizer's step; models that are not live stay as they are to the bit: a select,
-    because 0 * NaN is not 0.
-    """
-    rule = _adamw if spec.optimizer.kind == "adamw" else _by_rule
-    gradients = batch.gradients()
-    for g, (p, gradient) in enumerate(zip(models.params, gradients, strict=True)):
-        slots = [own[g] for own in models.slots]
-        shape = (-1,) + (1,) * (p.ndim - 1)
-        lr, keep, decay = (t[g].view(shape) for t in (tables.lr, tables.keep, tables.decay))
-        if spec.changes_decay:  # judging the step before may just have found T_train
-            memorised = (models.progress["t_train"] >= 0).view(shape)
-            keep = torch.where(memorised, tables.keep_memorised[g].view(shape), keep)
-            decay = torch.where(memorised, tables.decay_memorised[g].view(shape), decay)
-        if spec.warms_up:
-            lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
-            keep = 1 - lr * decay
-        new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
-        new_p = _besides(spec, new_p, g, lr, decay, number, data)
-        go = live.view(shape)
-        for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):
-            old.copy_(torch.where(go, new, old))
-    for name, buffer in models.buffers.items():
-        go = live.view((-1,) + (1,) * (buffer.ndim - 1))
-        buffer.copy_(torch.where(go, batch.buffers[name], buffer))
-
-
-def _besides(
-    spec: Spec, p: Tensor, g: int, lr: Tensor, decay: Tensor, number: Tensor, data: Data
-) -> Tensor:
-    """Parameter g, which a rule has just updated, with what no rule knows of."""
-    match spec.optimizer.decay_towards:
-        case "zero":
-            pass
-        case "initial":  # p - lr decay (p - initial), of which the rule does the first half
-            p = p + lr * decay * data.initial[g]
-        case other:
-            raise ValueError(f"unknown aim of decay {other!r}")
-    if size := spec.optimizer.update_noise:
-        noise = normal(data.seeds, number, UPDATE_NOISE + g, p.shape[1:], p.dtype)
-        p = p - lr * size * noise
-    return p
-
-
-def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):
-    """AdamW with decoupled decay, as ``torch.optim.AdamW``, its corrections read from a table."""
-    beta1, beta2 = spec.optimizer.beta1, spec.optimizer.beta2
-    correction, root_correction = tables.bias.index_select(0, tables.next)[0].unbind()
-    m, v = slots
-    new_m = m + (1 - beta1) * (g - m)
-    new_v = beta2 * v + (1 - beta2) * g * g
-    update = new_m / (new_v.sqrt() * root_correction + spec.optimizer.eps)
-    return p * keep - (lr * correction) * update, (new_m, new_v)
-
-
-def _by_rule(spec, p, g, slots, lr, keep, decay, number, tables):
-    """Any other optimizer, as it is registered."""
-    rule = OPTIMIZERS[spec.optimizer.kind]
-    # A power of a whole tensor would be one in float32.
-    return rule.update(p, g, slots, lr, decay, number.double(), spec.optimizer)

@@ -13,8 +13,8 @@ from grokfast.engines.lockstep import (
     Tables,
     batch_rows,
     mean_loss,
-    with_weight_noise,
 )
+from grokfast.engines.lockstep_update import with_weight_noise
 
 #: Numbers of the widest layer that an evaluation holds at once (1 GiB in float32): more rows go
 #: through the network in parts.
