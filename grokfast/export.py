@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import replacing
+from grokfast.files import replacing, user_path, writable
 from grokfast.results import STATUS, Results
 
 FORMATS = ("csv", "parquet", "nc", "json")
@@ -31,7 +31,7 @@ def check_target(
     Raises:
         UsageError: an unknown suffix, no such folder, or a file that exists.
     """
-    out = Path(out)
+    out = user_path(out)
     suffix = out.suffix.removeprefix(".").lower()
     if suffix not in formats:
         raise UsageError(
@@ -40,10 +40,7 @@ def check_target(
         )
     if long and suffix == "nc":
         raise UsageError("a .nc file has every step anyway, as dimension step; leave out --long")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder")
-    if not out.parent.is_dir():
-        raise UsageError(f"no such folder: {out.parent}")
+    writable(out)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", hint="choose another name, or --overwrite")
     return suffix
@@ -68,7 +65,7 @@ def export(
         UsageError: an unknown suffix, an existing file, or ``long`` without recorded curves.
         EnvironmentProblem: a library is not installed, or the file cannot be written.
     """
-    out = Path(out)
+    out = user_path(out)
     kind = check_target(out, long=long, overwrite=overwrite)
     if kind == "nc":
         _write_netcdf(results, out)

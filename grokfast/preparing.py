@@ -20,7 +20,6 @@ from grokfast.results import Results
 
 def checked_cells(
     grid: Grid,
-    path: Path | None,
     device: str,
     threads: int | None,
     shard: tuple[int, int] | None,
@@ -33,8 +32,6 @@ def checked_cells(
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads is {threads}; give 1 to {MAX_THREADS}")
     resolve_device(device)
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"no such folder: {path.parent}")
     return grid.shard(*shard) if shard else list(range(grid.size))
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from grokfast.cells import ALWAYS, Cells
 from grokfast.errors import UsageError
 from grokfast.fields import short_name, value_text
-from grokfast.files import open_hdf5, replacing
+from grokfast.files import open_hdf5, replacing, user_path
 from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
 from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS
@@ -211,7 +211,7 @@ class Results(Cells):
         Raises:
             EnvironmentProblem: the file cannot be written; the old one is as it was.
         """
-        with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+        with replacing(user_path(path)) as temporary, h5py.File(temporary, "w") as file:
             _write(file, self)
 
     @classmethod
@@ -221,7 +221,7 @@ class Results(Cells):
         Raises:
             UsageError: no such file, no grokfast results, or of a newer schema.
         """
-        path = Path(path)
+        path = user_path(path)
         with open_hdf5(path) as file:
             if file.attrs.get("schema") != SCHEMA:
                 raise UsageError(f"{path} holds no grokfast results")

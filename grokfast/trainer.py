@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import torch
 from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.errors import GrokfastError
-from grokfast.files import clear_leftovers, locked
+from grokfast.files import real_path, writable
 from grokfast.grid import Grid
+from grokfast.locks import locked
 from grokfast.observing import Observer
 from grokfast.phases import counts
 from grokfast.preparing import Ready, checked_cells, prepare
@@ -70,12 +72,11 @@ def run(
         EnvironmentProblem: missing data, compiled parts or disk space.
         Interrupted: SIGINT or SIGTERM, after everything was saved.
     """
-    path = Path(out) if out is not None else None
-    indices = checked_cells(grid, path, device, threads, shard)
+    path = real_path(writable(out)) if out is not None else None
+    indices = checked_cells(grid, device, threads, shard)
     with contextlib.ExitStack() as stack:
         if path is not None:
             stack.enter_context(locked(path))
-            clear_leftovers(path)
         ready = prepare(grid, indices, path, engine, device, threads, overwrite)
         reporter = make_progress(progress)
         if ready.complete:
@@ -118,13 +119,35 @@ class Trainer:
         assert self.out is not None
         self.known = old
         self.provenance = merged_provenance(self.provenance, old.provenance)
-        rows = load_checkpoint(checkpoint_path(self.out))
+        checkpoint = checkpoint_path(self.out)
+        there = checkpoint.exists()
+        rows = load_checkpoint(checkpoint)
         for bucket, state in zip(self.buckets, self.states, strict=True):
             for m, index in enumerate(bucket.cells):
                 row = rows.get(self.grid.keys[index])
                 if row is not None:
                     restore_row(state, m, row)
         self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, set(rows))
+        cells, steps = self._lost(old)
+        if steps:
+            why = "does not hold their state" if there else "has gone"
+            warnings.warn(
+                f"{cells} unfinished cells start again, {steps:,} model-steps are trained a second "
+                f"time: {checkpoint} {why}",
+                stacklevel=3,
+            )
+
+    def _lost(self, old: Results) -> tuple[int, int]:
+        """Cells that the file knows further than they are now, and the steps between."""
+        keys = [old.grid.keys[i] for i in old["run"].tolist()]
+        was = dict(zip(keys, old["steps_done"].tolist(), strict=True))
+        behind = [
+            was.get(self.grid.keys[index], 0) - step
+            for bucket, state in zip(self.buckets, self.states, strict=True)
+            for index, step in zip(bucket.cells, state.step.tolist(), strict=True)
+        ]
+        lost = [steps for steps in behind if steps > 0]
+        return len(lost), sum(lost)
 
     def run(self) -> Results:
         """Trains to the end, or raises Interrupted."""

@@ -12,7 +12,19 @@ PACKAGE = Path(grokfast.__file__).parent
 
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
-    {"errors", "files", "hardware", "noise", "outcomes", "phases", "registry", "spacing"},
+    {
+        "errors",
+        "files",
+        "hardware",
+        "locks",
+        "noise",
+        "outcomes",
+        "phases",
+        "processes",
+        "registry",
+        "signals",
+        "spacing",
+    },
     {"tasks", "data"},
     {"experiment", "fields", "losses", "models", "observables", "optimizers"},
     {"grid", "presets", "ranges"},

@@ -24,7 +24,7 @@ from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histog
 from grokfast.figures.times import grokking_times
 from grokfast.figures.trajectories import embedding_trajectories
 from grokfast.figures.widths import width_accuracy
-from grokfast.files import replacing
+from grokfast.files import replacing, writable
 from grokfast.results import Results
 
 #: Kind -> its function, the options that it has, and whether it draws replicates put together.
@@ -77,7 +77,7 @@ def draw(
             figure itself refuses.
         EnvironmentProblem: the file cannot be written; an old one is as it was.
     """
-    out = Path(out)
+    out = writable(out)
     suffix = check(kind, out)
     function, own, of_replicates = _KINDS[kind]
     options = {"cell": cells or None, "budget": budget, "x": x, "y": y}
