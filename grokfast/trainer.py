@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from grokfast.preparing import Ready, checked_cells, prepare
 from grokfast.progress import Progress, make_progress
 from grokfast.provenance import merged_provenance, provenance
 from grokfast.results import Results
+from grokfast.signals import handled
 from grokfast.state import State
 
 #: Seconds between writes of results and checkpoint, at least; more where writing would otherwise
@@ -34,7 +33,7 @@ SAVE_SHARE = 0.05
 
 
 class Interrupted(GrokfastError):
-    """SIGINT or SIGTERM came; everything done so far is on disk."""
+    """A signal asked to stop (:data:`grokfast.signals.STOPPING`); all done so far is on disk."""
 
     def __init__(self, signum: int, out: Path | None) -> None:
         where = f"saved to {out}" if out else "nothing was saved (no output file)"
@@ -70,7 +69,7 @@ def run(
     Raises:
         UsageError: the grid does not fit the existing file, the engine or the data.
         EnvironmentProblem: missing data, compiled parts or disk space.
-        Interrupted: SIGINT or SIGTERM, after everything was saved.
+        Interrupted: a signal asked to stop, and everything was saved.
     """
     path = real_path(writable(out)) if out is not None else None
     indices = checked_cells(grid, device, threads, shard)
@@ -109,7 +108,7 @@ class Trainer:
         self.signum: int | None = None
         self._begun = time.monotonic()
         self._steps_before = 0
-        self._base = 0  # cell-steps accounted for when the engine was last called
+        self._base = (0, 0)  # cell-steps accounted for and trained when an engine was last called
         self._saved = time.monotonic()
         self._save_took = 0.0
 
@@ -155,17 +154,26 @@ class Trainer:
         self._steps_before = self._steps_done()
         if self.out is not None:
             self.save()  # before any work: an unwritable place is found now
-        with _signals(self):
+        with handled(self._asked_to_stop):
             self.progress.start(self._total(), self._accounted())
             try:
                 for observer, state in zip(self.observers, self.states, strict=True):
                     self._train(observer, state)
+            except Exception:
+                # Ctrl+C reaches the compilers that a chunk waits for, too; such a chunk counts for
+                # nothing, and the state is that before it.
+                if self.signum is None or self.engine.keeps_partial:
+                    raise
             finally:
                 self.progress.stop()
-        results = self.save()
+            results = self.save()
         if self.signum is not None:
             raise Interrupted(self.signum, self.out)
         return results
+
+    def _asked_to_stop(self, signum: int, frame: Any) -> None:
+        """The first signal counts: a second one does not cut the save short."""
+        self.signum = self.signum or signum
 
     def _train(self, observer: Observer, state: State) -> None:
         bucket = observer.bucket
@@ -178,10 +186,10 @@ class Trainer:
             first = int(at.min())
             until = min(budget, (first // chunk + 1) * chunk, observer.next_step(first) or budget)
             left = left[at < until]
-            self._base = self._accounted()
+            self._base = self._accounted(), self._trained()
             self.engine.advance(bucket, state, left, until, self._tick)
             observer.record(state, left)
-            self.progress.update(self._accounted(), self._counts())
+            self.progress.update(self._accounted(), self._trained(), self._counts())
             if self._save_is_due():
                 self.save()
 
@@ -191,7 +199,8 @@ class Trainer:
 
     def _tick(self, done: int) -> bool:
         """Whether the engine shall return early."""
-        self.progress.update(self._base + done, None)
+        accounted, trained = self._base
+        self.progress.update(accounted + done, trained + done, None)
         return self.signum is not None or (self.engine.keeps_partial and self._save_is_due())
 
     def _total(self) -> int:
@@ -199,6 +208,10 @@ class Trainer:
 
     def _steps_done(self) -> int:
         return sum(int(s.step.sum()) for s in self.states)
+
+    def _trained(self) -> int:
+        """Cell-steps of this run itself."""
+        return self._steps_done() - self._steps_before
 
     def _accounted(self) -> int:
         """Cell-steps that need no more work: all of a finished cell's budget counts."""
@@ -228,7 +241,7 @@ class Trainer:
 
     def _provenance_now(self) -> dict[str, Any]:
         took = time.monotonic() - self._begun
-        steps = self._steps_done() - self._steps_before
+        steps = self._trained()
         return {
             **self.provenance,
             "wall_seconds": round(self.provenance.get("wall_seconds", 0.0) + took, 3),
@@ -248,23 +261,3 @@ class Trainer:
         self._saved = time.monotonic()
         self._save_took = self._saved - start
         return results
-
-
-@contextlib.contextmanager
-def _signals(trainer: Trainer) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the trainer to stop; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, frame: Any) -> None:
-        if trainer.signum is not None:
-            raise SystemExit(128 + signum)
-        trainer.signum = signum
-
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)

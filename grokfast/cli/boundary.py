@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
+from grokfast.cli.watching import Terminated, stoppable
 from grokfast.errors import EnvironmentProblem, GrokfastError
 
 OK, INTERNAL, USAGE, ENVIRONMENT = range(4)
 #: As a shell reports it: 128 + SIGPIPE.
 BROKEN_PIPE = 128 + 13
-
-
-class Terminated(BaseException):
-    """SIGTERM outside the trainer, which handles it itself."""
 
 
 def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
@@ -34,30 +29,35 @@ def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(getattr(sys, name), "reconfigure"):  # a file name may hold any bytes
             getattr(sys, name).reconfigure(errors="backslashreplace")
-    with _sigterm_raises(), _plain_warnings(debug):
-        try:
-            code = work() or OK
-            sys.stdout.flush()
-            return code
-        except BrokenPipeError:  # | head: its reader has seen enough
-            _drop(sys.stdout, sys.stderr)
-            return BROKEN_PIPE
-        except SystemExit as error:
-            return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
-        except KeyboardInterrupt:
-            return _report("interrupted", 130)
-        except Terminated:
-            return _report("terminated", 143)
-        except GrokfastError as error:
-            _traceback(debug)
-            return _report(str(error), error.exit_code)
-        except Exception as error:
-            _traceback(debug)
-            problem = _environment_problem(error)
-            if problem is not None:
-                return _report(str(problem), problem.exit_code)
-            hint = "" if debug else "; --debug shows where, and a report is welcome"
-            return _report(f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL)
+    try:
+        with stoppable(), _plain_warnings(debug):
+            return _caught(work, debug)
+    except Terminated as error:
+        return _report(str(error), 128 + error.signum)
+
+
+def _caught(work: Callable[[], int | None], debug: bool) -> int:
+    try:
+        code = work() or OK
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # | head: its reader has seen enough
+        _drop(sys.stdout, sys.stderr)
+        return BROKEN_PIPE
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
+    except KeyboardInterrupt:
+        return _report("interrupted", 130)
+    except GrokfastError as error:
+        _traceback(debug)
+        return _report(str(error), error.exit_code)
+    except Exception as error:
+        _traceback(debug)
+        problem = _environment_problem(error)
+        if problem is not None:
+            return _report(str(problem), problem.exit_code)
+        hint = "" if debug else "; --debug shows where, and a report is welcome"
+        return _report(f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL)
 
 
 def one_line(text: str) -> str:
@@ -110,23 +110,6 @@ def _drop(*streams: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM unwinds the stack, so that temporary files go; the trainer has its own handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, frame: Any) -> None:
-        raise Terminated
-
-    old = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
-@contextlib.contextmanager
 def _plain_warnings(debug: bool) -> Iterator[None]:
     """Warnings as one line without file and source, except with ``--debug``."""
 
@@ -143,6 +126,11 @@ def _plain_warnings(debug: bool) -> Iterator[None]:
     if not debug:
         warnings.formatwarning = short
     try:
-        yield
+        with warnings.catch_warnings():
+            if "error" in (action for action, *_ in warnings.filters):  # PYTHONWARNINGS=error
+                warnings.simplefilter("ignore")  # deprecations in libraries end no run
+                warnings.simplefilter("default", UserWarning)
+                warnings.simplefilter("default", RuntimeWarning)
+            yield
     finally:
         warnings.formatwarning = old

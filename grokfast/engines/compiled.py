@@ -7,6 +7,7 @@ that take it together, ``lockstep_compile`` what makes it fast.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from grokfast.engines.lockstep import Spec
 from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, split
 from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compiled_pass
 from grokfast.engines.support import unsupported
+from grokfast.errors import EnvironmentProblem
 from grokfast.state import State
 
 #: Activations of a layer, in numbers, of which a block of several cells would leave the cache.
@@ -60,6 +62,7 @@ class CompiledEngine:
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
         self.workers = 1
+        self._at_most: int | None = None  # models a block, once memory has run out
         if device.type == "cpu":
             self.workers = threads or torch.get_num_threads()
 
@@ -84,12 +87,39 @@ class CompiledEngine:
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        plan = self._plan(bucket, state, cells.cpu(), until)
-        call = _Call(bucket, state, until, self.glance, self.eager, self._room)
-        with _arithmetic(bucket, self.device):
-            trained = call.run(plan, self.workers, tick)
+        while True:
+            plan = self._plan(bucket, state, cells.cpu(), until)
+            call = _Call(bucket, state, until, self.glance, self.eager, self._room)
+            try:
+                with _arithmetic(bucket, self.device):
+                    trained = call.run(plan, self.workers, tick)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._make_do_with_less(max(map(len, plan)))
         for block in trained:
             block.scatter(state)
+
+    def _make_do_with_less(self, models: int) -> None:
+        """Blocks of half as many from now on; the state is that before the call that failed.
+
+        Raises:
+            EnvironmentProblem: a block has one model already.
+        """
+        if models <= 1:
+            raise EnvironmentProblem(
+                f"not enough memory on {self.device} for a single model",
+                hint="--dry-run shows what a run needs",
+            )
+        self._at_most = models // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"not enough memory for {models} models at once; going on with {self._at_most}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _plan(self, bucket: Bucket, state: State, cells: Tensor, until: int) -> list[Tensor]:
         """The listed cells that have steps to do, by block; those of a block are at one step."""
@@ -97,14 +127,18 @@ class CompiledEngine:
         cells = cells[~state.frozen(bucket).cpu()[cells] & (step[cells] < until)]
         size = self._block_size(bucket, len(cells))
         return [
-            block
+            part
             for start in step[cells].unique().tolist()
             for block in split(bucket, cells[step[cells] == start], size)
+            for part in block.split(self._at_most or len(block))
         ]
 
     def _room(self, bucket: Bucket, cells: Tensor) -> int:
         """Models that the tensors of a block of these cells have room for."""
-        return len(cells) if self.device.type == "cpu" else room(bucket, cells)
+        if self.device.type == "cpu":
+            return len(cells)
+        models = room(bucket, cells)
+        return min(models, self._at_most or models)
 
     def _block_size(self, bucket: Bucket, cells: int) -> int | None:
         """Cells a block; None for as many as there are."""
@@ -138,14 +172,20 @@ class _Call:
     def run(self, plan: list[Tensor], workers: int, tick: Tick | None) -> list[Block]:
         """The trained blocks, none of them where ``tick`` asked to stop."""
         self.done = [0] * len(plan)
-        with ThreadPoolExecutor(workers, "grokfast", partial(_set_up_thread, self.device)) as pool:
-            futures = [pool.submit(self._train, k, cells) for k, cells in enumerate(plan)]
-            try:
-                interrupted = self._watch(futures, tick)
-            finally:  # the pool waits for its threads, whatever is on its way
-                self.stop.set()
-                for future in futures:
-                    future.cancel()
+        pool = ThreadPoolExecutor(workers, "grokfast", partial(_set_up_thread, self.device))
+        futures = [pool.submit(self._train, k, cells) for k, cells in enumerate(plan)]
+        in_a_hurry = True
+        try:
+            interrupted = self._watch(futures, tick)
+            in_a_hurry = interrupted
+        except Exception:
+            in_a_hurry = False
+            raise
+        finally:
+            self.stop.set()
+            # Who asks to stop does not wait for a compilation that nobody needs any more: its
+            # thread ends by itself. Nothing of a block is in the state before all are done.
+            pool.shutdown(wait=not in_a_hurry, cancel_futures=True)
         return [] if interrupted else [future.result() for future in futures]
 
     def _watch(self, futures: list[Future[Block]], tick: Tick | None) -> bool:
@@ -153,10 +193,13 @@ class _Call:
         waiting: set[Future[Block]] = set(futures)
         while waiting:
             finished, waiting = wait(waiting, timeout=0.05, return_when=FIRST_EXCEPTION)
+            stop = tick is not None and tick(sum(self.done))
+            if stop and waiting:  # and where a signal ended a compiler: what that says is no news
+                return True
             for future in finished:
                 future.result()
-            if tick is not None and tick(sum(self.done)):
-                return bool(waiting)
+            if stop:
+                return False
         return False
 
     @torch.no_grad()
@@ -167,18 +210,26 @@ class _Call:
         passes = {
             kind: Graph(compiled_pass(spec, *kind, layout), block.tensors) for kind in block.kinds()
         }
+        going, last = block.size, self.until - block.start
         for i in range(block.passes):
+            if self.stop.is_set():
+                break
             if i % WINDOW == 0:
                 block.load(i)
             passes[block.kind(i)]()
             block.record(i)
-            self.done[k] = block.size * min(i + 1, self.until - block.start)
-            if (i + 1) % self.glance == 0 and (
-                self.stop.is_set() or not bool(block.models.live.any())
-            ):
-                break
-        self.done[k] = block.size * (self.until - block.start)
+            self.done[k] += going if i < last else 0
+            if (i + 1) % self.glance == 0:
+                going = int(block.models.live.sum())
+                if not going:
+                    break
         return block
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch raises where an allocator finds no memory."""
+    told = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return told or "DefaultCPUAllocator" in str(error)
 
 
 def _set_up_thread(device: torch.device) -> None:
