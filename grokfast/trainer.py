@@ -14,7 +14,7 @@ import torch
 from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.errors import GrokfastError
-from grokfast.files import real_path, writable
+from grokfast.files import clear_leftovers, real_path, writable
 from grokfast.grid import Grid
 from grokfast.locks import locked
 from grokfast.observing import Observer
@@ -76,6 +76,8 @@ def run(
     with contextlib.ExitStack() as stack:
         if path is not None:
             stack.enter_context(locked(path))
+            clear_leftovers(path)
+            clear_leftovers(checkpoint_path(path))
         ready = prepare(grid, indices, path, engine, device, threads, overwrite)
         reporter = make_progress(progress)
         if ready.complete:

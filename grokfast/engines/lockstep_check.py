@@ -29,11 +29,13 @@ def difference(run: Pass, eager: Pass, models: Models, data: Data, tables: Table
         truth = _groups(theirs)[what]
         scale = torch.stack([_norm(t) for t in truth]).amax(0)  # [M]
         for x, y in zip(mine, truth, strict=True):
-            bound = _enough(y) * torch.maximum(_norm(y), _SMALL * scale)
+            bound = _enough(y, models) * torch.maximum(_norm(y), _SMALL * scale)
             if not bool(((_norm(_apart(x, y)) <= bound) | ~torch.isfinite(scale)).all()):
                 return what
     # An optimizer may make a whole step of a gradient that is rounding alone; of few parameters.
-    agree = torch.cat([_same(x, y) for x, y in zip(ours.params, theirs.params, strict=True)], 1)
+    enough = _enough(models.params[0], models)
+    pairs = zip(ours.params, theirs.params, strict=True)
+    agree = torch.cat([_same(x, y, enough) for x, y in pairs], 1)
     return None if bool((agree.double().mean(1) >= 0.5).all()) else "updates"
 
 
@@ -78,8 +80,9 @@ def _groups(models: Models) -> dict[str, list[Tensor]]:
     return {what: tensors for what, tensors in groups.items() if tensors}
 
 
-def _enough(x: Tensor) -> float:
-    return float(4 * torch.finfo(x.dtype).eps ** 0.5)
+def _enough(x: Tensor, models: Models) -> float:
+    """Half of the digits of the shorter of two: a float64 sum of float32 has no more."""
+    return max(4 * torch.finfo(t.dtype).eps ** 0.5 for t in (x, models.params[0]))
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:
@@ -87,10 +90,10 @@ def _apart(x: Tensor, y: Tensor) -> Tensor:
     return torch.where((x == y) | (torch.isnan(x) & torch.isnan(y)), 0, x - y)
 
 
-def _same(x: Tensor, y: Tensor) -> Tensor:
+def _same(x: Tensor, y: Tensor, enough: float) -> Tensor:
     """Which parameters of each model agree: bool [M, P]."""
     apart, size = (t.reshape(len(t), -1).abs() for t in (_apart(x, y), y))
-    return ~(apart > _enough(y) * size.amax(1, keepdim=True))
+    return ~(apart > enough * size.amax(1, keepdim=True))
 
 
 def _norm(x: Tensor) -> Tensor:
