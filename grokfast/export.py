@@ -113,11 +113,25 @@ def _rows(columns: dict[str, NDArray[Any]], missing: Any) -> Iterator[list[Any]]
 
 
 def write_csv(columns: dict[str, NDArray[Any]], out: Path) -> None:
-    """Writes equally long columns by name, NaN as an empty field."""
-    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Writes equally long columns by name, NaN as an empty field; text that a spreadsheet would
+    take for a formula begins with an apostrophe."""
+    with (
+        replacing(out) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(_rows(columns, missing=""))
+        writer.writerow(map(_inert, columns))
+        writer.writerows(map(_inert, row) for row in _rows(columns, missing=""))
+
+
+def _inert(value: Any) -> Any:
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _write_json(results: Results, columns: dict[str, NDArray[Any]], out: Path) -> None:

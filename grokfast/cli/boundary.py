@@ -17,6 +17,11 @@ OK, INTERNAL, USAGE, ENVIRONMENT = range(4)
 BROKEN_PIPE = 128 + 13
 
 
+#: Of matplotlib: how figures would be shown, of which nothing is here, in a notebook of another
+#: environment the name of a module that this one lacks.
+_NOT_FOR_US = ("MPLBACKEND",)
+
+
 def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
     """Runs ``work`` and returns its exit code; errors become one line on stderr.
 
@@ -24,6 +29,8 @@ def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
         work: returns an exit code, None for 0.
         debug: show tracebacks too.
     """
+    for name in _NOT_FOR_US:
+        os.environ.pop(name, None)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: >&-
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
@@ -80,13 +87,21 @@ def _report(message: str, code: int) -> int:
     return code
 
 
+#: Of torch's allocators, C++ and the system, in what they raise where memory is short.
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "bad_alloc", "Cannot allocate memory")
+
+
 def _environment_problem(error: Exception) -> EnvironmentProblem | None:
     """What the machine lacks, where that is what an unforeseen exception says."""
-    # torch raises a plain RuntimeError where its CPU allocator finds no memory.
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    text = str(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
         return EnvironmentProblem("not enough memory", hint="--dry-run shows what a run needs")
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("grokfast"):
         return EnvironmentProblem(f"the Python package {error.name!r} is not installed")
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return EnvironmentProblem("this system lets no more threads begin (ulimit -u)")
+    if isinstance(error, ImportError):  # a library that cannot be loaded: memory, its own files
+        return EnvironmentProblem(f"a Python package cannot be loaded: {text}")
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
         return EnvironmentProblem(f"{error.strerror}{where}")
