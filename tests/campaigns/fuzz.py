@@ -45,7 +45,8 @@ NASTY = st.sampled_from(
     ["", "-", "--", "-1", "0", "1e309", "-1e309", "nan", "inf", "None", "True", "[", "]", "{}",
      "()", "'", '"', "\\", "\n", "\x00", "\x1b[31m", "\udc80", "ä", "٣", "\uff11", "²", "a" * 5000,
      "9" * 400, "1_000", "0x10", "1e-400", "__class__", "lambda: 1", "~", "~nobody/x", "..", "/",
-     "/dev/null", "/dev/stdin", "/proc/self/mem", ".", "*", "$HOME", "%s", "{0}", ":", ";", ",", "=", "+", "|"]
+     "/dev/null", "/dev/stdin", "/proc/self/mem", ".", "*", "$HOME", "%s", "{0}",
+     ":", ";", ",", "=", "+", "|"]
 )  # fmt: skip
 NUMBER = st.one_of(
     st.integers(-(10**30), 10**30).map(str),
