@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import replacing, user_path, writable
+from grokfast.files import replacing, user_path, writable, write_whole
 from grokfast.results import STATUS, Results
 
 FORMATS = ("csv", "parquet", "nc", "json")
@@ -182,8 +183,14 @@ def _write_netcdf(results: Results, out: Path) -> None:
         "flag_values": np.arange(len(STATUS)),
         "flag_meanings": " ".join(STATUS),
     }
-    with replacing(out) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf")
+    # Packed in memory, as a full disk must not be met within HDF5.
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
+    packed = io.BytesIO()
+    with h5netcdf.File(packed, "w") as file:
+        dataset.dump_to_store(H5NetCDFStore(file))
+    write_whole(out, [packed.getbuffer()])
 
 
 def _missing(library: str, extra: str) -> EnvironmentProblem:

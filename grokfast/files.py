@@ -10,10 +10,8 @@ import secrets
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import h5py
 
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.processes import alive, here
@@ -174,6 +172,28 @@ def _why(path: Path, error: OSError) -> tuple[str, str | None]:
     return f"cannot write {path}: {error.strerror or error}", hint
 
 
+def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Writes these bytes, one part after the other, as the next complete file.
+
+    Raises:
+        EnvironmentProblem: as :func:`replacing`.
+    """
+    with replacing(path) as temporary:
+        # An own descriptor and plain writes: whatever the disk says arrives as an OSError.
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            for part in parts:
+                _write_all(file, memoryview(part))
+        finally:
+            os.close(file)
+
+
+def _write_all(file: int, part: memoryview) -> None:
+    left = part.cast("B") if part.nbytes else memoryview(b"")
+    while left:  # a disk may take less than it is given
+        left = left[os.write(file, left) :]
+
+
 def _fault(point: str) -> None:
     """Dies by SIGKILL at a named point of the commit sequence: ``GROKFAST_FAULT=synced:3`` at the
     third passage. For tests of crash safety."""
@@ -205,35 +225,3 @@ def _abandoned(entry: os.DirEntry[str], host: str | None, pid: int) -> bool:
     if host in (None, here()):
         return not alive(pid)
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LONG_AGO
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Opens a file for reading, refusing what a crafted one could use to reach other files.
-
-    Raises:
-        UsageError: no such file, no HDF5 file, or links, external or virtual data in it.
-    """
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UsageError(f"{path} is no readable HDF5 file: {error}") from error
-    try:
-        _only_own_data(file, path)
-    except UsageError:
-        file.close()
-        raise
-    return file
-
-
-def _only_own_data(group: h5py.Group, path: Path) -> None:
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise UsageError(f"{path}: {group.name}/{name} is a link to elsewhere; refused")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _only_own_data(item, path)
-        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            raise UsageError(f"{path}: {item.name} keeps its data in another file; refused")

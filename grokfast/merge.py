@@ -14,6 +14,7 @@ from grokfast.errors import UsageError
 from grokfast.fields import short_name, value_text
 from grokfast.files import real_path, user_path, writable
 from grokfast.grid import Grid, static_key
+from grokfast.guarded import Reader
 from grokfast.locks import locked
 from grokfast.results import DIVERGED, OK, Results, listed_digests
 
@@ -49,7 +50,8 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
     for path in paths:
         if path.suffix == ".ckpt":
             raise UsageError(f"{path} is a checkpoint", hint=f"name {path.with_suffix('')}")
-    first, *others = (Results.load(p) for p in dict.fromkeys(paths))
+    with Reader() as reader:
+        first, *others = (Results.load(p, reader) for p in dict.fromkeys(paths))
     aligned = [first, *(shard.aligned(first.grid) for shard in others)]
     shards = {str(p): shard for p, shard in zip(dict.fromkeys(paths), aligned, strict=True)}
     if len(shards) < len(paths):
@@ -101,8 +103,6 @@ def _each_cell_once(shards: Mapping[str, Results]) -> None:
                 hint="the same grokfast run goes on with it",
             )
         for run in runs:
-            if not 0 <= run < grid.size:
-                raise UsageError(f"{name} is damaged: cell {run} is not in its grid")
             if run in holder:
                 raise UsageError(f"{_cell(grid, run)} is in both {holder[run]} and {name}")
             holder[run] = name

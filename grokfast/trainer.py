@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
+from grokfast.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
-from grokfast.errors import GrokfastError
+from grokfast.errors import EnvironmentProblem, GrokfastError
 from grokfast.files import clear_leftovers, real_path, writable
 from grokfast.grid import Grid
 from grokfast.locks import locked
@@ -122,13 +122,8 @@ class Trainer:
         self.provenance = merged_provenance(self.provenance, old.provenance)
         checkpoint = checkpoint_path(self.out)
         there = checkpoint.exists()
-        rows = load_checkpoint(checkpoint)
-        for bucket, state in zip(self.buckets, self.states, strict=True):
-            for m, index in enumerate(bucket.cells):
-                row = rows.get(self.grid.keys[index])
-                if row is not None:
-                    restore_row(state, m, row)
-        self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, set(rows))
+        rows = restore_checkpoint(checkpoint, self.grid, self.buckets, self.states)
+        self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, rows)
         cells, steps = self._lost(old)
         if steps:
             why = "does not hold their state" if there else "has gone"
@@ -193,7 +188,7 @@ class Trainer:
             observer.record(state, left)
             self.progress.update(self._accounted(), self._trained(), self._counts())
             if self._save_is_due():
-                self.save()
+                self._save_or_go_on()
 
     def _save_is_due(self) -> bool:
         pause = max(SAVE_EVERY, self._save_took / SAVE_SHARE)
@@ -250,6 +245,14 @@ class Trainer:
             "model_steps_per_second": round(steps / took, 1) if took and steps else 0.0,
             "updated_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+
+    def _save_or_go_on(self) -> None:
+        """A save that only bounds what a crash may cost costs no run itself."""
+        try:
+            self.save()
+        except EnvironmentProblem as error:
+            warnings.warn(f"{error}; training goes on, and saving is tried again", stacklevel=2)
+            self._saved = time.monotonic()
 
     def save(self) -> Results:
         """Results first, then the checkpoint: a cell is never in neither."""

@@ -13,15 +13,19 @@ PACKAGE = Path(grokfast.__file__).parent
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
     {
+        "checksums",
         "errors",
         "files",
+        "guarded",
         "hardware",
+        "hdf5",
         "locks",
         "noise",
         "outcomes",
         "phases",
         "processes",
         "registry",
+        "seal",
         "signals",
         "spacing",
     },
@@ -30,7 +34,7 @@ LAYERS = [
     {"grid", "presets", "ranges"},
     {"batches", "bucket", "bucketing", "observing", "schedule", "state"},
     {"engines"},
-    {"cells", "results", "aggregate"},
+    {"cells", "layout", "plausible", "results", "aggregate"},
     {"collect", "checkpoint", "preparing", "progress", "provenance"},
     {"planning", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},

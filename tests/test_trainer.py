@@ -430,9 +430,7 @@ def test_a_damaged_checkpoint_costs_time_not_truth(damage, tmp_path, whole):
     if damage == "truncated":
         data = data[: len(data) // 2]
     else:
-        with h5py.File(ckpt) as file:
-            at = file["0/params.1"].id.get_offset()
-        data[at + 5] ^= 1
+        data[len(data) // 3] ^= 1
     ckpt.write_bytes(bytes(data))
     with pytest.warns(UserWarning, match="damaged"):
         r = run(small(), out=out)
