@@ -128,6 +128,7 @@ class Bar(Shown):
 
     def begin(self) -> None:
         self._drawn = 0.0
+        self._bar: tqdm | None = None
         with _heard_or_not():
             self._bar = tqdm(
                 total=self.total,
@@ -139,7 +140,8 @@ class Bar(Shown):
             )
 
     def show(self) -> None:
-        if self.done < self.total and time.monotonic() - self._drawn < _REDRAW:
+        soon = self.done < self.total and time.monotonic() - self._drawn < _REDRAW
+        if soon or self._bar is None:
             return
         self._drawn = time.monotonic()
         with _heard_or_not():
@@ -147,6 +149,8 @@ class Bar(Shown):
             self._bar.update(max(0, self.done - self._bar.n))
 
     def stop(self) -> None:
+        if self._bar is None:
+            return
         with _heard_or_not():
             self._bar.refresh()
             self._bar.close()

@@ -99,7 +99,8 @@ def test_a_terminal_that_has_gone_ends_no_run(kind, error, clock, monkeypatch):
         def write(self, text):
             raise error
 
-        flush = write
+        def flush(self):
+            raise error
 
     monkeypatch.setattr(sys, "stderr", Closed())
     shown = kind()
@@ -122,10 +123,10 @@ def test_what_the_trainer_tells(engine, monkeypatch):
 
     monkeypatch.setattr("grokfast.trainer.make_progress", lambda wanted: Listening())
     grid = gf.preset("addition-classification").grid(
-        lr=[1e-2, 3e-2], weight_decay=0.0, width=16, steps=2000
+        lr=[1e-2, 3e-3], weight_decay=0.0, width=24, steps=1500
     )
     r = gf.run(grid, engine=engine, device="cpu", threads=1)
-    assert r["steps_done"].sum() < 4000
-    assert told[-1] == (4000, r["steps_done"].sum())
+    assert r["steps_done"].sum() < 3000
+    assert told[-1] == (3000, r["steps_done"].sum())
     # Blocks are looked at every few passes: a cell that has stopped counts until then.
     assert all(trained <= r["steps_done"].sum() + 50 for _, trained in told)

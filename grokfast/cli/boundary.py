@@ -100,12 +100,24 @@ def _environment_problem(error: Exception) -> EnvironmentProblem | None:
         return EnvironmentProblem(f"the Python package {error.name!r} is not installed")
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return EnvironmentProblem("this system lets no more threads begin (ulimit -u)")
-    if isinstance(error, ImportError):  # a library that cannot be loaded: memory, its own files
-        return EnvironmentProblem(f"a Python package cannot be loaded: {text}")
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
         return EnvironmentProblem(f"{error.strerror}{where}")
+    if _while_loading(error):  # short of memory, or by a variable that it does not understand
+        return EnvironmentProblem(f"a Python package cannot be loaded: {text or repr(error)}")
     return None
+
+
+def _while_loading(error: Exception) -> bool:
+    """Whether it was raised while somebody else's module was being imported."""
+    importing, at = False, error.__traceback__
+    while at is not None:
+        name = at.tb_frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] == "grokfast":
+            importing = False
+        importing |= name == "importlib._bootstrap"
+        at = at.tb_next
+    return importing
 
 
 def _traceback(debug: bool) -> None:

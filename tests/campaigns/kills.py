@@ -76,11 +76,12 @@ class Campaign:
     def __init__(self, seed: int, root: Path) -> None:
         self.random, self.root = random.Random(seed), root
         self.kills: dict[str, int] = {}
+        self.truths: dict[str, tuple[dict[str, bytes], float]] = {}
         self.bad: dict[str, list[str]] = {"unreadable": [], "differing": [], "failed": []}
         self.leftovers = 0
 
-    def run(self, name: str, kind: Kind, number: int) -> None:
-        """Histories of one kind until there were so many kills."""
+    def begin(self, name: str, kind: Kind) -> None:
+        """One life without a kill: what it makes, and how long it takes."""
         whole = self._folder(kind, name)
         if name == "compiled":  # its children find the code in their memory
             os.chdir(whole)
@@ -91,21 +92,22 @@ class Campaign:
         if self._do(kind, whole, None) != 0:
             raise SystemExit(f"{name}: {(whole / 'told').read_text()}")
         took = time.monotonic() - begun
-        truth = contents(whole, kind.output)
+        self.truths[name] = contents(whole, kind.output), took
         self.kills[name] = 0
-        while self.kills[name] < number:
-            folder = self._folder(kind, name)
-            while not self._do(kind, folder, self.random.random() * took, name):
-                self._readable(kind, folder, name)
-                if self.kills[name] >= number:
-                    break
-            if self._do(kind, folder, None) != 0:  # also what is complete already
-                self.bad["failed"].append(f"{name}: {(folder / 'told').read_text()[-500:]}")
-            if contents(folder, kind.output) != truth:
-                self.bad["differing"].append(name)
-            self.leftovers += sum(1 for p in folder.rglob(".*") if p.is_file())
-            shutil.rmtree(folder)
         shutil.rmtree(whole)
+
+    def history(self, name: str, kind: Kind) -> None:
+        """Kills until it has come to its end."""
+        truth, took = self.truths[name]
+        folder = self._folder(kind, name)
+        while not self._do(kind, folder, self.random.random() * took, name):
+            self._readable(kind, folder, name)
+        if self._do(kind, folder, None) != 0:  # also what is complete already
+            self.bad["failed"].append(f"{name}: {(folder / 'told').read_text()[-500:]}")
+        if contents(folder, kind.output) != truth:
+            self.bad["differing"].append(name)
+        self.leftovers += sum(1 for p in folder.rglob(".*") if p.is_file())
+        shutil.rmtree(folder)
 
     def _folder(self, kind: Kind, name: str) -> Path:
         folder = Path(tempfile.mkdtemp(dir=self.root))
@@ -187,9 +189,13 @@ def _serve(pipe) -> None:
 
 
 def main(
-    number: int = 1000, seed: int = 1, only: str | None = None, out: str | None = None
+    number: int = 1000,
+    seed: int = 1,
+    only: str | None = None,
+    out: str | None = None,
+    minutes: float = 1e9,
 ) -> int | None:
-    """Kills so many processes and counts what was lost."""
+    """Kills so many processes, or as many as there is time for, and counts what was lost."""
     kinds = KINDS
     if only is not None:
         names = [only] if isinstance(only, str) else list(only)
@@ -202,9 +208,18 @@ def main(
         os.environ |= {"GROKFAST_MNIST_MIRROR": mirror, "GROKFAST_DATA": ""}
         campaign = Campaign(seed, Path(root))
         shares = sum(kind.share for kind in kinds.values())
+        wanted = {n: max(1, round(number * k.share / shares)) for n, k in kinds.items()}
         for name, kind in kinds.items():
-            campaign.run(name, kind, max(1, round(number * kind.share / shares)))
-            print(f"{name}: {campaign.kills[name]} kills", file=sys.stderr, flush=True)
+            campaign.begin(name, kind)
+        # Of each kind the same part is done at any time.
+        while (left := {n for n in kinds if campaign.kills[n] < wanted[n]}) and (
+            time.monotonic() - begun < 60 * minutes
+        ):
+            name = min(left, key=lambda n: campaign.kills[n] / wanted[n])
+            campaign.history(name, kinds[name])
+            done = sum(campaign.kills.values())
+            print(f"\r{done} kills", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
         os.chdir("/")
     for what, lines in campaign.bad.items():
         for line in lines[:10]:
