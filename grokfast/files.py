@@ -76,12 +76,31 @@ def writable(given: str | os.PathLike[str], option: str = "") -> Path:
     return path
 
 
-def check_folder(folder: Path) -> None:
-    """Raises UsageError where this is no folder."""
-    if not folder.is_dir():
-        raise UsageError(
-            f"{folder} is no folder" if os.path.lexists(folder) else f"no such folder: {folder}"
-        )
+def check_file(path: Path) -> None:
+    """Raises UsageError where this is no file that can be read to its end."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if path.exists():
+        raise UsageError(f"{path} is a device or pipe; name a file")
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link to {path.readlink()}, which is not there")
+    check_folder(path.parent)
+    raise UsageError(f"no such file: {path}")
+
+
+def check_folder(folder: Path, option: str = "") -> None:
+    """Raises UsageError where this is no folder.
+
+    Args:
+        option: what the user typed, as ``--data-dir=x``.
+    """
+    if folder.is_dir():
+        return
+    if os.path.lexists(folder):
+        raise UsageError(f"{option or folder} is no folder")
+    raise UsageError(f"{option}: no such folder" if option else f"no such folder: {folder}")
 
 
 @contextlib.contextmanager

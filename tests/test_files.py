@@ -190,3 +190,22 @@ def test_a_number_that_is_used_again_is_another_process(gone):
         pytest.skip("this system does not tell when a process began")
     assert alive(os.getpid(), begun)
     assert not alive(os.getpid(), begun - 1)
+
+
+def test_what_cannot_be_read_is_told_as_it_is(tmp_path):
+    from grokfast.files import check_file
+
+    (tmp_path / "d").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    for path, says in (
+        (tmp_path / "d", "d is a folder; name a file"),
+        (tmp_path / "x", "no such file: .*x"),
+        (tmp_path / "n" / "x", "no such folder: .*n"),
+        (tmp_path / "file" / "x", "file is no folder"),
+        (tmp_path / "link", "link is a link to nowhere, which is not there"),
+        (user_path(os.devnull), "is a device or pipe"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            check_file(path)
+    check_file(tmp_path / "file")

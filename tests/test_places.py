@@ -88,3 +88,14 @@ def test_home_is_home_everywhere(home, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("~*"))
     assert main(["info", "~nobody-of-this-name/a.h5"]) == 2
     assert "cannot expand '~nobody-of-this-name/a.h5'" in capsys.readouterr().err
+
+
+def test_a_file_of_other_cells_is_told_as_what_it_is(tmp_path):
+    run(small(steps=20), out=tmp_path / "whole.h5")
+    with pytest.raises(
+        gf.UsageError, match="it holds the whole grid, and this run is of one shard"
+    ):
+        run(small(steps=20), out=tmp_path / "whole.h5", shard=(1, 2))
+    run(small(steps=20), out=tmp_path / "s.h5", shard=(1, 2))
+    with pytest.raises(gf.UsageError, match="it holds cells of another shard"):
+        run(small(steps=20), out=tmp_path / "s.h5", shard=(2, 2))

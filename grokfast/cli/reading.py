@@ -11,7 +11,7 @@ from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
 from grokfast.fields import short_name
-from grokfast.files import user_path, writable
+from grokfast.files import check_file, user_path, writable
 from grokfast.results import Results
 
 
@@ -123,8 +123,9 @@ def _check(file: str) -> None:
     path = user_path(file)
     if path.is_dir():
         raise UsageError(f"{file} is a folder; name a results file")
-    if not path.exists():
-        here = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
+    if not path.exists() and not path.is_symlink() and path.parent.is_dir():
+        here = [p.name for p in path.parent.glob("*.h5")]
         close = closest(path.name, here)
         hint = f"did you mean {path.parent / close}?" if close else None
         raise UsageError(f"no such file: {file}", hint=hint)
+    check_file(path)

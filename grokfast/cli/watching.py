@@ -22,8 +22,8 @@ class Terminated(BaseException):
         self.signum = signum
 
     def __str__(self) -> str:
-        known = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-        return known.get(self.signum, f"stopped by {signal.Signals(self.signum).name}")
+        known = {int(signal.SIGINT): "interrupted", int(signal.SIGTERM): "terminated"}
+        return known.get(self.signum) or f"stopped by {signal.Signals(self.signum).name}"
 
 
 @contextlib.contextmanager

@@ -90,6 +90,12 @@ def beside(work: Callable[[Any], None]) -> Iterator[str]:
         os.waitpid(pid, 0)
 
 
+def listed(value: object) -> list[str]:
+    """Names from an option: fire makes a tuple of some lists, and text of others."""
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    return [str(part).strip() for part in parts]
+
+
 def report(campaign: str, seed: int, found: dict[str, Any], out: str | None) -> None:
     """Prints one JSON line, and adds it to a file."""
     row = {"campaign": campaign, "seed": seed, **found, **describe(torch.device("cpu"))}

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from children import begin, end, report
+from children import begin, end, listed, report
 from kills import FINISHED, SHARDS, contents, runs
 
 from grokfast import trainer
@@ -185,7 +185,7 @@ def main(
     number: int = 1000, seed: int = 1, only: str | None = None, out: str | None = None
 ) -> int | None:
     """Injects so many faults and counts what was lost."""
-    names = list(WRITERS) if only is None else [only] if isinstance(only, str) else list(only)
+    names = list(WRITERS) if only is None else listed(only)
     torch.set_num_threads(1)
     begun = time.monotonic()
     out = None if out is None else str(Path(out).resolve())

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "data")]
-from children import begin, beside, end, killed, report  # noqa: E402
+from children import begin, beside, end, killed, listed, report  # noqa: E402
 
 import grokfast as gf  # noqa: E402
 from grokfast import trainer  # noqa: E402
@@ -198,8 +198,7 @@ def main(
     """Kills so many processes, or as many as there is time for, and counts what was lost."""
     kinds = KINDS
     if only is not None:
-        names = [only] if isinstance(only, str) else list(only)
-        kinds = {name: KINDS[name] for name in names}
+        kinds = {name: KINDS[name] for name in listed(only)}
     torch.set_num_threads(1)
     begun = time.monotonic()
     out = None if out is None else str(Path(out).resolve())
