@@ -230,8 +230,8 @@ class Experiment:
         Raises:
             UsageError: unknown field.
         """
-        data = dict(data)
         try:
+            data = dict(data)
             parts: dict[str, Any] = {
                 "task": _registered(TASKS, task_stand_in, data.pop("task", {}), ""),
                 "model": _registered(MODELS, model_stand_in, data.pop("model", {}), "mlp"),
@@ -244,7 +244,7 @@ class Experiment:
             for entry in parts["record"].observables:
                 OBSERVABLES.tolerate(entry.partition(":")[0])
             return cls(**parts, **data)
-        except TypeError as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
     def to_json(self) -> str:

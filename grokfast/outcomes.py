@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 STEPS = "optimizer steps"
 
+#: What may be said of a cell, and the codes of these.
+STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
+PENDING, RUNNING, OK, DIVERGED = range(4)
+
 
 @dataclass(frozen=True)
 class Outcome:

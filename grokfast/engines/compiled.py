@@ -7,6 +7,7 @@ that take it together, ``lockstep_compile`` what makes it fast.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -23,6 +24,7 @@ from grokfast.engines.lockstep import Spec
 from grokfast.engines.lockstep_block import WINDOW, BatchRows, Block, room, split
 from grokfast.engines.lockstep_compile import Graph, compiled_arithmetic, compiled_pass
 from grokfast.engines.support import unsupported
+from grokfast.errors import EnvironmentProblem
 from grokfast.state import State
 
 #: Activations of a layer, in numbers, of which a block of several cells would leave the cache.
@@ -63,6 +65,7 @@ class CompiledEngine:
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
         self.workers = 1
+        self._at_most: int | None = None  # models a block, once memory has run out
         if device.type == "cpu":
             self.workers = threads or torch.get_num_threads()
 
@@ -90,12 +93,39 @@ class CompiledEngine:
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
-        plan = self._plan(bucket, state, cells.cpu(), until)
-        call = _Call(bucket, state, until, self.glance, self.eager, self._room)
-        with _arithmetic(bucket, self.device):
-            trained = call.run(plan, self.workers, tick)
+        while True:
+            plan = self._plan(bucket, state, cells.cpu(), until)
+            call = _Call(bucket, state, until, self.glance, self.eager, self._room)
+            try:
+                with _arithmetic(bucket, self.device):
+                    trained = call.run(plan, self.workers, tick)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._make_do_with_less(max(map(len, plan)))
         for block in trained:
             block.scatter(state)
+
+    def _make_do_with_less(self, models: int) -> None:
+        """Blocks of half as many from now on; the state is that before the call that failed.
+
+        Raises:
+            EnvironmentProblem: a block has one model already.
+        """
+        if models <= 1:
+            raise EnvironmentProblem(
+                f"not enough memory on {self.device} for a single model",
+                hint="--dry-run shows what a run needs",
+            )
+        self._at_most = models // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"not enough memory for {models} models at once; going on with {self._at_most}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def _plan(self, bucket: Bucket, state: State, cells: Tensor, until: int) -> list[Tensor]:
         """The listed cells that have steps to do, by block; those of a block are at one step."""
@@ -103,14 +133,18 @@ class CompiledEngine:
         cells = cells[~state.frozen(bucket).cpu()[cells] & (step[cells] < until)]
         size = self._block_size(bucket, len(cells))
         return [
-            block
+            part
             for start in step[cells].unique().tolist()
             for block in split(bucket, cells[step[cells] == start], size)
+            for part in block.split(self._at_most or len(block))
         ]
 
     def _room(self, bucket: Bucket, cells: Tensor) -> int:
         """Models that the tensors of a block of these cells have room for."""
-        return len(cells) if self.device.type == "cpu" else room(bucket, cells)
+        if self.device.type == "cpu":
+            return len(cells)
+        models = room(bucket, cells)
+        return min(models, self._at_most or models)
 
     def _block_size(self, bucket: Bucket, cells: int) -> int | None:
         """Cells a block; None for as many as there are."""
@@ -157,12 +191,20 @@ class _Call:
             self.threads = max(1, workers // max(1, len(plan)))
         workers = max(1, min(workers, len(plan)))
         set_up = partial(_set_up_thread, self.device, self.threads)
-        with ThreadPoolExecutor(workers, "grokfast", set_up) as pool:
-            futures = [pool.submit(self._work) for _ in range(workers)]
-            try:
-                interrupted = self._watch(futures, tick)
-            finally:  # the pool waits for its threads, whatever is on its way
-                self.stop.set()
+        pool = ThreadPoolExecutor(workers, "grokfast", set_up)
+        futures = [pool.submit(self._work) for _ in range(workers)]
+        in_a_hurry = True
+        try:
+            interrupted = self._watch(futures, tick)
+            in_a_hurry = interrupted
+        except Exception:
+            in_a_hurry = False
+            raise
+        finally:
+            self.stop.set()
+            # Who asks to stop does not wait for a compilation that nobody needs any more: its
+            # thread ends by itself. Nothing of a block is in the state before all are done.
+            pool.shutdown(wait=not in_a_hurry, cancel_futures=True)
         return [] if interrupted else self.blocks
 
     def _watch(self, futures: list[Future[None]], tick: Tick | None) -> bool:
@@ -170,10 +212,13 @@ class _Call:
         waiting: set[Future[None]] = set(futures)
         while waiting:
             finished, waiting = wait(waiting, timeout=0.05, return_when=FIRST_EXCEPTION)
+            stop = tick is not None and tick(sum(self.done))
+            if stop and waiting:  # and where a signal ended a compiler: what that says is no news
+                return True
             for future in finished:
                 future.result()
-            if tick is not None and tick(sum(self.done)):
-                return bool(waiting)
+            if stop:
+                return False
         return False
 
     @torch.no_grad()
@@ -195,24 +240,32 @@ class _Call:
         passes = {
             kind: Graph(compiled_pass(spec, *kind, layout), block.tensors) for kind in block.kinds()
         }
+        going, last = block.size, self.until - block.start
         for i in range(block.passes):
+            if self.stop.is_set():
+                break
             if i % WINDOW == 0:
                 block.load(i)
             for kind in block.kinds_of(i):
                 passes[kind]()
             block.record(i)
-            self.done[k] = block.size * min(i + 1, self.until - block.start)
-            if (i + 1) % self.glance == 0 and (
-                self.stop.is_set() or not bool(block.models.live.any())
-            ):
-                break
+            self.done[k] += going if i < last else 0
+            if (i + 1) % self.glance == 0:
+                going = int(block.models.live.sum())
+                if not going:
+                    break
             if spec.net.large and (i + 1) % self.turn == 0:
                 yield
-        self.done[k] = block.size * (self.until - block.start)
         self.blocks.append(block)
 
 
 _END = object()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch raises where an allocator finds no memory."""
+    told = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return told or "DefaultCPUAllocator" in str(error)
 
 
 def _set_up_thread(device: torch.device, threads: int) -> None:

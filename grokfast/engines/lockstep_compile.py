@@ -20,6 +20,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from grokfast.engines import facts, onednn
 from grokfast.engines.lockstep import Data, Models, Pass, Spec, Tables, make_pass
+from grokfast.engines.lockstep_check import difference
 from grokfast.errors import EnvironmentProblem
 
 
@@ -70,9 +71,24 @@ class CompiledPass:
             run(models, data, tables)
             return run
         try:
-            run = compiled(
-                run, self.layout.device, self.layout.threads, replace_products=self.spec.net.large
+            eager, run = (
+                run,
+                compiled(
+                    run,
+                    self.layout.device,
+                    self.layout.threads,
+                    replace_products=self.spec.net.large,
+                ),
             )
+            # On a GPU the keys of inductor's folder tell the machine.
+            if self.layout.device.type == "cpu":
+                wrong = difference(run, eager, models, data, tables)
+                if wrong is not None:
+                    raise EnvironmentProblem(
+                        f"code of torch.compile computes other {wrong} than torch itself",
+                        hint=f"remove {cache_dir()}, from which it may come, or set "
+                        "TORCHDYNAMO_DISABLE=1",
+                    )
             run(models, data, tables)
             return run
         except _COMPILER_ERRORS as error:  # to go on eagerly would be to mix bits

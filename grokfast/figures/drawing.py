@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histog
 from grokfast.figures.times import grokking_times
 from grokfast.figures.trajectories import embedding_trajectories
 from grokfast.figures.widths import width_accuracy
-from grokfast.files import replacing
+from grokfast.files import writable, write_whole
 from grokfast.results import Results
 
 #: Kind -> its function, the options that it has, and whether it draws replicates put together.
@@ -82,7 +83,7 @@ def draw(
             figure itself refuses.
         EnvironmentProblem: the file cannot be written; an old one is as it was.
     """
-    out = Path(out)
+    out = writable(out)
     suffix = check(kind, out)
     function, own, of_replicates = _KINDS[kind]
     options = {"cell": cells or None, "budget": budget, "x": x, "y": y, "outcome": outcome}
@@ -100,8 +101,9 @@ def draw(
         shown = results.aggregate(over, budget=budget)
     options["cells"] = options.pop("cell")
     figure = function(shown, **{k: v for k, v in options.items() if v is not None})
-    with replacing(out) as temporary:
-        figure.savefig(temporary, format=suffix)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix)
+    write_whole(out, [drawn.getbuffer()])
     return [out]
 
 
