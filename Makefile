@@ -81,11 +81,11 @@ agreement: setup
 	    --out=bench/results/mnist-original.2500-steps.$$dtype.h5 || exit; \
 	done
 
-# Damaged files of every kind, read: counts as one JSON line, kept in bench/results/campaigns.jsonl.
-SEED ?= 1
-.PHONY: campaign-damage
-campaign-damage: setup
-	@cd $(VENV) && $(BIN)/python ../tests/campaigns/damage.py --files=10000 --commands=500 --seed=$(SEED)
+# Hostile worlds, with a seed; the counts are kept. Minutes each, of kills and damage half an hour.
+CAMPAIGNS := campaign-kills campaign-faults campaign-fuzz campaign-signals campaign-damage
+.PHONY: $(CAMPAIGNS)
+$(CAMPAIGNS): campaign-%: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/$*.py --out=bench/results/campaigns.jsonl
 
 clean:
 	rm -rf $(VENV) build demo

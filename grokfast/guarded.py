@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from grokfast import hdf5, seal
 from grokfast.errors import Damaged, EnvironmentProblem, UsageError
+from grokfast.files import check_file
 from grokfast.hdf5 import Dataset, Group, Piece, Unread
 
 #: Seconds of processor time for a piece, and bytes a second that come on top of them.
@@ -60,8 +61,7 @@ def read(path: Path, depth: int, reader: Reader | None = None) -> tuple[str, lis
         Damaged: it cannot be read to its end.
         EnvironmentProblem: it cannot be opened, or no process can be started.
     """
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+    check_file(path)
     try:
         with path.open("rb") as file:
             state = seal.sealed(file)

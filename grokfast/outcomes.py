@@ -67,7 +67,7 @@ CROSSINGS = {
 
 #: Losses and accuracies at the recorded steps: ``[M, T]``.
 CURVES = {
-    "train_loss": "training loss before the update",
+    "train_loss": "training loss, before or after the update (evaluation.train_loss)",
     "val_loss": "validation loss after the update",
     "train_acc": "training accuracy",
     "val_acc": "validation accuracy after the update",
@@ -80,3 +80,9 @@ ACCURACIES = {
     "best_train_acc": ("best_train_correct", "highest training accuracy"),
     "best_val_acc": ("best_val_correct", "highest validation accuracy"),
 }
+
+
+def crossing_name(part: str, threshold: float) -> str:
+    """What the first step over a further threshold is called: ``t_val_0.99``; ``part`` is ``train``
+    or ``val``."""
+    return f"t_{part}_{threshold!r}"

@@ -15,12 +15,22 @@ from grokfast import layout
 from grokfast.cells import ALWAYS, Cells
 from grokfast.errors import Damaged, UsageError
 from grokfast.fields import short_name, value_text
-from grokfast.files import write_whole
+from grokfast.files import user_path, write_whole
 from grokfast.grid import Grid
 from grokfast.guarded import Reader
 from grokfast.layout import COORDINATES, SCHEMA, SCHEMA_VERSION
-from grokfast.outcomes import ACCURACIES, DIVERGED, OK, PENDING, PROGRESS, RUNNING, STATUS
-from grokfast.phases import classify
+from grokfast.outcomes import (
+    ACCURACIES,
+    CROSSINGS,
+    DIVERGED,
+    OK,
+    PENDING,
+    PROGRESS,
+    RUNNING,
+    STATUS,
+    crossing_name,
+)
+from grokfast.phases import classify, late_medians
 from grokfast.plausible import doubts
 
 if TYPE_CHECKING:
@@ -80,6 +90,13 @@ class Results(Cells):
             UsageError: a budget that the rule cannot go back to.
         """
         cells = [self.grid.cells[run] for run in self["run"].tolist()]
+        known = {name: self[name] for name in ACCURACIES if name in self}
+        windows = [cell.phase.window for cell in cells]
+        if any(windows) and "train_acc" in self:
+            ends = np.minimum(self["steps_done"], np.inf if budget is None else budget)
+            known["late_train_acc"] = late_medians(
+                self["step"], self["train_acc"], self["t_train"], ends, windows
+            )
         return classify(
             self["t_train"],
             self["t_val"],
@@ -88,7 +105,7 @@ class Results(Cells):
             steps_done=self["steps_done"],
             budget=budget,
             cells=cells,
-            **{name: self[name] for name in ACCURACIES if name in self},
+            **known,
         )
 
     def moments(self, name: str, budget: int | None = None) -> NDArray[np.float64]:
@@ -96,9 +113,36 @@ class Results(Cells):
             t_train, t_val = self.moments("t_train", budget), self.moments("t_val", budget)
             neither = np.isinf(t_train) & np.isinf(t_val)
             return np.where(neither, np.inf, t_val - np.where(neither, 0.0, t_train))
-        steps = self[name].astype(float)
+        known = self.finished(budget)
+        if name in (crossings := self.crossings):
+            steps = crossings[name].astype(float)
+            known &= self._looked_at(name, budget)
+        else:
+            steps = self[name].astype(float)
         reached = (steps >= 0) & (steps <= (np.inf if budget is None else budget))
-        return np.where(reached, steps, np.where(self.finished(budget), np.inf, np.nan))
+        return np.where(reached, steps, np.where(known, np.inf, np.nan))
+
+    @property
+    def crossings(self) -> dict[str, NDArray[np.int64]]:
+        """First steps over the further thresholds, ``t_train_0.5``, ``t_val_0.5``, ... -> int64
+        ``[run]``: -1 for never, or where a cell has no such threshold."""
+        if "threshold" not in self:
+            return {}
+        return {
+            crossing_name(name.removesuffix("_crossings"), threshold): self[name][:, k]
+            for k, threshold in enumerate(self["threshold"].tolist())
+            for name in CROSSINGS
+        }
+
+    def _looked_at(self, name: str, budget: int | None) -> NDArray[np.bool_]:
+        """Cells in which a crossing that did not happen was looked for to the end, ``[run]``: not
+        those without this threshold, nor those that had stopped by the phase rule's own."""
+        cells = [self.grid.cells[run] for run in self["run"].tolist()]
+        part = name.split("_")[1]
+        own = [{crossing_name(part, t) for t in cell.evaluation.thresholds} for cell in cells]
+        ends = np.minimum([cell.steps for cell in cells], np.inf if budget is None else budget)
+        to_the_end = (self["steps_done"] >= ends) | (self["status"] == DIVERGED)
+        return to_the_end & np.array([name in names for names in own], bool)
 
     def finished(self, budget: int | None = None) -> NDArray[np.bool_]:
         finished = np.isin(self["status"], (OK, DIVERGED))
@@ -173,13 +217,14 @@ class Results(Cells):
         return xarray.Dataset(data, coords, attrs={"title": self.grid.name})
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Column name -> one value a cell: hyperparameters and outcomes, phase and status by
-        name."""
+        """Column name -> one value a cell: hyperparameters, outcomes and :attr:`crossings`, phase
+        and status by name."""
         columns = {
             name: values
             for name, (dims, values) in self.variables.items()
             if dims == ("run",) and name not in INTERNAL
         }
+        columns |= self.crossings
         # "" for a cell whose phase is not known yet
         columns["phase"] = np.array([*self.rule.phases, ""], object)[self.phases()]
         columns["status"] = np.array(STATUS, object)[self["status"]]
@@ -198,7 +243,7 @@ class Results(Cells):
         Raises:
             EnvironmentProblem: the file cannot be written; the old one is as it was.
         """
-        write_whole(Path(path), layout.packed(self))
+        write_whole(user_path(path), layout.packed(self))
 
     @classmethod
     def load(cls, path: str | Path, reader: Reader | None = None) -> Results:
@@ -212,7 +257,7 @@ class Results(Cells):
             UsageError: no such file, no grokfast results, or of a newer schema.
             Damaged: it is not as it was written, or holds what no run writes.
         """
-        path = Path(path)
+        path = user_path(path)
         content = layout.read(path, reader)
         results = cls(
             grid=content.grid,

@@ -240,6 +240,7 @@ def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[
         for name, number in (("", value), ("'s tolerance", allowed)):
             if not is_finite(number):
                 raise Malformed(f"{where}.{column}{name} is {number!r:.40}, not a finite number")
+        assert allowed is not None
         yield Point(
             column=column,
             published=float(value),

@@ -17,8 +17,9 @@ from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.engines.support import unsupported
 from grokfast.experiment import Optimizer
-from grokfast.losses import LOSSES
-from grokfast.models.chain import Chain
+from grokfast.measuring import count_correct, mean_loss, measure
+from grokfast.models.noisy import Noisy
+from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal_like
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
@@ -29,6 +30,7 @@ class ReferenceEngine:
     name = "reference"
     chunk = 1000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
@@ -47,6 +49,9 @@ class ReferenceEngine:
 
     def unsupported(self, bucket: Bucket) -> str | None:
         return unsupported(self.name, bucket)
+
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
@@ -77,11 +82,11 @@ _TORCH: dict[str, Callable[[list[dict[str, Any]], Optimizer], torch.optim.Optimi
     "adamw": lambda groups, o: torch.optim.AdamW(
         groups, betas=(o.beta1, o.beta2), eps=o.eps, foreach=False
     ),
+    "adam": lambda groups, o: torch.optim.Adam(
+        groups, betas=(o.beta1, o.beta2), eps=o.eps, foreach=False
+    ),
     "sgd": lambda groups, o: torch.optim.SGD(groups, momentum=o.momentum, foreach=False),
 }
-
-#: Samples that go through the network at once where nothing is learned from them.
-_ROWS = 20_000
 
 
 class _Cell:
@@ -91,6 +96,7 @@ class _Cell:
         self.bucket, self.state, self.m = bucket, state, m
         self.step = int(state.step[m])
         self.frozen = False
+        self.memorised = False  # whether the decay has changed
         self.warms_up = bool(bucket.warmup[m] > 0)
         d = int(bucket.data_index[m])
         self.x_train = bucket.x_train[d].to(device)  # [N, I] or [N, K]
@@ -105,6 +111,8 @@ class _Cell:
                 p.copy_(stacked[m])
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(state.buffers[name][m])
+        initial = bucket.init[int(bucket.init_index[m])]
+        self.initial = [p.to(device) for p in initial]
         self.optimizer = self._make_optimizer()
         self.order: tuple[int, Tensor] | None = None  # an epoch, and its order of the rows
 
@@ -125,27 +133,6 @@ class _Cell:
             optimizer.state[p] = {"step": torch.tensor(float(self.step)), **kept}
         return optimizer
 
-    def loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """Mean loss of outputs ``[B, O]`` for labels ``[B]``."""
-        loss = LOSSES[self.bucket.cell.loss]
-        if not loss.targets:
-            return loss.mean(output, label, None)
-        assert self.targets is not None
-        return loss.mean(output, label, self.targets[label])
-
-    def correct(self, output: Tensor, label: Tensor) -> int:
-        """Number of right predictions: the largest output, or the nearest target row."""
-        match self.bucket.cell.predict:
-            case "argmax":
-                prediction = output.argmax(dim=1)
-            case "nearest":
-                assert self.targets is not None
-                distance = (output[:, None, :] - self.targets).square().sum(dim=2)  # [B, C]
-                prediction = distance.argmin(dim=1)
-            case other:
-                raise ValueError(f"unknown prediction {other!r}")
-        return int((prediction == label).sum())
-
     def batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the next step."""
         bucket = self.bucket
@@ -165,12 +152,14 @@ class _Cell:
         i = self.step + 1
         x, y = self.batch()
         self.model.train()
-        if isinstance(self.model, Chain):
+        if isinstance(self.model, Noisy):
             self.model.noise = (int(bucket.noise_seeds[m]), i)
         before = [buffer.clone() for buffer in self.model.buffers()]
+        clean = self.add_weight_noise(i)
         output = self.model(x)
-        loss = self.loss(output, y)
+        loss = mean_loss(bucket.cell, output, y, self.targets)
         if not torch.isfinite(loss):
+            self.put_back(clean)
             for buffer, old in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(old)
             state.diverged_at[m] = i
@@ -179,25 +168,28 @@ class _Cell:
         if self.step % bucket.steps_per_epoch == 0:
             state.epoch_correct[m] = 0
             state.epoch_loss[m] = 0.0
-        state.epoch_correct[m] += self.correct(output.detach(), y)
+        state.epoch_correct[m] += count_correct(bucket.cell, output.detach(), y, self.targets)
         state.epoch_loss[m] += float(loss.detach())
         if self.warms_up:
             factor = float(bucket.lr_factor(i)[m])
             for g, group in enumerate(self.optimizer.param_groups):
                 group["lr"] = float(bucket.lr[g, m]) * factor
+        self.change_decay()
         self.optimizer.zero_grad()
         loss.backward()
-        self.update()
+        self.put_back(clean)
+        self.update(i)
         self.step = i
         if bucket.evaluates(i):
             self.evaluate(i, float(loss.detach()))
         if bucket.stop_at_both:
             self.frozen = bool(state.t_train[m] >= 0 and state.t_val[m] >= 0)
 
-    def update(self) -> None:
-        """Every parameter by its gradient."""
+    def update(self, i: int) -> None:
+        """Every parameter in step i, by its gradient and besides."""
         try:
             self.optimizer.step()
+            self.move_besides(i)
         except RuntimeError as error:
             # torch refuses a factor that the type cannot hold, such as a learning rate of 1e39,
             # which in its arithmetic is infinite: so are the parameters, and the next loss.
@@ -207,19 +199,73 @@ class _Cell:
                 for p in self.parameters:
                     p.fill_(torch.nan)
 
+    def noise(self, site: int, i: int) -> list[Tensor]:
+        """Standard normal numbers for every parameter in step i, at one of the sites."""
+        device = self.parameters[0].device
+        seeds = self.bucket.noise_seeds[self.m].to(device)[None]
+        step = torch.tensor(i, device=device)
+        return [z[0] for z in normal_like([p[None] for p in self.parameters], seeds, step, site)]
+
+    def change_decay(self) -> None:
+        """The decay of the steps after the one in which T_train came to exist."""
+        decay = self.bucket.weight_decay_memorised
+        if self.memorised or decay is None or self.state.t_train[self.m] < 0:
+            return
+        self.memorised = True
+        for g, group in enumerate(self.optimizer.param_groups):
+            group["weight_decay"] = float(decay[g, self.m])
+
+    @torch.no_grad()
+    def add_weight_noise(self, i: int) -> list[Tensor]:
+        """Copies of the parameters, to which noise is added where the optimizer has it."""
+        size = self.bucket.cell.optimizer.weight_noise
+        if not size:
+            return []
+        clean = [p.clone() for p in self.parameters]
+        for p, noise in zip(self.parameters, self.noise(WEIGHT_NOISE, i), strict=True):
+            p.add_(size * noise)
+        return clean
+
+    @torch.no_grad()
+    def put_back(self, clean: list[Tensor]) -> None:
+        """The parameters as they were before :meth:`add_weight_noise`."""
+        for p, own in zip(self.parameters, clean, strict=bool(clean)):
+            p.copy_(own)
+
+    @torch.no_grad()
+    def move_besides(self, i: int) -> None:
+        """What torch's optimizers do not have: decay to the initial values, noise."""
+        o = self.bucket.cell.optimizer
+        noise = self.noise(UPDATE_NOISE, i) if o.update_noise else []
+        for g, (p, group) in enumerate(
+            zip(self.parameters, self.optimizer.param_groups, strict=True)
+        ):
+            if p.grad is None:
+                continue
+            match o.decay_towards:
+                case "zero":
+                    pass
+                case "initial":  # p - lr decay (p - initial), of which torch does the first half
+                    p.add_(group["lr"] * group["weight_decay"] * self.initial[g])
+                case other:
+                    raise ValueError(f"unknown aim of decay {other!r}")
+            if noise:
+                p.sub_(group["lr"] * o.update_noise * noise[g])
+
     @torch.no_grad()
     def evaluate(self, i: int, batch_loss: float) -> None:
         """What is known after step i, whose batch had this loss before the update."""
         bucket, state, m = self.bucket, self.state, self.m
         self.model.eval()
         val_loss, val_correct = self.measure(self.x_val, self.y_val)
-        match bucket.cell.evaluation.train:
+        evaluation = bucket.cell.evaluation
+        match evaluation.train:
             case "running":
                 train_correct = int(state.epoch_correct[m])
                 train_loss = float(state.epoch_loss[m]) / bucket.steps_per_epoch
             case "after":
-                _, train_correct = self.measure(self.x_train, self.y_train)
-                train_loss = batch_loss
+                now, train_correct = self.measure(self.x_train, self.y_train)
+                train_loss = {"before": batch_loss, "after": now}[evaluation.train_loss]
             case other:
                 raise ValueError(f"unknown training accuracy {other!r}")
         for name, correct in (("train", train_correct), ("val", val_correct)):
@@ -242,13 +288,8 @@ class _Cell:
             state.val_acc[m, j] = val_correct / bucket.num_val
 
     def measure(self, x: Tensor, y: Tensor) -> tuple[float, int]:
-        """Mean loss and right predictions of samples, in chunks of rows."""
-        total, correct = 0.0, 0
-        for rows, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
-            output = self.model(rows)
-            total += float(self.loss(output, labels)) * len(rows)
-            correct += self.correct(output, labels)
-        return total / len(x), correct
+        """Mean loss and right predictions of samples."""
+        return measure(self.model, self.bucket.cell, x, y, self.targets)
 
     def store(self) -> None:
         """Parameters, slots, buffers and step back into the stacked state."""

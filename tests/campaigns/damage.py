@@ -38,6 +38,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from children import listed, report
+
+from grokfast.cli import script
 
 FROZEN = Path(__file__).resolve().parents[1] / "frozen"
 
@@ -383,7 +386,7 @@ def campaign(
     commands: int = 500,
     seed: int = 1,
     workers: int = 1,
-    kinds: str | Sequence[str] = tuple(READERS),
+    kinds: Sequence[str] = tuple(READERS),
     show: bool = False,
 ) -> dict[str, Any]:
     """Reads so many damaged copies of each kind, and gives so many to the commands.
@@ -394,13 +397,13 @@ def campaign(
     begun, counts = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder:
         originals(Path(folder))
-        for kind in kinds.split(",") if isinstance(kinds, str) else kinds:
+        for kind in kinds:
             counts[kind] = _count(_all("read_copies", kind, folder, seed, files, workers), show)
         if commands:
             lines = _all("run_commands", "commands", folder, seed, commands, workers)
             counts["commands"] = _count(lines, show)
     took = round(time.monotonic() - begun, 1)
-    return {"campaign": "damage", "seed": seed, "seconds": took, "counts": counts}
+    return {"seconds": took, "counts": counts}
 
 
 def _count(lines: Iterator[list[Any]], show: bool) -> dict[str, int]:
@@ -461,7 +464,21 @@ def _watched(
         start += 1
 
 
-if __name__ == "__main__":
-    import fire
+def main(
+    files: int = 10_000,
+    commands: int = 500,
+    seed: int = 1,
+    workers: int = 1,
+    kinds: str = ",".join(READERS),
+    show: bool = False,
+    out: str | None = None,
+) -> int | None:
+    """Damages so many copies and counts what comes of them."""
+    found = campaign(files, commands, seed, workers, listed(kinds), show)
+    report("damage", seed, found, out)
+    counts = found["counts"].values()
+    return 1 if any(own[name] for own in counts for name in FORBIDDEN) else None
 
-    fire.Fire(campaign, serialize=json.dumps)
+
+if __name__ == "__main__":
+    sys.exit(script(main))
