@@ -135,8 +135,9 @@ def plot(
     cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
     budget: Number = None,
     over: Annotated[str | None, "AXIS,..."] = None,
-    x: Annotated[str | None, "AXIS"] = None,
+    x: Annotated[str | None, "AXIS|epochs"] = None,
     y: Annotated[str | None, "AXIS"] = None,
+    band: Annotated[str | None, "sd|none"] = None,
     out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
 ) -> None:
     """Draw a figure of a results file, also while its run goes on.
@@ -152,17 +153,21 @@ def plot(
             gamma (BatchNorm's weights against IPR), phase-sums (of the neurons' waves), pruning
             (accuracy as neurons are removed), maps (preactivations and their Fourier transforms)
             and widths (accuracy of the analytic solution).
-        cell: The cell nearest to these axis values; may be repeated, or several split by ';'.
+        cell: The cell nearest to these axis values; may be repeated, or several split by ';'; all
+            for every one.
         budget: Read the diagram as of this many steps.
         over: Axes of replicates, as model_seed, which are put together: the phase that most have,
-            medians of steps, means of curves with bands of one standard deviation.
-        x: The axis that shall lie along x, as task.fraction; further axes make panels.
+            medians of steps, means of curves and observables.
+        x: The axis that shall lie along x, as task.fraction; further axes make panels. For curves
+            and observables, steps or epochs.
         y: The axis that shall lie along y.
+        band: Around means of curves and observables: sd (one standard deviation, the default), or
+            none.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading
 
-    reading.plot(file, kind, cell, budget, over, (x, y), out)
+    reading.plot(file, kind, cell, budget, over, (x, y), band, out)
 
 
 def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:

@@ -21,6 +21,7 @@ def plot(
     budget: str | None,
     over: str | None,
     along: tuple[str | None, str | None],
+    band: str | None,
     out: str | None,
 ) -> None:
     """Draws one figure and prints where it is."""
@@ -45,7 +46,7 @@ def plot(
         raise UsageError(f"--out={path} is a folder; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"no such folder: {path.parent}")
-    cells = overrides.parse_cells(cell)
+    cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
     results = load(file)
     check_cells(cells, results)
@@ -54,7 +55,15 @@ def plot(
 
     x, y = (None if name is None else _name(name) for name in along)
     for written in draw(
-        results, kind, cells=cells, out=path, budget=steps, over=replicates, x=x, y=y
+        results,
+        kind,
+        cells="all" if cell == "all" else cells,
+        out=path,
+        budget=steps,
+        over=replicates,
+        x=x,
+        y=y,
+        band=band,
     ):
         print(written)
 

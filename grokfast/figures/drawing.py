@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
@@ -33,9 +34,9 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "smooth": (smooth_diagram, ("budget", "x", "y"), True),
     "convergence": (convergence_diagram, ("budget", "x", "y"), True),
     "times": (grokking_times, ("budget", "x"), True),
-    "curves": (curves, ("cell",), True),
+    "curves": (curves, ("cell", "x", "band"), True),
     "embeddings": (embedding_trajectories, ("cell",), False),
-    "observables": (observables, ("cell",), False),
+    "observables": (observables, ("cell", "x", "band"), True),
     "ipr": (ipr_histograms, ("cell",), False),
     "rows": (neuron_rows, ("cell",), False),
     "gamma": (gamma_scatter, ("cell",), False),
@@ -50,24 +51,27 @@ def draw(
     results: Results,
     kind: str,
     *,
-    cells: Sequence[Cell] | None = None,
+    cells: Sequence[Cell] | Literal["all"] | None = None,
     out: str | Path,
     budget: int | None = None,
     over: Sequence[str] = (),
     x: str | None = None,
     y: str | None = None,
+    band: str | None = None,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
     Args:
         kind: one of ``figures.KINDS``.
-        cells: for the kinds of single cells: which; by default one of each phase (for ``widths``
-            every one).
+        cells: for the kinds of single cells: which, or ``"all"``; by default one of each phase (for
+            ``widths`` every one).
         out: its suffix, png, pdf or svg, chooses the format.
         budget: for the diagrams and times: read them as of this many steps.
         over: axes of replicates, which are put together (:meth:`Results.aggregate`); for the
-            diagrams, times and curves.
-        x, y: for the diagrams, and x for times: names of the axes that shall lie there.
+            diagrams, times, curves and observables.
+        x, y: for the diagrams, and x for times: names of the axes that shall lie there; x for
+            curves and observables: ``steps`` or ``epochs``.
+        band: for curves and observables of replicates: ``sd`` or ``none``.
 
     Returns:
         The files written.
@@ -80,7 +84,8 @@ def draw(
     out = Path(out)
     suffix = check(kind, out)
     function, own, of_replicates = _KINDS[kind]
-    options = {"cell": cells or None, "budget": budget, "x": x, "y": y}
+    options: dict[str, Any] = {"cell": cells or None, "budget": budget, "x": x, "y": y}
+    options["band"] = band
     for name, value in options.items():
         if value is not None and name not in own:
             having = [k for k, (_, names, _) in _KINDS.items() if name in names]
@@ -94,6 +99,8 @@ def draw(
             )
         shown = results.aggregate(over, budget=budget)
     options["cells"] = options.pop("cell")
+    if options["cells"] == "all":
+        options["cells"] = range(len(shown))
     figure = function(shown, **{k: v for k, v in options.items() if v is not None})
     with replacing(out) as temporary:
         figure.savefig(temporary, format=suffix)

@@ -89,6 +89,12 @@ def test_formats_kinds_and_options_are_checked(small, tmp_path):
         figures.draw(small, "phases", cells=[0], out=tmp_path / "a.png")
     with pytest.raises(UsageError, match="has no budget"):
         figures.draw(small, "curves", budget=10, out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="x is 'lr'; give steps or epochs"):
+        figures.draw(small, "curves", x="lr", out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="band is 'quartiles'; give sd or none"):
+        figures.draw(small, "curves", band="quartiles", out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="band belongs to --kind=curves and --kind=observables"):
+        figures.draw(small, "times", band="sd", out=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
