@@ -1,5 +1,5 @@
 """Analyses of trained networks: what the two-layer nets of modular arithmetic have learned, and
-layouts of points, as hidden representations, in the plane.
+layouts of points in the plane and densities of numbers, as of hidden representations and weights.
 
 The former read weights, of a results file or of an ``nn.Module``, as :class:`Neurons`, compute in
 float64 and train nothing. Letters: p symbols, N neurons (the width); U and V ``[N, p]`` are what a
@@ -9,6 +9,7 @@ authors, arXiv 2406.03495. Importing this package does not import torch.
 """
 
 from grokfast.analyses.analytic import amplitude, answers, solution, width_table
+from grokfast.analyses.density import kernel_density
 from grokfast.analyses.layout import tsne
 from grokfast.analyses.neurons import Neurons, evaluate, outputs
 from grokfast.analyses.norms import frobenius, gamma_against_ipr
@@ -52,6 +53,7 @@ __all__ = [
     "histogram",
     "ipr",
     "is_multiplicative",
+    "kernel_density",
     "mean_field",
     "network_ipr",
     "neuron_ipr",

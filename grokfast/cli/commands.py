@@ -138,6 +138,8 @@ def plot(
     x: Annotated[str | None, "AXIS|epochs"] = None,
     y: Annotated[str | None, "AXIS"] = None,
     band: Annotated[str | None, "sd|none"] = None,
+    until: Annotated[str | None, "generalised|end"] = None,
+    epochs: Annotated[str | None, "N,..."] = None,
     out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
 ) -> None:
     """Draw a figure of a results file, also while its run goes on.
@@ -148,11 +150,13 @@ def plot(
         file: Results file.
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
             (T_train), times (T_train and T_val along an axis); of chosen cells curves (losses and
-            accuracies), observables (what was recorded by step) and embeddings. Of modular nets
-            with weights, ipr (histograms over neurons), rows (what a few neurons read and write),
-            gamma (BatchNorm's weights against IPR), phase-sums (of the neurons' waves), pruning
-            (accuracy as neurons are removed), maps (preactivations and their Fourier transforms)
-            and widths (accuracy of the analytic solution).
+            accuracies), observables (what was recorded by step) and embeddings; tsne (hidden
+            representations of the training set) and density (of the weights of each layer), for
+            which cells are trained again. Of modular nets with weights, ipr (histograms over
+            neurons), rows (what a few neurons read and write), gamma (BatchNorm's weights against
+            IPR), phase-sums (of the neurons' waves), pruning (accuracy as neurons are removed),
+            maps (preactivations and their Fourier transforms) and widths (accuracy of the analytic
+            solution).
         cell: The cell nearest to these axis values; may be repeated, or several split by ';'; all
             for every one.
         budget: Read the diagram as of this many steps.
@@ -163,11 +167,27 @@ def plot(
         y: The axis that shall lie along y.
         band: Around means of curves and observables: sd (one standard deviation, the default), or
             none.
+        until: For tsne and density, the last of the five epochs shown: in which the cell
+            generalised (the default of tsne), or the end (of density). The first is the one in
+            which it memorised.
+        epochs: Instead of these five.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading
 
-    reading.plot(file, kind, cell, budget, over, (x, y), band, out)
+    reading.plot(
+        file,
+        kind,
+        cell=cell,
+        budget=budget,
+        over=over,
+        out=out,
+        x=x,
+        y=y,
+        band=band,
+        until=until,
+        epochs=epochs,
+    )
 
 
 def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:

@@ -1,4 +1,5 @@
-"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch."""
+"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch,
+but for figures that train a cell again or have epochs of minibatches along x."""
 
 from __future__ import annotations
 
@@ -17,14 +18,17 @@ from grokfast.results import Results
 def plot(
     file: str,
     kind: str,
+    *,
     cell: str | None,
     budget: str | None,
     over: str | None,
-    along: tuple[str | None, str | None],
-    band: str | None,
     out: str | None,
+    x: str | None,
+    y: str | None,
+    epochs: str | None,
+    **options: str | None,
 ) -> None:
-    """Draws one figure and prints where it is."""
+    """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
     from grokfast.figures import FORMATS, KINDS
 
     if kind not in KINDS:
@@ -48,12 +52,12 @@ def plot(
         raise UsageError(f"no such folder: {path.parent}")
     cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
+    at = overrides.parse_epochs(epochs)
     results = load(file)
     check_cells(cells, results)
 
     from grokfast.figures import draw
 
-    x, y = (None if name is None else _name(name) for name in along)
     for written in draw(
         results,
         kind,
@@ -61,9 +65,10 @@ def plot(
         out=path,
         budget=steps,
         over=replicates,
-        x=x,
-        y=y,
-        band=band,
+        x=None if x is None else _name(x),
+        y=None if y is None else _name(y),
+        epochs=at,
+        **options,
     ):
         print(written)
 

@@ -19,6 +19,7 @@ from grokfast.figures.histories import curves
 from grokfast.figures.maps import preactivation_maps
 from grokfast.figures.observed import observables
 from grokfast.figures.pruned import pruning_curves
+from grokfast.figures.replayed import hidden_layouts, weight_densities
 from grokfast.figures.rows import neuron_rows
 from grokfast.figures.smooth import smooth_diagram
 from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
@@ -37,6 +38,8 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "curves": (curves, ("cell", "x", "band"), True),
     "embeddings": (embedding_trajectories, ("cell",), False),
     "observables": (observables, ("cell", "x", "band"), True),
+    "tsne": (hidden_layouts, ("cell", "until", "epochs"), False),
+    "density": (weight_densities, ("cell", "until", "epochs"), False),
     "ipr": (ipr_histograms, ("cell",), False),
     "rows": (neuron_rows, ("cell",), False),
     "gamma": (gamma_scatter, ("cell",), False),
@@ -58,6 +61,8 @@ def draw(
     x: str | None = None,
     y: str | None = None,
     band: str | None = None,
+    until: str | None = None,
+    epochs: Sequence[int] | None = None,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
@@ -72,6 +77,7 @@ def draw(
         x, y: for the diagrams, and x for times: names of the axes that shall lie there; x for
             curves and observables: ``steps`` or ``epochs``.
         band: for curves and observables of replicates: ``sd`` or ``none``.
+        until, epochs: for tsne and density: which epochs, see :func:`grokfast.replay`.
 
     Returns:
         The files written.
@@ -85,7 +91,7 @@ def draw(
     suffix = check(kind, out)
     function, own, of_replicates = _KINDS[kind]
     options: dict[str, Any] = {"cell": cells or None, "budget": budget, "x": x, "y": y}
-    options["band"] = band
+    options |= {"band": band, "until": until, "epochs": epochs}
     for name, value in options.items():
         if value is not None and name not in own:
             having = [k for k, (_, names, _) in _KINDS.items() if name in names]

@@ -15,7 +15,10 @@ from grokfast.grid import Grid
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
-@pytest.mark.parametrize("kind", [k for k in figures.KINDS if k not in figures.NEURON_KINDS])
+_OTHERS = {*figures.NEURON_KINDS, *figures.REPLAYED_KINDS}
+
+
+@pytest.mark.parametrize("kind", [k for k in figures.KINDS if k not in _OTHERS])
 def test_every_kind(small, kind, tmp_path):
     out = tmp_path / f"{kind}.png"
     assert figures.draw(small, kind, out=out) == [out]
@@ -119,7 +122,7 @@ def test_imports_are_light_and_pyplot_is_never_loaded():
         "assert 'matplotlib' not in sys.modules\n"
         "f.draw, f.phase_diagram, f.smooth_diagram, f.curves, f.embedding_trajectories\n"
         "f.convergence_diagram, f.ipr_histograms, f.pruning_curves, f.preactivation_maps\n"
-        "f.width_accuracy, f.grokking_times, f.neuron_rows, f.observables\n"
+        "f.width_accuracy, f.grokking_times, f.neuron_rows, f.observables, f.hidden_layouts\n"
         "bad = {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not bad, bad\n"
     )

@@ -162,7 +162,7 @@ def test_drawing_over_an_axis(replicated, tmp_path):
     figures.draw(replicated, "phases", over=["model_seed"], budget=5500, out=out)
     with pytest.raises(UsageError, match="did you mean model_seed"):
         figures.draw(replicated, "phases", over=["model_sed"], out=out)
-    for kind in ("embeddings", *figures.NEURON_KINDS):
+    for kind in ("embeddings", *figures.REPLAYED_KINDS, *figures.NEURON_KINDS):
         with pytest.raises(UsageError, match=f"{kind} shows single cells"):
             figures.draw(replicated, kind, over=["model_seed"], out=out)
 
