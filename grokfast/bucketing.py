@@ -178,6 +178,14 @@ def initial_model(model: Model, data: TaskData) -> _Initial:
         return _Initial(module, torch.get_rng_state())
 
 
+def _stream(model: Model, data: TaskData) -> bytes:
+    """What the initial draws of a model without a seed of its own go on from: models that go on
+    from the same are the same."""
+    if model.seed is not None or data.generator is None:
+        return b""
+    return data.generator.numpy().tobytes()
+
+
 def _make_bucket(
     cells: list[Experiment], indices: list[int], built: dict[Task, TaskData]
 ) -> Bucket:
@@ -187,11 +195,11 @@ def _make_bucket(
     data = [built[t] for t in tasks]
     shape = _shape(data[0])
 
-    # A model without a seed of its own is a different one on every data set.
-    sources = [(c.model, c.task if c.model.seed is None else None) for c in cells]
-    distinct = list(dict.fromkeys(sources))
-    made = [initial_model(m, built[t] if t else data[0]) for m, t in distinct]
-    init_index = torch.tensor([distinct.index(source) for source in sources])
+    sources = [(c.model, _stream(c.model, built[c.task])) for c in cells]
+    owner = {source: built[c.task] for source, c in zip(sources, cells, strict=True)}
+    made = [initial_model(model, own) for (model, _), own in owner.items()]
+    number = {source: k for k, source in enumerate(owner)}
+    init_index = torch.tensor([number[source] for source in sources])
     module = made[0].module
     parameters = tuple(
         Parameter(name, tuple(p.shape), first.model.group(name, shape))

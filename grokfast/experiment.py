@@ -40,8 +40,9 @@ class Optimizer:
     """How gradients become updates.
 
     Attributes:
-        kind: ``adamw``, decoupled decay before the update, as ``torch.optim.AdamW``; ``sgd``,
-            coupled decay and momentum, as ``torch.optim.SGD``; or a user's own.
+        kind: ``adamw``, decoupled decay before the update, as ``torch.optim.AdamW``; ``adam``,
+            coupled decay (added to the gradient), as ``torch.optim.Adam``; ``sgd``, coupled decay
+            and momentum, as ``torch.optim.SGD``; or a user's own.
         lr, weight_decay: of every parameter outside the encoder group; biases are decayed too.
         warmup: steps over which every learning rate rises linearly from 0, which the first step
             has; 0 for none.
@@ -52,6 +53,13 @@ class Optimizer:
         weight_decay_memorised: decay of every parameter once the model has memorised: from the step
             after the one in which T_train came to exist. Needs ``evaluation.train=after``; ``None``
             for no change.
+        decay_towards: the values that AdamW's decay draws parameters to: ``zero``, or the
+            ``initial`` ones of the model.
+        update_noise: every parameter also moves by the learning rate times this times a standard
+            normal number; ``noise_factor`` of github.com/openai/grok, there divided by
+            1 - beta1**step.
+        weight_noise: standard deviation of normal numbers that are added to every parameter in the
+            forward pass of training; the gradient there is applied to the parameters without them.
     """
 
     kind: Annotated[str, OPTIMIZERS] = "adamw"
@@ -66,6 +74,9 @@ class Optimizer:
     momentum: float = field(default=0.0, metadata=_NEW)
     warmup: int = field(default=0, metadata=_NEW)
     weight_decay_memorised: float | None = field(default=None, metadata=_NEW)
+    decay_towards: Literal["zero", "initial"] = field(default="zero", metadata=_NEW)
+    update_noise: float = field(default=0.0, metadata=_NEW)
+    weight_noise: float = field(default=0.0, metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +305,8 @@ def _check_ranges(e: Experiment) -> None:
         "optimizer.encoder_lr": 0.0,
         "optimizer.momentum": 0.0,
         "optimizer.warmup": 0,
+        "optimizer.update_noise": 0.0,
+        "optimizer.weight_noise": 0.0,
     }
     for path, low in at_least.items():
         value = e.get(path)
@@ -307,6 +320,11 @@ def _check_ranges(e: Experiment) -> None:
         decay = e.get(path)
         if decay is not None and not (decay >= 0 and math.isfinite(decay)):
             raise UsageError(f"{path} is {decay!r}; give 0 or more, or none")
+    if e.optimizer.decay_towards == "initial" and e.optimizer.kind != "adamw":
+        raise UsageError(
+            f"optimizer.decay_towards=initial is for the decay of adamw, but optimizer.kind is "
+            f"{e.optimizer.kind!r}"
+        )
     if e.steps >= 2**31:  # the kernels count steps in 32 bits
         raise UsageError(f"steps is {e.steps}; give less than 2**31")
     if e.batch_size >= 2**20:

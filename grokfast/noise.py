@@ -7,10 +7,14 @@ goes on, or trains other cells beside, needs nothing but the number of its step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+#: Sites: dropout layers count from 0; each parameter has one of either kind, by its place.
+UPDATE_NOISE, WEIGHT_NOISE = 2**20, 2**21
 
 _LOW = 0xFFFFFFFF
 #: Less 2^32: the product with a word then fits into 64 bits. One that overflows is undefined in
@@ -69,8 +73,18 @@ def dropout_mask(
     rate: float, seeds: Tensor, step: Tensor, site: int, shape: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
     """0 with probability ``rate``, else 1 / (1 - rate): ``[M, *shape]``."""
-    count = 1
-    for n in shape:
-        count *= n
-    kept = random_words(seeds, step, site, count) >= round(rate * 2**32)
+    kept = random_words(seeds, step, site, math.prod(shape)) >= round(rate * 2**32)
     return kept.reshape(len(seeds), *shape).to(dtype) / (1 - rate)
+
+
+def normal(
+    seeds: Tensor, step: Tensor, site: int, shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """Standard normal numbers ``[M, *shape]``: two of every two words (Box and Muller 1958)."""
+    count = math.prod(shape)
+    words = random_words(seeds, step, site, count + count % 2).reshape(len(seeds), -1, 2)
+    uniform = (words.to(dtype) + 0.5) / 2**32  # never 0
+    radius = (-2 * uniform[..., 0].log()).sqrt()
+    angle = 2 * math.pi * uniform[..., 1]
+    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], 2)
+    return pairs.reshape(len(seeds), -1)[:, :count].reshape(len(seeds), *shape)

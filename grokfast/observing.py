@@ -39,9 +39,14 @@ def observed_steps(record: Recording, budget: int) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Observer:
-    """The measurements of one bucket."""
+    """The measurements of one bucket.
+
+    Attributes:
+        by_engine: observables that the engine measures itself, without a stop.
+    """
 
     bucket: Bucket
+    by_engine: frozenset[str] = frozenset()
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -49,13 +54,17 @@ class Observer:
         return observed_steps(self.bucket.cell.record, self.bucket.cell.steps)
 
     @cached_property
-    def _all_steps(self) -> np.ndarray:
-        return np.unique(np.concatenate([[], *self.steps.values()])).astype(np.int64)
+    def _stops(self) -> dict[str, np.ndarray]:
+        return {name: steps for name, steps in self.steps.items() if name not in self.by_engine}
+
+    @cached_property
+    def _all_stops(self) -> np.ndarray:
+        return np.unique(np.concatenate([[], *self._stops.values()])).astype(np.int64)
 
     def next_step(self, step: int) -> int | None:
-        """The first step after this one at which something is measured."""
-        at = int(np.searchsorted(self._all_steps, step, side="right"))
-        return int(self._all_steps[at]) if at < len(self._all_steps) else None
+        """The first step after this one at which the engine must stop for a measurement."""
+        at = int(np.searchsorted(self._all_stops, step, side="right"))
+        return int(self._all_stops[at]) if at < len(self._all_stops) else None
 
     def check(self) -> None:
         """Looks at whether everything can be measured, on one initial model.
@@ -80,12 +89,12 @@ class Observer:
 
     def record(self, state: State, cells: Tensor) -> None:
         """Measures the cells ``[K]`` that are now at a step at which something is measured."""
-        if not self.steps:
+        if not self._stops:
             return
         at = state.step[cells]
         for step in at.unique().tolist():
             here = cells[(at == step).to(cells.device)]
-            for name, steps in self.steps.items():
+            for name, steps in self._stops.items():
                 s = int(np.searchsorted(steps, step))
                 if s < len(steps) and steps[s] == step:
                     state.observed[name][here, s] = self._measured(name, state, here)

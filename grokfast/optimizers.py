@@ -79,6 +79,16 @@ class AdamW(UpdateRule):
         return moved, (mean, square)
 
 
+@optimizer("adam")
+class Adam(AdamW):
+    """The same with coupled decay, added to the gradient, as ``torch.optim.Adam`` (Kingma and Ba
+    2015)."""
+
+    def update(self, parameter, gradient, slots, lr, decay, step, settings):
+        gradient = gradient + decay * parameter
+        return super().update(parameter, gradient, slots, lr, 0.0, step, settings)
+
+
 @optimizer("sgd")
 class Sgd(UpdateRule):
     """Gradient descent with coupled decay (added to the gradient) and momentum, as

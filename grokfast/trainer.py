@@ -100,7 +100,7 @@ class Trainer:
     def __init__(self, ready: Ready, out: Path | None, progress: Progress) -> None:
         self.grid, self.buckets, self.engine = ready.grid, ready.buckets, ready.engine
         self.out, self.progress = out, progress
-        self.observers = [Observer(b) for b in self.buckets]
+        self.observers = [Observer(b, self.engine.measures(b)) for b in self.buckets]
         self.states = [State.initial(b) for b in self.buckets]
         for observer, state in zip(self.observers, self.states, strict=True):
             observer.prepare(state)

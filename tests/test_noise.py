@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from grokfast.noise import dropout_mask, philox, random_words
+from grokfast.noise import dropout_mask, normal, philox, random_words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,3 +90,35 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
     both = (zero[:, :, 1:] * zero[:, :, :-1]).mean()
     assert abs(float(both) - rate**2) <= 6 * rate * (1 - rate**2) ** 0.5 / n**0.5 + 1e-12
     assert dropout_mask(0.0, SEEDS, torch.tensor(1), 0, (3,), torch.float32).eq(1).all()
+
+
+def normals(shape, seeds=SEEDS, step=3, site=1, dtype=torch.float64):
+    return normal(seeds, torch.tensor(step), site, shape, dtype)
+
+
+def test_normal_numbers_are_box_and_mullers_of_the_words():
+    shape = 3, 5  # one word is left over
+    found = normals(shape)
+    for m, seed in enumerate(SEEDS.tolist()):
+        own = words(torch.tensor([seed]), 3, 1, 16)[0].tolist()
+        right = []
+        for a, b in zip(own[::2], own[1::2], strict=True):
+            radius = math.sqrt(-2 * math.log((a + 0.5) / 2**32))
+            right += [radius * f(2 * math.pi * (b + 0.5) / 2**32) for f in (math.cos, math.sin)]
+        assert found[m].flatten().tolist() == pytest.approx(right[:15], rel=1e-12, abs=1e-12)
+    assert normals((2, 5), dtype=torch.float32).dtype == torch.float32
+    torch.testing.assert_close(normals(shape, dtype=torch.float32), found.float(), **LOOSE)
+
+
+#: Of float32: an angle of up to 2 pi is off by 4e-7.
+LOOSE = {"rtol": 1e-5, "atol": 5e-6}
+
+
+def test_normal_numbers_have_their_moments_and_no_neighbour_knows_of_another():
+    x = normals((200, 500), torch.arange(4), dtype=torch.float32).double()
+    n = x.numel()
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs(float(x.pow(power).mean()) - mean) <= 6 * (variance / n) ** 0.5
+    assert abs(float((x[..., 1:] * x[..., :-1]).mean())) <= 6 / n**0.5
+    assert abs(float((x[1:] * x[:-1]).mean())) <= 6 / n**0.5
+    assert x.isfinite().all()

@@ -52,6 +52,10 @@ class Engine(Protocol):
     def unsupported(self, bucket: Bucket) -> str | None:
         """Why this engine cannot run the bucket, or None."""
 
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        """Observables that ``advance`` itself measures at their steps, into ``state.observed``
+        where that has room for them."""
+
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:

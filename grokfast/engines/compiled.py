@@ -82,6 +82,9 @@ class CompiledEngine:
             return unsupported(self.name, bucket, precision=("ieee",))
         return unsupported(self.name, bucket)
 
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
+
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:

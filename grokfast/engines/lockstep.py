@@ -23,6 +23,7 @@ from grokfast.bucket import Bucket
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
 from grokfast.models.layers import BatchNorm, Dropout, Layer, Plain
+from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
 from grokfast.optimizers import OPTIMIZERS
 
 
@@ -91,12 +92,14 @@ class Spec:
         """Whether the backward pass is written out for this network and loss."""
         net = self.plain
         known = net is not None and net.bias and net.output_bias and not net.activate_embedding
+        known = known and not self.optimizer.weight_noise
         return known and self.loss in ("cross_entropy", "mse")
 
     @property
     def same_in_evaluation(self) -> bool:
         """Whether the network computes in training what it computes in evaluation."""
-        return not any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
+        noisy = any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
+        return not noisy and not self.optimizer.weight_noise
 
 
 class Data(NamedTuple):
@@ -106,7 +109,8 @@ class Data(NamedTuple):
     y: Tensor  # [U, N + V] int64
     targets: Tensor | None  # [U, C, O]
     order: Tensor | None  # [U, S, B] int64: the rows of each of S passes; None for the full batch
-    seeds: Tensor  # [M] int64: of dropout
+    seeds: Tensor  # [M] int64: of dropout and other noise
+    initial: tuple[Tensor, ...]  # [G] of [M, ...], where decay is towards initial values, else none
 
 
 class Tables(NamedTuple):
@@ -177,7 +181,7 @@ def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
         diverged_at.copy_(torch.where(live & ~finite, number, diverged_at))
         live = live & finite
         _count(models, live, first > 0, batch.loss, correct)
-        _update(spec, models, batch, live, number, tables)
+        _update(spec, models, data, batch, live, number, tables)
         step = models.progress["step"]
         step.copy_(torch.where(live, number, step))
         models.live.copy_(live)
@@ -314,8 +318,27 @@ def _count(models: Models, live: Tensor, fresh: Tensor, loss: Tensor, correct: T
     models.batch_loss.copy_(torch.where(live, loss, models.batch_loss))
 
 
+def with_weight_noise(
+    spec: Spec, params: dict[str, Tensor], data: Data, number: Tensor
+) -> dict[str, Tensor]:
+    """The parameters that the forward pass of training sees in a step."""
+    size = spec.optimizer.weight_noise
+    if not size:
+        return dict(params)
+    return {
+        name: p + size * normal(data.seeds, number, WEIGHT_NOISE + g, p.shape[1:], p.dtype)
+        for g, (name, p) in enumerate(params.items())
+    }
+
+
 def _update(
-    spec: Spec, models: Models, batch: Batch, live: Tensor, number: Tensor, tables: Tables
+    spec: Spec,
+    models: Models,
+    data: Data,
+    batch: Batch,
+    live: Tensor,
+    number: Tensor,
+    tables: Tables,
 ) -> None:
     """The optimizer's step; models that are not live stay as they are to the bit: a select,
     because 0 * NaN is not 0.
@@ -334,12 +357,30 @@ def _update(
             lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
             keep = 1 - lr * decay
         new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
+        new_p = _besides(spec, new_p, g, lr, decay, number, data)
         go = live.view(shape)
         for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):
             old.copy_(torch.where(go, new, old))
     for name, buffer in models.buffers.items():
         go = live.view((-1,) + (1,) * (buffer.ndim - 1))
         buffer.copy_(torch.where(go, batch.buffers[name], buffer))
+
+
+def _besides(
+    spec: Spec, p: Tensor, g: int, lr: Tensor, decay: Tensor, number: Tensor, data: Data
+) -> Tensor:
+    """Parameter g, which a rule has just updated, with what no rule knows of."""
+    match spec.optimizer.decay_towards:
+        case "zero":
+            pass
+        case "initial":  # p - lr decay (p - initial), of which the rule does the first half
+            p = p + lr * decay * data.initial[g]
+        case other:
+            raise ValueError(f"unknown aim of decay {other!r}")
+    if size := spec.optimizer.update_noise:
+        noise = normal(data.seeds, number, UPDATE_NOISE + g, p.shape[1:], p.dtype)
+        p = p - lr * size * noise
+    return p
 
 
 def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from grokfast.engines.lockstep import Batch, Data, Models, Spec, Tables, batch_rows, mean_loss
+from grokfast.engines.lockstep import (
+    Batch,
+    Data,
+    Models,
+    Spec,
+    Tables,
+    batch_rows,
+    mean_loss,
+    with_weight_noise,
+)
 from grokfast.models.chain import embedding_sum, stacked_forward
 from grokfast.models.layers import EmbeddingSum
 
@@ -31,7 +40,7 @@ def autograd_batch(
         y = torch.take_along_dim(data.y, own, dim=1)
     params = dict(zip(spec.parameters, models.params, strict=True))
     number = tables.flags.index_select(0, tables.next)[0, 0]
-    layers, h, learned = spec.layers, x, dict(params)
+    layers, h, learned = spec.layers, x, with_weight_noise(spec, params, data, number)
     embedded = isinstance(layers[0], EmbeddingSum)
     if embedded:
         h = embedding_sum(learned.pop("embedding.weight"), x)

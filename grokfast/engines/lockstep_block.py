@@ -182,7 +182,18 @@ class Block:
             order = torch.zeros(shape, dtype=torch.int64, device=samples.x.device)
         targets = None if samples.targets is None else samples.targets[d]
         seeds = self.bucket.noise_seeds[self.index.cpu()].to(self.index.device)
-        return Data(samples.x[d], samples.y[d], targets, order, seeds)
+        return Data(samples.x[d], samples.y[d], targets, order, seeds, self._initial())
+
+    def _initial(self) -> tuple[Tensor, ...]:
+        """Initial values of every parameter, by model, where the decay is towards them."""
+        bucket, device = self.bucket, self.index.device
+        if bucket.cell.optimizer.decay_towards != "initial":
+            return ()
+        models = bucket.init_index[self.index.cpu()]
+        return tuple(
+            torch.stack([own[g] for own in bucket.init])[models].to(device)
+            for g in range(len(bucket.parameters))
+        )
 
     def _tables(self, cells: Tensor) -> Tables:
         bucket, device, dtype = self.bucket, self.index.device, self.bucket.dtype

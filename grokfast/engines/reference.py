@@ -18,7 +18,8 @@ from grokfast.engines.base import Tick
 from grokfast.engines.support import unsupported
 from grokfast.experiment import Optimizer
 from grokfast.measuring import count_correct, mean_loss, measure
-from grokfast.models.chain import Chain
+from grokfast.models.noisy import Noisy
+from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
@@ -49,6 +50,9 @@ class ReferenceEngine:
     def unsupported(self, bucket: Bucket) -> str | None:
         return unsupported(self.name, bucket)
 
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
+
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:
@@ -78,6 +82,9 @@ _TORCH: dict[str, Callable[[list[dict[str, Any]], Optimizer], torch.optim.Optimi
     "adamw": lambda groups, o: torch.optim.AdamW(
         groups, betas=(o.beta1, o.beta2), eps=o.eps, foreach=False
     ),
+    "adam": lambda groups, o: torch.optim.Adam(
+        groups, betas=(o.beta1, o.beta2), eps=o.eps, foreach=False
+    ),
     "sgd": lambda groups, o: torch.optim.SGD(groups, momentum=o.momentum, foreach=False),
 }
 
@@ -104,6 +111,8 @@ class _Cell:
                 p.copy_(stacked[m])
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(state.buffers[name][m])
+        initial = bucket.init[int(bucket.init_index[m])]
+        self.initial = [p.to(device) for p in initial]
         self.optimizer = self._make_optimizer()
         self.order: tuple[int, Tensor] | None = None  # an epoch, and its order of the rows
 
@@ -143,12 +152,14 @@ class _Cell:
         i = self.step + 1
         x, y = self.batch()
         self.model.train()
-        if isinstance(self.model, Chain):
+        if isinstance(self.model, Noisy):
             self.model.noise = (int(bucket.noise_seeds[m]), i)
         before = [buffer.clone() for buffer in self.model.buffers()]
+        clean = self.add_weight_noise(i)
         output = self.model(x)
         loss = mean_loss(bucket.cell, output, y, self.targets)
         if not torch.isfinite(loss):
+            self.put_back(clean)
             for buffer, old in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(old)
             state.diverged_at[m] = i
@@ -166,7 +177,9 @@ class _Cell:
         self.change_decay()
         self.optimizer.zero_grad()
         loss.backward()
+        self.put_back(clean)
         self.optimizer.step()
+        self.move_besides(i)
         self.step = i
         if bucket.evaluates(i):
             self.evaluate(i, float(loss.detach()))
@@ -181,6 +194,48 @@ class _Cell:
         self.memorised = True
         for g, group in enumerate(self.optimizer.param_groups):
             group["weight_decay"] = float(decay[g, self.m])
+
+    def noise(self, site: int, g: int, i: int) -> Tensor:
+        """Standard normal numbers of parameter g in step i, at one of the sites."""
+        p, seed = self.parameters[g], self.bucket.noise_seeds[self.m]
+        seeds, step = seed.to(p.device)[None], torch.tensor(i, device=p.device)
+        return normal(seeds, step, site + g, p.shape, p.dtype)[0]
+
+    @torch.no_grad()
+    def add_weight_noise(self, i: int) -> list[Tensor]:
+        """Copies of the parameters, to which noise is added where the optimizer has it."""
+        size = self.bucket.cell.optimizer.weight_noise
+        if not size:
+            return []
+        clean = [p.clone() for p in self.parameters]
+        for g, p in enumerate(self.parameters):
+            p.add_(size * self.noise(WEIGHT_NOISE, g, i))
+        return clean
+
+    @torch.no_grad()
+    def put_back(self, clean: list[Tensor]) -> None:
+        """The parameters as they were before :meth:`add_weight_noise`."""
+        for p, own in zip(self.parameters, clean, strict=bool(clean)):
+            p.copy_(own)
+
+    @torch.no_grad()
+    def move_besides(self, i: int) -> None:
+        """What torch's optimizers do not have: decay to the initial values, noise."""
+        o = self.bucket.cell.optimizer
+        for g, (p, group) in enumerate(
+            zip(self.parameters, self.optimizer.param_groups, strict=True)
+        ):
+            if p.grad is None:
+                continue
+            match o.decay_towards:
+                case "zero":
+                    pass
+                case "initial":  # p - lr decay (p - initial), of which torch does the first half
+                    p.add_(group["lr"] * group["weight_decay"] * self.initial[g])
+                case other:
+                    raise ValueError(f"unknown aim of decay {other!r}")
+            if o.update_noise:
+                p.sub_(group["lr"] * o.update_noise * self.noise(UPDATE_NOISE, g, i))
 
     @torch.no_grad()
     def evaluate(self, i: int, batch_loss: float) -> None:

@@ -2,7 +2,8 @@
 
 A field of the experiment that reaches an engine stands in every engine's table with the values
 that it knows; every other field is resolved before (into schedules, orders, initial values, rules)
-and means the same to all. A test walks all values of all of them.
+and means the same to all. A test walks all values of all of them. What is called ``model.`` there
+is of a chain of layers; a field of the transformer, ``transformer.``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _CHAINS: dict[str, Values] = {
     "optimizer.kind": ANY,
     "optimizer.warmup": ANY,
     "optimizer.weight_decay_memorised": ANY,
+    "optimizer.decay_towards": ("zero", "initial"),
+    "optimizer.update_noise": ANY,
+    "optimizer.weight_noise": ANY,
     "batches.remainder": ("none", "dropped", "short"),
     "evaluation.train": ("running", "after"),
     "evaluation.train_loss": ("before", "after"),
@@ -51,16 +55,40 @@ _FORMULAS: dict[str, Values] = _CHAINS | {
     "optimizer.warmup": (0,),
     "optimizer.weight_decay_memorised": (None,),
     "evaluation.train_loss": ("before",),
+    "optimizer.decay_towards": ("zero",),
+    "optimizer.update_noise": (0.0,),
+    "optimizer.weight_noise": (0.0,),
 }
 #: What native has beyond that.
-_NATIVE: dict[str, Values] = {}
+_NATIVE: dict[str, Values] = {
+    "model.output_bias": (True, False),
+    "loss": ("cross_entropy", "mse", "hinge"),
+    "predict": ("argmax", "nearest", "sign"),
+    "optimizer.kind": ("adamw", "sgd"),
+    "optimizer.weight_decay_memorised": ANY,
+    "evaluation.train_loss": ("before", "after"),
+}
+
+#: Of the transformer. Sizes are any.
+_TRANSFORMER: dict[str, Values] = {
+    "transformer.norm": ("post", "pre", "none"),
+    "transformer.bias": (True, False),
+    "transformer.tied": (True, False),
+    "transformer.positions": ("learned-rows", "learned", "sinusoidal", "none"),
+    "transformer.activation": ("relu", "gelu"),
+    "transformer.dropout": ANY,
+    "transformer.loss_at": ("answer",),
+}
+_NO_TRANSFORMER: dict[str, Values] = dict.fromkeys(_TRANSFORMER, ())
 
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
-    "reference": _CHAINS,
-    "compiled": _CHAINS | {"precision": ("ieee", "tf32")},
-    "native": _FORMULAS | _NATIVE,
-    "triton": _FORMULAS | {"batches.remainder": ("none",), "precision": ("ieee", "tf32x3", "tf32")},
+    "reference": _CHAINS | _TRANSFORMER,
+    "compiled": _CHAINS | {"precision": ("ieee", "tf32")} | _NO_TRANSFORMER,
+    "native": _FORMULAS | _NATIVE | _NO_TRANSFORMER,
+    "triton": _FORMULAS
+    | _NO_TRANSFORMER
+    | {"batches.remainder": ("none",), "precision": ("ieee", "tf32x3", "tf32")},
 }
 
 _PLAIN = ("native", "triton")
@@ -75,15 +103,19 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
     """
     cell = bucket.cell
     fields = scalar_fields(cell)  # a user's own model has others
-    for path, values in SUPPORT[engine].items():
-        values = here.get(path.rsplit(".", 1)[-1], values)
-        if values is ANY or path not in fields:
+    if engine != "reference" and bucket.layers is None:
+        return f"model {cell.model.name!r}; it has chains of layers only"
+    # A user's own model that is no chain is what it is: its fields mean nothing here.
+    own = cell.model.name if bucket.layers is None else "model"
+    for row, values in SUPPORT[engine].items():
+        part, _, leaf = row.rpartition(".")
+        path = f"model.{leaf}" if part == own else row
+        values = here.get(leaf, values)
+        if values is ANY or path not in fields or (part == "model" != own):
             continue
         for value in bucket.values.get(path, (cell.get(path),)):
             if value not in values:
                 return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
-    if engine != "reference" and bucket.layers is None:
-        return f"model {cell.model.name!r}; it has chains of layers only"
     if engine in _PLAIN and not _knows(bucket.plain, SUPPORT[engine]):
         return f"model {cell.model.name!r}; it has linear layers with one activation between only"
     return None

@@ -72,6 +72,9 @@ class TritonEngine:
         )
         return self._kernels.unsupported(spec)
 
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
+
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
     ) -> None:

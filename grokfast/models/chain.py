@@ -22,6 +22,7 @@ from grokfast.models.layers import (
     Linear,
     Scale,
 )
+from grokfast.models.noisy import Noisy
 from grokfast.noise import dropout_mask
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def activate(x: Tensor, activation: str) -> Tensor:
     raise ValueError(f"unknown activation {activation!r}")
 
 
-class Chain(nn.Module):
+class Chain(Noisy):
     """The layers as a module: ``embedding``, ``layers`` (the linear ones) and ``norms``.
 
     The order of construction is that of the authors' code, because it consumes random numbers: an
@@ -59,9 +60,6 @@ class Chain(nn.Module):
         layers: see :mod:`grokfast.models.layers`.
         dtype: ``float32`` or ``float64``.
     """
-
-    #: Model seed and number of the step (from 1) under way, for dropout in training.
-    noise: tuple[int, int] | None = None
 
     def __init__(self, layers: Sequence[Layer], dtype: str = "float32") -> None:
         super().__init__()
@@ -104,19 +102,12 @@ class Chain(nn.Module):
                 case Activation(name):
                     x = activate(x, name)
                 case Dropout(rate, site):
-                    if self.training:
-                        x = x * self._mask(x, rate, site)
+                    x = self.drop(x, rate, site)
                 case BatchNorm() | LayerNorm():
                     x = next(norms)(x)
                 case _:
                     raise TypeError(f"unknown layer {layer!r}")
         return x
-
-    def _mask(self, x: Tensor, rate: float, site: int) -> Tensor:
-        if self.noise is None:
-            raise RuntimeError("dropout in training needs `noise`: the seed and the step")
-        seed, step = (torch.tensor(number, device=x.device) for number in self.noise)
-        return dropout_mask(rate, seed[None], step, site, x.shape, x.dtype)[0]
 
 
 def _embedding(vocabulary: int, width: int, first_layer: bool, dtype: torch.dtype) -> nn.Embedding:

@@ -4,6 +4,7 @@ reference, or a refusal that names the field."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import os
 import subprocess
@@ -21,9 +22,9 @@ from grokfast.engines import support
 from grokfast.engines.base import _ENGINES
 from grokfast.engines.support import SUPPORT
 from grokfast.fields import options, scalar_fields, short_name, value_text
-from grokfast.models import MODELS
+from grokfast.models import MODELS, Transformer
 from grokfast.state import State
-from grokfast.tasks import Modular, Parity
+from grokfast.tasks import Algorithmic, Modular, Parity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,6 +38,7 @@ RESOLVED = {
     "optimizer.encoder",
     "record.curves",
     "stop",
+    "transformer.init",
 }
 
 #: This file once more, in a process of its own, for what triton does beside its usual kind of net:
@@ -50,6 +52,11 @@ CELLS = (
     {"lr": 1e-3, "weight_decay": 3.0, "model_seed": 5},
     {"lr": 3e-3, "optimizer.encoder_lr": 1e-2, "task.corruption": 0.5},
     {"lr": 3e-2, "init_scale": 2.0, "data_seed": 7},
+)
+TRANSFORMER_CELLS = (
+    {"lr": 1e-2, "weight_decay": 0.0},
+    {"lr": 1e-3, "weight_decay": 3.0, "model_seed": 5},
+    {"lr": 3e-3, "data_seed": 7, "init_scale": 0.5},
 )
 STEPS = 7  # two epochs of three minibatches, and one more step
 if INTERPRETED:
@@ -74,6 +81,7 @@ NEEDS = {
     ("optimizer.kind", "sgd"): {"optimizer.momentum": 0.9},
     ("optimizer.weight_decay_memorised", None): MEMORISES,
     ("predict", "sign"): {"loss": "mse"},
+    ("optimizer.weight_noise", None): MINI,
 }
 
 
@@ -98,15 +106,34 @@ def base(**changes) -> gf.Experiment:
     ).replace(**changes)
 
 
+def transformer(**changes) -> gf.Experiment:
+    """A small one in float64; every model begins with other weights."""
+    return dataclasses.replace(
+        base(),
+        task=Algorithmic(operation="x+y", p=5, fraction=0.5),
+        model=Transformer(width=6, heads=2, feedforward=7, same_layers=False),
+        loss="cross_entropy",
+        evaluation=gf.Evaluation(train="after", schedule="every-steps", every=2),
+        batch_size=5,
+        batches=gf.Batches(order="fixed", remainder="short"),
+    ).replace(**changes)
+
+
 def needs(path, value):
     return NEEDS.get((path, value), NEEDS.get((path, None), {}))
 
 
-def listed_fields() -> dict[str, tuple]:
-    """Field -> its values, of every field whose values can be listed."""
+def rows_of(experiment: gf.Experiment) -> dict[str, object]:
+    """Row of the tables -> type of the field, of every field of an experiment."""
+    own = "model." if isinstance(experiment.model, gf.Mlp) else f"{experiment.model.name}."
+    return {path.replace("model.", own): kind for path, kind in scalar_fields(experiment).items()}
+
+
+def listed_fields(experiment: gf.Experiment) -> dict[str, tuple]:
+    """Row -> its values, of every field whose values can be listed."""
     return {
-        path: (False, True) if kind is bool else options(kind)
-        for path, kind in scalar_fields(base()).items()
+        row: (False, True) if kind is bool else options(kind)
+        for row, kind in rows_of(experiment).items()
         if kind is bool or options(kind)
     }
 
@@ -116,6 +143,8 @@ NUMBERS = {
     "model.dropout": (0.0, 0.3),
     "optimizer.momentum": (0.0, 0.9),
     "optimizer.weight_decay_memorised": (None, 2.0),
+    "optimizer.update_noise": (0.0, 0.5),
+    "optimizer.weight_noise": (0.0, 0.2),
     "batch_size": (0, 8, 12),
 }
 COMBINED = {
@@ -129,9 +158,19 @@ COMBINED = {
         "model.parametrization": "mean-field", "evaluation.train": "after", "batch_size": 7,
         "batches.remainder": "short", "batches.order": "continued", "optimizer.kind": "sgd",
         "evaluation.schedule": "every-steps", "evaluation.every": 5, "predict": "nearest",
+        "optimizer.weight_decay_memorised": 0.3, "phase.threshold": 0.1,
+        "evaluation.train_loss": "after",
     },
     "dense full batch, after": {"evaluation.train": "after", "loss": "cross_entropy"},
     "minibatches, after": MINI | {"evaluation.train": "after", "activation": "relu"},
+    "noise": {
+        "optimizer.decay_towards": "initial", "optimizer.update_noise": 0.3,
+        "optimizer.weight_noise": 0.1, "optimizer.warmup": 3, "model.dropout": 0.2,
+        "batch_size": 7, "batches.remainder": "short", "evaluation.train": "after",
+    },
+    "weight noise with a full batch": {
+        "optimizer.weight_noise": 0.1, "optimizer.kind": "adam", "evaluation.train": "after",
+    },
     "sgd without momentum": {"optimizer.kind": "sgd", "optimizer.momentum": 0.0},
     "stops": {"stop": "both", "phase.threshold": 0.1},
     "depth 1": {"depth": 1, "predict": "nearest"},
@@ -148,7 +187,16 @@ COMBINED = {
         "evaluation.initial": True, "phase.threshold": 0.6,
     },
 }  # fmt: skip
-VALUES = [(path, v) for path, values in (listed_fields() | NUMBERS).items() for v in values]
+VALUES = [(path, v) for path, values in (listed_fields(base()) | NUMBERS).items() for v in values]
+TRANSFORMERS = [
+    (row, v)
+    for row, values in (listed_fields(transformer()) | {"transformer.dropout": (0.0, 0.3)}).items()
+    for v in values
+    if row.startswith("transformer.") and (row, v) != ("transformer.loss_at", "answer-and-end")
+]
+INVENTED = listed_fields(base()) | {
+    row: values for row, values in listed_fields(transformer()).items() if "transformer." in row
+}
 if INTERPRETED:
     VALUES = [
         (path, v) for path, v in VALUES if path in SUPPORT["triton"] and v != base().get(path)
@@ -161,6 +209,8 @@ def by_the_reference(experiment: gf.Experiment) -> tuple[Bucket, State]:
     # What turns a label into another one has another name.
     corruption = "task.flip" if isinstance(experiment.task, Parity) else "task.corruption"
     cells = [{k.replace("task.corruption", corruption): v for k, v in c.items()} for c in CELLS]
+    if isinstance(experiment.model, Transformer):
+        cells = TRANSFORMER_CELLS
     bucket = bucket_of(*(experiment.replace(**cell) for cell in cells))
     return bucket, trained("reference", bucket, STEPS)
 
@@ -207,17 +257,21 @@ def test_what_a_later_cell_of_a_bucket_needs_is_refused_too(engine):
 
 @pytest.mark.skipif(INTERPRETED, reason="is triton's")
 def test_compiled_code_computes_what_its_functions_do():
-    """Noise, norms and gradients by autograd; a full batch, which is one pass to compile."""
+    """Noise, norms, a change of decay and gradients by autograd; a full batch, which is one pass to
+    compile."""
     full_batch = {"batch_size": 0, "depth": 2, "evaluation.schedule": "every-epoch"}
-    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0]))
+    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0], loss="hinge"))
     rtol = ROUNDINGS * torch.finfo(bucket.dtype).eps
     truth = trained("reference", bucket, STEPS)
+    assert 0 < int(truth.t_train[0]) < STEPS
     assert_close(trained("compiled", bucket, STEPS), truth, rtol)
 
 
 def test_every_listed_field_is_in_every_table_or_resolved_before_engines():
-    fields = scalar_fields(base())
-    listed = {path for path, kind in fields.items() if options(kind)}
+    fields = rows_of(base()) | rows_of(transformer())
+    listed = {path for path, kind in fields.items() if options(kind)} - {
+        "task.operation", "task.convention"
+    }  # fmt: skip
     for engine, table in SUPPORT.items():
         assert set(table) == set(SUPPORT["reference"]), engine
         assert not RESOLVED & set(table), engine
@@ -243,18 +297,35 @@ def test_the_readme_has_the_table():
     assert support.markdown() in readme.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", [p for p, v in listed_fields().items() if v != (False, True)])
+@pytest.mark.parametrize("row", [p for p, v in INVENTED.items() if v != (False, True)])
 @pytest.mark.parametrize("name", ["reference", *ENGINES])
-def test_an_invented_value_is_refused_by_name_never_trained(name, path):
-    experiment = copy.deepcopy(base(**MINI))
-    *parents, leaf = path.split(".")
+def test_an_invented_value_is_refused_by_name_never_trained(name, row):
+    of_transformer = row.startswith("transformer.")
+    experiment = copy.deepcopy(transformer() if of_transformer else base(**MINI))
+    *parents, leaf = row.replace("transformer.", "model.").split(".")
     owner = experiment.get(".".join(parents)) if parents else experiment
     object.__setattr__(owner, leaf, "invented")
-    with pytest.raises(Exception, match="invented"):  # of any kind: this is past every check
+    knows_none = SUPPORT[engine_of(name).name].get(row) == ()
+    says = "'transformer'" if knows_none else "invented"
+    with pytest.raises(Exception, match=says):  # of any kind: this is past every check
         bucket = bucket_of(experiment)
         if reason := support.unsupported(engine_of(name).name, bucket):
             raise gf.UsageError(reason)
         trained(name, bucket, STEPS)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the net is refused")
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(("row", "value"), TRANSFORMERS, ids=str)
+def test_every_transformer_is_trained_as_by_the_reference_or_refused(name, row, value):
+    if name == "native":
+        pytest.importorskip("grokfast._native")
+    experiment = transformer(**{row.replace("transformer.", "model."): value})
+    reason = same_as_the_reference(name, experiment)
+    if reason is not None:
+        known = SUPPORT[engine_of(name).name].get(row, ())
+        assert known is not None and value not in known
+        assert "'transformer'" in reason
 
 
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32"])
