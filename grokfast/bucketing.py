@@ -102,7 +102,7 @@ def check_data(cell: Experiment, d: TaskData) -> None:
     wide = d.targets is not None and d.targets.shape[1] != d.num_classes
     if wide and cell.loss == "cross_entropy":
         raise UsageError(f"task {name!r} has dense targets, which loss=cross_entropy cannot use")
-    per_epoch = _steps_per_epoch(cell, samples)
+    per_epoch = steps_per_epoch(cell, samples)
     by_epoch = cell.evaluation.schedule in ("every-epoch", "log-epochs")
     if by_epoch and cell.steps % per_epoch:
         raise UsageError(f"steps {cell.steps} is no multiple of the {per_epoch} steps of an epoch")
@@ -120,7 +120,7 @@ def _check_signs(task: str, d: TaskData) -> None:
         )
 
 
-def _steps_per_epoch(cell: Experiment, samples: int) -> int:
+def steps_per_epoch(cell: Experiment, samples: int) -> int:
     """Steps of an epoch.
 
     Raises:
@@ -214,7 +214,7 @@ def _make_bucket(
     )
 
     samples = data[0].x_train.shape[0]
-    per_epoch = _steps_per_epoch(first, samples)
+    per_epoch = steps_per_epoch(first, samples)
     schedule = Schedule(first.evaluation, first.record, per_epoch, first.steps)
     orders, order_index = _orders(first, samples, schedule, [m.generator for m in made], init_index)
 

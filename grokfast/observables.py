@@ -91,6 +91,9 @@ class Observable:
 
 OBSERVABLES: Registry[Observable] = Registry("observable")
 
+#: Dimensions whose entries do not correspond in two networks.
+UNORDERED = frozenset({"neuron"})
+
 
 def observable(
     name: str,

@@ -1,4 +1,5 @@
-"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch."""
+"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch,
+but for figures that train a cell again or have epochs of minibatches along x."""
 
 from __future__ import annotations
 
@@ -19,14 +20,18 @@ from grokfast.results import Results
 def plot(
     file: str,
     kind: str,
+    *,
     cell: str | None,
     budget: str | None,
     over: str | None,
-    along: tuple[str | None, str | None],
     outcome: str | None,
     out: str | None,
+    x: str | None,
+    y: str | None,
+    epochs: str | None,
+    **options: str | None,
 ) -> None:
-    """Draws one figure and prints where it is."""
+    """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
     from grokfast.figures import FORMATS, KINDS
 
     if kind not in KINDS:
@@ -46,24 +51,26 @@ def plot(
             hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
         )
     writable(path, "--out=")
-    cells = overrides.parse_cells(cell)
+    cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
+    at = overrides.parse_epochs(epochs)
     results = load(file)
     check_cells(cells, results)
 
     from grokfast.figures import draw
 
-    x, y = (None if name is None else _name(name) for name in along)
     for written in draw(
         results,
         kind,
-        cells=cells,
+        cells="all" if cell == "all" else cells,
         out=path,
         budget=steps,
         over=replicates,
-        x=x,
-        y=y,
+        x=None if x is None else _name(x),
+        y=None if y is None else _name(y),
         outcome=outcome,
+        epochs=at,
+        **options,
     ):
         print(written)
 
