@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from grokfast.models import Mlp, Model, Shape, model
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
-    from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
+    from grokfast.phases import (
+        PHASE_RULES,
+        PHASES,
+        CollapseRule,
+        InversionRule,
+        PhaseRule,
+        Rule,
+        phase_rule,
+    )
     from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
     from grokfast.replaying import Replay, replay
@@ -54,6 +62,7 @@ _HOMES = {
     "optimizer": "grokfast.optimizers",
     "PHASE_RULES": "grokfast.phases",
     "PHASES": "grokfast.phases",
+    "CollapseRule": "grokfast.phases",
     "InversionRule": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
     "Rule": "grokfast.phases",
@@ -78,6 +87,7 @@ __all__ = [
     "PRESETS",
     "Aggregate",
     "Batches",
+    "CollapseRule",
     "EnvironmentProblem",
     "Evaluation",
     "Experiment",

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from grokfast.batches import ByStepOrders, ContinuedOrders, FixedOrders, LoaderOrders, Orders
+from grokfast.batches import (
+    ByStepOrders,
+    ContinuedOrders,
+    FixedOrders,
+    LoaderOrders,
+    Orders,
+    samples_of_batch,
+)
 from grokfast.bucket import Bucket, Parameter
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
@@ -119,7 +126,7 @@ def _steps_per_epoch(cell: Experiment, samples: int) -> int:
     Raises:
         UsageError: a batch size that does not go with the number of samples.
     """
-    batch = cell.batch_size or samples
+    batch = samples_of_batch(cell, samples)
     if batch > samples:
         raise UsageError(
             f"batch_size {batch} is more than the {samples} training samples",
@@ -216,11 +223,13 @@ def _make_bucket(
         return x.to(dtype) if x.is_floating_point() else x.long()
 
     lr, decay = _group_hyperparameters(cells, parameters)
+    form = first.model.stacked(shape)
     return Bucket(
         cell=first,
         cells=tuple(indices),
         shape=shape,
         layers=first.model.layers(shape),
+        stacked=form and form.on(stacked("x_train"), stacked("x_val")),
         parameters=parameters,
         tasks=tuple(tasks),
         num_classes=data[0].num_classes,

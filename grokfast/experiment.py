@@ -90,10 +90,13 @@ class Batches:
             same for all models; ``fixed``, the order of the data, never shuffled.
         remainder: what is left over at the end of an epoch: ``none`` (the batch size must divide
             the training set), ``dropped``, or ``short`` (a last, smaller batch).
+        share: where this share of the training set, rounded up, is less than ``batch_size``, a
+            batch has so many samples: 0.5 in Power et al. 2022. ``None`` for no such bound.
     """
 
     order: Literal["loader", "continued", "by-step", "fixed"] = "loader"
     remainder: Literal["none", "dropped", "short"] = "none"
+    share: float | None = field(default=None, metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,8 +230,8 @@ class Experiment:
         Raises:
             UsageError: unknown field.
         """
-        data = dict(data)
         try:
+            data = dict(data)
             parts: dict[str, Any] = {
                 "task": _registered(TASKS, task_stand_in, data.pop("task", {}), ""),
                 "model": _registered(MODELS, model_stand_in, data.pop("model", {}), "mlp"),
@@ -241,7 +244,7 @@ class Experiment:
             for entry in parts["record"].observables:
                 OBSERVABLES.tolerate(entry.partition(":")[0])
             return cls(**parts, **data)
-        except TypeError as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
     def to_json(self) -> str:
@@ -325,6 +328,8 @@ def _check_ranges(e: Experiment) -> None:
             f"optimizer.decay_towards=initial is for the decay of adamw, but optimizer.kind is "
             f"{e.optimizer.kind!r}"
         )
+    if e.batches.share is not None and not 0 < e.batches.share <= 1:
+        raise UsageError(f"batches.share is {e.batches.share!r}; give 0 < share <= 1, or none")
     if e.steps >= 2**31:  # the kernels count steps in 32 bits
         raise UsageError(f"steps is {e.steps}; give less than 2**31")
     if e.batch_size >= 2**20:
@@ -359,10 +364,9 @@ def _check_ranges(e: Experiment) -> None:
             f"evaluation.every is {e.evaluation.every}, but steps is {e.steps}: nothing would be "
             "evaluated"
         )
-    has_embedding = getattr(e.model, "embedding_dim", 0) or getattr(e.model, "one_hot", False)
-    if e.optimizer.encoder == "embedding" and not has_embedding:
+    if e.optimizer.encoder == "embedding" and not e.model.has_embedding:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")
-    if e.record.embeddings and not has_embedding:
+    if e.record.embeddings and not e.model.has_embedding:
         raise UsageError("record=embeddings: this experiment has no embedding to record")
     if e.evaluation.train == "running":
         _check_running(e)

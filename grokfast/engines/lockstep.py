@@ -7,7 +7,8 @@ itself advances.
 The forward pass of step i + 1 uses the very weights that are validated after step i, so one pass
 does both: step i is judged at the start of the pass that does step i + 1. A pass after the last
 step judges that one and updates nothing. Outputs and gradients come from ``lockstep_explicit``,
-whose backward pass is written out, or from ``lockstep_autograd``, for any other chain of layers.
+whose backward pass is written out, or from ``lockstep_autograd``, for any other network;
+``lockstep_update`` is the optimizer's. A large network is judged by a pass of its own.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
-from grokfast.models.layers import BatchNorm, Dropout, Layer, Plain
-from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
-from grokfast.optimizers import OPTIMIZERS
+from grokfast.models.layers import Plain
+from grokfast.models.stacked import Stacked
 
 
 @dataclass(frozen=True)
 class Spec:
     """What a pass depends on besides its tensors; equal specs share one compilation."""
 
-    layers: tuple[Layer, ...]
+    net: Stacked
     plain: Plain | None  # the same in simpler terms, where there are any
     parameters: tuple[str, ...]  # names, [G]
     buffers: tuple[str, ...]
@@ -55,9 +55,9 @@ class Spec:
     @classmethod
     def of(cls, bucket: Bucket) -> Spec:
         cell = bucket.cell
-        assert bucket.layers is not None
+        assert bucket.stacked is not None
         return cls(
-            layers=bucket.layers,
+            net=bucket.stacked,
             plain=bucket.plain,
             parameters=bucket.names,
             buffers=tuple(bucket.init_buffers[0]),
@@ -98,8 +98,7 @@ class Spec:
     @property
     def same_in_evaluation(self) -> bool:
         """Whether the network computes in training what it computes in evaluation."""
-        noisy = any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
-        return not noisy and not self.optimizer.weight_noise
+        return self.net.same_in_evaluation and not self.optimizer.weight_noise
 
 
 class Data(NamedTuple):
@@ -156,15 +155,22 @@ Pass = Callable[[Models, Data, Tables], None]
 
 
 def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
-    """The pass for ``spec``; one that ``judges`` carries the validation rows.
+    """The pass for ``spec``; one that ``judges`` carries the validation rows, and does nothing else
+    where the network is large.
 
     Args:
         rows: samples in the batch.
     """
-    from grokfast.engines.lockstep_autograd import autograd_batch
+    from grokfast.engines.lockstep_autograd import autograd_batch, judged_alone
     from grokfast.engines.lockstep_explicit import explicit_batch
+    from grokfast.engines.lockstep_update import update
 
     make_batch = explicit_batch if spec.explicit else autograd_batch
+
+    def only_judge(models: Models, data: Data, tables: Tables) -> None:
+        number, judge, *_ = tables.flags.index_select(0, tables.next)[0].unbind()
+        batch, correct = judged_alone(spec, models, data)
+        models.live.copy_(_judge(spec, models, data, batch, correct, number - 1, judge > 0))
 
     def one_pass(models: Models, data: Data, tables: Tables) -> None:
         number, judge, train, first = tables.flags.index_select(0, tables.next)[0].unbind()
@@ -181,15 +187,16 @@ def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
         diverged_at.copy_(torch.where(live & ~finite, number, diverged_at))
         live = live & finite
         _count(models, live, first > 0, batch.loss, correct)
-        _update(spec, models, data, batch, live, number, tables)
+        update(spec, models, data, batch, live, number, tables)
         step = models.progress["step"]
         step.copy_(torch.where(live, number, step))
         models.live.copy_(live)
         tables.next.add_(1)
 
+    run = only_judge if judges and spec.net.large else one_pass
     # Dynamo keeps compilations, and counts them against its limit, by code object.
-    one_pass.__code__ = one_pass.__code__.replace()
-    return one_pass
+    run.__code__ = run.__code__.replace()
+    return run
 
 
 def batch_rows(data: Data, position: Tensor, rows: int) -> Tensor:
@@ -316,86 +323,3 @@ def _count(models: Models, live: Tensor, fresh: Tensor, loss: Tensor, correct: T
         so_far = torch.where(fresh, torch.zeros_like(total), total)
         total.copy_(torch.where(live, so_far + own, total))
     models.batch_loss.copy_(torch.where(live, loss, models.batch_loss))
-
-
-def with_weight_noise(
-    spec: Spec, params: dict[str, Tensor], data: Data, number: Tensor
-) -> dict[str, Tensor]:
-    """The parameters that the forward pass of training sees in a step."""
-    size = spec.optimizer.weight_noise
-    if not size:
-        return dict(params)
-    return {
-        name: p + size * normal(data.seeds, number, WEIGHT_NOISE + g, p.shape[1:], p.dtype)
-        for g, (name, p) in enumerate(params.items())
-    }
-
-
-def _update(
-    spec: Spec,
-    models: Models,
-    data: Data,
-    batch: Batch,
-    live: Tensor,
-    number: Tensor,
-    tables: Tables,
-) -> None:
-    """The optimizer's step; models that are not live stay as they are to the bit: a select,
-    because 0 * NaN is not 0.
-    """
-    rule = _adamw if spec.optimizer.kind == "adamw" else _by_rule
-    gradients = batch.gradients()
-    for g, (p, gradient) in enumerate(zip(models.params, gradients, strict=True)):
-        slots = [own[g] for own in models.slots]
-        shape = (-1,) + (1,) * (p.ndim - 1)
-        lr, keep, decay = (t[g].view(shape) for t in (tables.lr, tables.keep, tables.decay))
-        if spec.changes_decay:  # judging the step before may just have found T_train
-            memorised = (models.progress["t_train"] >= 0).view(shape)
-            keep = torch.where(memorised, tables.keep_memorised[g].view(shape), keep)
-            decay = torch.where(memorised, tables.decay_memorised[g].view(shape), decay)
-        if spec.warms_up:
-            lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
-            keep = 1 - lr * decay
-        new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
-        new_p = _besides(spec, new_p, g, lr, decay, number, data)
-        go = live.view(shape)
-        for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):
-            old.copy_(torch.where(go, new, old))
-    for name, buffer in models.buffers.items():
-        go = live.view((-1,) + (1,) * (buffer.ndim - 1))
-        buffer.copy_(torch.where(go, batch.buffers[name], buffer))
-
-
-def _besides(
-    spec: Spec, p: Tensor, g: int, lr: Tensor, decay: Tensor, number: Tensor, data: Data
-) -> Tensor:
-    """Parameter g, which a rule has just updated, with what no rule knows of."""
-    match spec.optimizer.decay_towards:
-        case "zero":
-            pass
-        case "initial":  # p - lr decay (p - initial), of which the rule does the first half
-            p = p + lr * decay * data.initial[g]
-        case other:
-            raise ValueError(f"unknown aim of decay {other!r}")
-    if size := spec.optimizer.update_noise:
-        noise = normal(data.seeds, number, UPDATE_NOISE + g, p.shape[1:], p.dtype)
-        p = p - lr * size * noise
-    return p
-
-
-def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):
-    """AdamW with decoupled decay, as ``torch.optim.AdamW``, its corrections read from a table."""
-    beta1, beta2 = spec.optimizer.beta1, spec.optimizer.beta2
-    correction, root_correction = tables.bias.index_select(0, tables.next)[0].unbind()
-    m, v = slots
-    new_m = m + (1 - beta1) * (g - m)
-    new_v = beta2 * v + (1 - beta2) * g * g
-    update = new_m / (new_v.sqrt() * root_correction + spec.optimizer.eps)
-    return p * keep - (lr * correction) * update, (new_m, new_v)
-
-
-def _by_rule(spec, p, g, slots, lr, keep, decay, number, tables):
-    """Any other optimizer, as it is registered."""
-    rule = OPTIMIZERS[spec.optimizer.kind]
-    # A power of a whole tensor would be one in float32.
-    return rule.update(p, g, slots, lr, decay, number.double(), spec.optimizer)

@@ -19,7 +19,7 @@ from grokfast.engines.support import unsupported
 from grokfast.experiment import Optimizer
 from grokfast.measuring import count_correct, mean_loss, measure
 from grokfast.models.noisy import Noisy
-from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
+from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal_like
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
@@ -186,6 +186,13 @@ class _Cell:
         if bucket.stop_at_both:
             self.frozen = bool(state.t_train[m] >= 0 and state.t_val[m] >= 0)
 
+    def noise(self, site: int, i: int) -> list[Tensor]:
+        """Standard normal numbers for every parameter in step i, at one of the sites."""
+        device = self.parameters[0].device
+        seeds = self.bucket.noise_seeds[self.m].to(device)[None]
+        step = torch.tensor(i, device=device)
+        return [z[0] for z in normal_like([p[None] for p in self.parameters], seeds, step, site)]
+
     def change_decay(self) -> None:
         """The decay of the steps after the one in which T_train came to exist."""
         decay = self.bucket.weight_decay_memorised
@@ -195,12 +202,6 @@ class _Cell:
         for g, group in enumerate(self.optimizer.param_groups):
             group["weight_decay"] = float(decay[g, self.m])
 
-    def noise(self, site: int, g: int, i: int) -> Tensor:
-        """Standard normal numbers of parameter g in step i, at one of the sites."""
-        p, seed = self.parameters[g], self.bucket.noise_seeds[self.m]
-        seeds, step = seed.to(p.device)[None], torch.tensor(i, device=p.device)
-        return normal(seeds, step, site + g, p.shape, p.dtype)[0]
-
     @torch.no_grad()
     def add_weight_noise(self, i: int) -> list[Tensor]:
         """Copies of the parameters, to which noise is added where the optimizer has it."""
@@ -208,8 +209,8 @@ class _Cell:
         if not size:
             return []
         clean = [p.clone() for p in self.parameters]
-        for g, p in enumerate(self.parameters):
-            p.add_(size * self.noise(WEIGHT_NOISE, g, i))
+        for p, noise in zip(self.parameters, self.noise(WEIGHT_NOISE, i), strict=True):
+            p.add_(size * noise)
         return clean
 
     @torch.no_grad()
@@ -222,6 +223,7 @@ class _Cell:
     def move_besides(self, i: int) -> None:
         """What torch's optimizers do not have: decay to the initial values, noise."""
         o = self.bucket.cell.optimizer
+        noise = self.noise(UPDATE_NOISE, i) if o.update_noise else []
         for g, (p, group) in enumerate(
             zip(self.parameters, self.optimizer.param_groups, strict=True)
         ):
@@ -234,8 +236,8 @@ class _Cell:
                     p.add_(group["lr"] * group["weight_decay"] * self.initial[g])
                 case other:
                     raise ValueError(f"unknown aim of decay {other!r}")
-            if o.update_noise:
-                p.sub_(group["lr"] * o.update_noise * self.noise(UPDATE_NOISE, g, i))
+            if noise:
+                p.sub_(group["lr"] * o.update_noise * noise[g])
 
     @torch.no_grad()
     def evaluate(self, i: int, batch_loss: float) -> None:

@@ -158,6 +158,7 @@ COMBINED = {
         "model.parametrization": "mean-field", "evaluation.train": "after", "batch_size": 7,
         "batches.remainder": "short", "batches.order": "continued", "optimizer.kind": "sgd",
         "evaluation.schedule": "every-steps", "evaluation.every": 5, "predict": "nearest",
+        "optimizer.update_noise": 0.1, "optimizer.weight_noise": 0.05, "optimizer.warmup": 3,
         "optimizer.weight_decay_memorised": 0.3, "phase.threshold": 0.1,
         "evaluation.train_loss": "after",
     },
