@@ -89,8 +89,8 @@ def _diagram(
 
 #: Divided by the number of batches of every size below, so that epochs end where the budget does.
 _COMMON = 5040
-#: 32 times 2 to 20 batches.
-_SIZES = tuple(_BATCH * k for k in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 18, 20))
+#: 2 to 30 batches.
+_SIZES = tuple(_BATCH * k for k in (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 30))
 
 PRESETS: dict[str, Preset] = {
     "parity-baseline": Preset(
@@ -144,7 +144,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "parity-size": Preset(
-        title="Phases of sparse parity over n x training samples, 10 x 15, five runs",
+        title="Phases of sparse parity over n x training samples, 10 x 17, five runs",
         source=_OURS,
         build=lambda: _diagram(
             "parity-size",
