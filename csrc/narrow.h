@@ -157,8 +157,7 @@ struct Narrow {
     auto of = [&](int tensor) { return Optimizer::of(job, tensor, cell, update); };
     const Optimizer of_first = of(0), of_bias = of(1), of_last = of(tensor_of_last());
     auto source = [&](long p, long, long) {
-      for (long j = 0; j < panels.width(p); j += kWidth)
-        units_backward(act, block, p, j, batch, part, of_bias, of_last);
+      panel_backward(act, block, p, batch, part, of_bias, of_last);
       return static_cast<const T*>(delta);
     };
     auto done = [&](long row, long rows, long p, const T* g) {
@@ -174,30 +173,42 @@ struct Narrow {
     if (part.last) of(tensor_of_last() + 1).update(output_bias, 0, V::set(output_sum));
   }
 
-  // The gradient of what enters the units of one vector of a panel, into `delta`; and the gradient
-  // or the update of their bias and of the weights behind them.
+  // The gradient of what enters a panel's units, into `delta`; and the gradient or the update of
+  // their bias and of the weights behind them. Its vectors go side by side: one after the other,
+  // their sums would wait for each other's additions.
   template <class Rule, class Optimizer>
-  void units_backward(Rule, const Block<T>& block, long p, long j, long batch, Part part,
+  void panel_backward(Rule, const Block<T>& block, long p, long batch, Part part,
                       const Optimizer& of_bias, const Optimizer& of_last) {
-    const long width = panels.width(p), unit = panels.split.begin(p) * kWidth + j;
-    const T* hidden = block.hidden.panel(p) + j;
-    const V weight = V::load(last.w + unit);
-    V bias_sum = part.first ? V::set(0) : V::load(bias_sums + unit);
-    V last_sum = part.first ? V::set(0) : V::load(last_sums + unit);
+    const long width = panels.width(p), unit = panels.split.begin(p) * kWidth;
+    const T* hidden = block.hidden.panel(p);
+    V weight[kMaxVecs]{}, bias_sum[kMaxVecs]{}, last_sum[kMaxVecs]{};
+    each_vector<T>(width, [&](long j) {
+      const long v = j / kWidth;
+      weight[v] = V::load(last.w + unit + j);
+      bias_sum[v] = part.first ? V::set(0) : V::load(bias_sums + unit + j);
+      last_sum[v] = part.first ? V::set(0) : V::load(last_sums + unit + j);
+    });
     for (long b = 0; b < batch; b++) {
-      const V g = V::set(slope[b]), kept = V::load(hidden + b * width);
-      last_sum = fma(g, Rule::keeps_input ? Rule::value(kept) : kept, last_sum);
-      const V d = g * weight * Rule::slope(kept);
-      bias_sum = bias_sum + d;
-      d.store(delta + b * width + j);
+      const V g = V::set(slope[b]);
+      each_vector<T>(width, [&](long j) {
+        const long v = j / kWidth;
+        const V kept = V::load(hidden + b * width + j);
+        const V d = g * weight[v] * Rule::slope(kept);
+        last_sum[v] = fma(g, Rule::keeps_input ? Rule::value(kept) : kept, last_sum[v]);
+        bias_sum[v] = bias_sum[v] + d;
+        d.store(delta + b * width + j);
+      });
     }
-    if (!part.last) {
-      bias_sum.store(bias_sums + unit);
-      last_sum.store(last_sums + unit);
-      return;
-    }
-    if (job.biased(0)) of_bias.update(bias, unit, bias_sum);
-    of_last.update(last, unit, last_sum);
+    each_vector<T>(width, [&](long j) {
+      const long v = j / kWidth, at = unit + j;
+      if (!part.last) {
+        bias_sum[v].store(bias_sums + at);
+        last_sum[v].store(last_sums + at);
+        return;
+      }
+      if (job.biased(0)) of_bias.update(bias, at, bias_sum[v]);
+      of_last.update(last, at, last_sum[v]);
+    });
   }
 };
 

@@ -102,6 +102,12 @@ def check_data(cell: Experiment, d: TaskData) -> None:
     wide = d.targets is not None and d.targets.shape[1] != d.num_classes
     if wide and cell.loss == "cross_entropy":
         raise UsageError(f"task {name!r} has dense targets, which loss=cross_entropy cannot use")
+    if wide and cell.predict == "argmax":
+        raise UsageError(
+            f"task {name!r} has {d.num_classes} classes, but their dense targets are of "
+            f"{_shape(d).outputs} outputs, of which predict=argmax makes no class",
+            hint="give predict=nearest, or sign for two classes and one output",
+        )
     per_epoch = steps_per_epoch(cell, samples)
     by_epoch = cell.evaluation.schedule in ("every-epoch", "log-epochs")
     if by_epoch and cell.steps % per_epoch:

@@ -136,7 +136,6 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
             for k in ("train_loss", "val_loss", "train_acc", "val_acc")
         },
         norm_steps=None,
-        spectral_norm=np.full((m, 0), np.nan, np.float32),
         cells=np.arange(m, dtype=np.int32),
         until=until,
         threads=1,
@@ -162,7 +161,6 @@ def clone(job: dict) -> dict:
 RESULTS = [
     *("params", "step", "t_train", "t_val", "diverged_at"),
     *("epoch_correct", "epoch_loss", "train_loss", "val_loss", "train_acc", "val_acc"),
-    "spectral_norm",
     *("train_crossings", "val_crossings", *(f"{k}_correct" for k in COUNTED)),
 ]
 
@@ -170,7 +168,8 @@ RESULTS = [
 def results(job: dict) -> dict[str, np.ndarray]:
     """Everything that training writes."""
     flat = {}
-    for name in (*SLOTS[job["optimizer"]], *RESULTS):
+    norms = ["spectral_norm"] if "spectral_norm" in job else []
+    for name in (*SLOTS[job["optimizer"]], *norms, *RESULTS):
         values = job[name]
         if isinstance(values, list):
             flat |= {f"{name}[{g}]": v for g, v in enumerate(values)}

@@ -289,6 +289,11 @@ def test_signs_need_two_classes_with_opposite_targets(task, says):
         bucket_of(e)
 
 
+def test_one_output_has_no_largest():
+    with pytest.raises(UsageError, match="2 classes, .* of 1 outputs, of which predict=argmax"):
+        bucket_of(experiment(predict="argmax"))
+
+
 @pytest.mark.parametrize("name", ["native", "triton"])
 def test_engines_of_formulas_train_it_as_the_reference_or_refuse_it_by_name(name):
     if name == "native":

@@ -1,12 +1,15 @@
 """The native engine on sparse parity: the reference's numbers over the step at which a model has
 memorised and its decay changes, and the same bits alone, in parts and on any threads."""
 
+import numpy as np
 import pytest
 import torch
 from parity import assert_close, assert_same_bits, bucket_of, trained
 from test_memorised import EPOCHS, PER_EPOCH, cells, experiment
 
+import grokfast as gf
 from grokfast.engines import make_engine
+from grokfast.engines.native import NativeEngine
 from grokfast.state import State
 
 pytest.importorskip("grokfast._native")
@@ -77,3 +80,30 @@ def test_a_collapsed_float32_net_is_wrong_everywhere():
     state = trained("native", bucket_of(e), 200)
     assert int(state.train_correct[0]) == int(state.val_correct[0]) == 0
     assert 0 < float(state.params[1].abs().min()) < 1e-38  # subnormal: 0 not before its time
+
+
+def test_the_spectral_norm_is_measured_on_the_way(monkeypatch):
+    calls = []
+
+    class Counting(NativeEngine):
+        def advance(self, bucket, state, cells, until, tick=None):
+            calls.append(until)
+            super().advance(bucket, state, cells, until, tick)
+
+    monkeypatch.setattr("grokfast.engines.native.NativeEngine", Counting)
+    grid = gf.Grid(experiment=experiment(**{"record.observables": ("spectral_norm:3", "norms:60")}))
+    grid = grid.grid(lr=[0.1, 0.02])
+    options = {"device": "cpu", "threads": 1, "progress": False}
+    ours, truth = (gf.run(grid, engine=e, **options) for e in ("native", "reference"))
+    assert calls == [60, 120, STEPS]  # stops for the other observable alone
+    assert ours["spectral_norm"].shape == (2, STEPS // 3 + 1)
+    assert not np.isnan(ours["spectral_norm"]).any()
+    for name in ("spectral_norm", "norms"):
+        np.testing.assert_allclose(ours[name], truth[name], rtol=1e-6)
+
+
+def test_a_layer_too_large_for_the_workers_norm_is_left_to_the_trainer():
+    engine = make_engine("native", "cpu", 1)
+    small, large = (bucket_of(experiment(**{"task.n": n, "width": n})) for n in (250, 260))
+    assert engine.measures(small) == {"spectral_norm"}
+    assert engine.measures(large) == frozenset()

@@ -182,8 +182,10 @@ COMBINED = {
         "evaluation.train_loss": "after", "evaluation.initial": True,
         "record.curves": "evaluated",
     },
+    # No output bias: of as many samples of either sign its gradient is what rounding leaves of 0.
     "parity, full batch": {
-        "predict": "sign", "loss": "hinge", "activation": "relu", "evaluation.train": "after",
+        "model.output_bias": False, "predict": "sign", "loss": "hinge", "activation": "relu",
+        "evaluation.train": "after",
         "optimizer.weight_decay_memorised": 2.0, "evaluation.train_loss": "after",
         "evaluation.initial": True, "phase.threshold": 0.6,
     },
