@@ -24,9 +24,18 @@ if TYPE_CHECKING:
     from grokfast.models import Mlp, Model, Shape, Transformer, model
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
-    from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
+    from grokfast.phases import (
+        PHASE_RULES,
+        PHASES,
+        CollapseRule,
+        InversionRule,
+        PhaseRule,
+        Rule,
+        phase_rule,
+    )
     from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
+    from grokfast.replaying import Replay, replay
     from grokfast.results import Results
     from grokfast.tasks import Task, TaskData, task
     from grokfast.trainer import Interrupted, run
@@ -54,12 +63,15 @@ _HOMES = {
     "optimizer": "grokfast.optimizers",
     "PHASE_RULES": "grokfast.phases",
     "PHASES": "grokfast.phases",
+    "CollapseRule": "grokfast.phases",
     "InversionRule": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
     "Rule": "grokfast.phases",
     "phase_rule": "grokfast.phases",
     "PRESETS": "grokfast.presets",
     "preset": "grokfast.presets",
+    "Replay": "grokfast.replaying",
+    "replay": "grokfast.replaying",
     "Results": "grokfast.results",
     "Task": "grokfast.tasks",
     "TaskData": "grokfast.tasks",
@@ -76,6 +88,7 @@ __all__ = [
     "PRESETS",
     "Aggregate",
     "Batches",
+    "CollapseRule",
     "EnvironmentProblem",
     "Evaluation",
     "Experiment",
@@ -89,6 +102,7 @@ __all__ = [
     "PhaseRule",
     "Plan",
     "Recording",
+    "Replay",
     "Results",
     "Rule",
     "Shape",
@@ -105,6 +119,7 @@ __all__ = [
     "phase_rule",
     "plan",
     "preset",
+    "replay",
     "run",
     "task",
 ]

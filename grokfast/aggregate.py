@@ -18,7 +18,7 @@ from grokfast.grid import Grid
 from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, INTERNAL, OK, PENDING, Results, hyperparameter_columns
 
-#: Steps whose median and quantiles are taken.
+#: Steps whose median and quantiles are taken, besides the crossings of further thresholds.
 MOMENTS = ("t_train", "t_val", "delay")
 
 
@@ -35,9 +35,10 @@ class Aggregate(Cells):
       have (of equal votes the one that comes first in ``rule.phases``; -1 for no votes), and its
       part of the votes;
     - ``diverged``, ``status``: how many diverged, and whether most did;
-    - ``t_train``, ``t_val``, ``delay`` (T_val - T_train), with ``_low`` and ``_high``: median and
-      quantiles, interpolated. A step that was never reached lies beyond the budget and counts as
-      inf; a median or quantile of inf is censored: larger than the ``budget`` of the cell;
+    - ``t_train``, ``t_val``, ``delay`` (T_val - T_train) and the crossings of further thresholds
+      (``t_val_0.99``), with ``_low`` and ``_high``: median and quantiles, interpolated. A step that
+      was never reached lies beyond the budget and counts as inf; a median or quantile of inf is
+      censored: larger than the ``budget`` of the cell;
     - every float of the run, such as curves ``[run, step]`` and final accuracies, with ``_std``
       and ``_count``: mean and standard deviation (of a sample, n - 1) over the replicates that
       have a finite value there, and their number; NaN where there is none, or for the deviation
@@ -133,7 +134,7 @@ def aggregate(
     votes = stack.votes(results.phases(budget), len(results.rule.phases))
     diverged = np.nansum(stack.rows(results["status"] == DIVERGED), axis=0).astype(np.int64)
     columns |= _majority(votes, stack.height, diverged)
-    for name in MOMENTS:
+    for name in (*MOMENTS, *results.crossings):
         steps = stack.rows(results.moments(name, budget))
         for suffix, q in zip(("", "_low", "_high"), (0.5, *quantiles), strict=True):
             columns[name + suffix] = quantile(steps, q)

@@ -18,6 +18,7 @@ from grokfast.experiment import Experiment
 from grokfast.models import Shape
 from grokfast.models.chain import torch_dtype
 from grokfast.models.layers import Layer, Linear, Plain, plain
+from grokfast.models.stacked import Stacked
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.schedule import Schedule
 from grokfast.tasks import Task
@@ -43,6 +44,7 @@ class Bucket:
     cells: tuple[int, ...]  # flat grid index of each cell, [M]
     shape: Shape  # of the data, as the model sees them
     layers: tuple[Layer, ...] | None  # None: a model that is no chain of layers
+    stacked: Stacked | None  # None: a model that is not to be had in stacked tensors
     parameters: tuple[Parameter, ...]  # [G], in the order of the module's parameters()
     tasks: tuple[Task, ...]  # of the data sets, [D]
     num_classes: int  # C
@@ -193,12 +195,14 @@ class Bucket:
         return self.schedule.curve_index
 
     def flops_per_step(self) -> float:
-        """Floating-point operations of the products of one step: forward, dX, dW and validation.
+        """Floating-point operations of the products of one step: forward, dX, dW and validation;
+        0 where the model cannot tell.
 
         The first linear layer needs no input gradient where inputs are dense.
         """
-        pairs = [x.inputs * x.outputs for x in self.layers or () if isinstance(x, Linear)]
-        total = sum(pairs)
-        backward = 2 * total - (0 if self.vocabulary else pairs[0])
+        total = self.cell.model.multiply_adds(self.shape)
+        first = next((x for x in self.layers or () if isinstance(x, Linear)), None)
+        no_input = 0 if self.vocabulary or first is None else first.inputs * first.outputs
+        backward = 2 * total - no_input
         evals = self.schedule.evaluations / self.cell.steps
         return 2.0 * (self.batch_size * (total + backward) + evals * self.num_val * total)

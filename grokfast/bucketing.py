@@ -223,11 +223,13 @@ def _make_bucket(
         return x.to(dtype) if x.is_floating_point() else x.long()
 
     lr, decay = _group_hyperparameters(cells, parameters)
+    form = first.model.stacked(shape)
     return Bucket(
         cell=first,
         cells=tuple(indices),
         shape=shape,
         layers=first.model.layers(shape),
+        stacked=form and form.on(stacked("x_train"), stacked("x_val")),
         parameters=parameters,
         tasks=tuple(tasks),
         num_classes=data[0].num_classes,

@@ -39,7 +39,8 @@ class Cells:
         raise NotImplementedError
 
     def moments(self, name: str, budget: int | None = None) -> NDArray[np.float64]:
-        """Steps of ``t_train``, of ``t_val`` or of their difference, ``delay``; float ``[run]``.
+        """Steps of ``t_train``, of ``t_val``, of their difference, ``delay``, or of the first
+        crossing of a further threshold, such as ``t_val_0.99``; float ``[run]``.
 
         inf: never; -inf: the difference where only validation was reached; NaN: not known yet.
         """

@@ -230,8 +230,8 @@ class Experiment:
         Raises:
             UsageError: unknown field.
         """
-        data = dict(data)
         try:
+            data = dict(data)
             parts: dict[str, Any] = {
                 "task": _registered(TASKS, task_stand_in, data.pop("task", {}), ""),
                 "model": _registered(MODELS, model_stand_in, data.pop("model", {}), "mlp"),
@@ -244,7 +244,7 @@ class Experiment:
             for entry in parts["record"].observables:
                 OBSERVABLES.tolerate(entry.partition(":")[0])
             return cls(**parts, **data)
-        except TypeError as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
     def to_json(self) -> str:
@@ -364,10 +364,9 @@ def _check_ranges(e: Experiment) -> None:
             f"evaluation.every is {e.evaluation.every}, but steps is {e.steps}: nothing would be "
             "evaluated"
         )
-    has_embedding = getattr(e.model, "embedding_dim", 0) or getattr(e.model, "one_hot", False)
-    if e.optimizer.encoder == "embedding" and not has_embedding:
+    if e.optimizer.encoder == "embedding" and not e.model.has_embedding:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")
-    if e.record.embeddings and not has_embedding:
+    if e.record.embeddings and not e.model.has_embedding:
         raise UsageError("record=embeddings: this experiment has no embedding to record")
     if e.evaluation.train == "running":
         _check_running(e)

@@ -321,22 +321,41 @@ class Grid:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Grid:
-        return cls(
-            experiment=Experiment.from_dict(data["experiment"]),
-            axes={
-                path: tuple(tuple(v) if isinstance(v, list) else v for v in values)
-                for path, values in data["axes"]
-            },
-            name=data["name"],
-            settings=data.get("settings", {}),
-        )
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            UsageError: data that no grid gives.
+        """
+        try:
+            return cls(
+                experiment=Experiment.from_dict(data["experiment"]),
+                axes={
+                    path: tuple(tuple(v) if isinstance(v, list) else v for v in values)
+                    for path, values in data["axes"]
+                },
+                name=_text(data["name"]),
+                settings=data.get("settings", {}),
+            )
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UsageError(f"this describes no grid ({type(error).__name__}: {error})") from error
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Grid:
-        return cls.from_dict(json.loads(text))
+        """The inverse of :meth:`to_json`; raises UsageError as :meth:`from_dict`."""
+        try:
+            data = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UsageError(f"this is no JSON of a grid: {error}") from error
+        return cls.from_dict(data)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value
 
 
 def same_number(a: Any, b: Any) -> bool:

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grokfast.bucket import Bucket
 from grokfast.experiment import Recording
-from grokfast.observables import OBSERVABLES, Observable, Snapshot
+from grokfast.observables import OBSERVABLES, Observable, Samples, Snapshot
 from grokfast.spacing import logspace
 from grokfast.state import State
 from grokfast.tasks import Task
@@ -39,9 +39,14 @@ def observed_steps(record: Recording, budget: int) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Observer:
-    """The measurements of one bucket."""
+    """The measurements of one bucket.
+
+    Attributes:
+        by_engine: observables that the engine measures itself, without a stop.
+    """
 
     bucket: Bucket
+    by_engine: frozenset[str] = frozenset()
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -49,13 +54,17 @@ class Observer:
         return observed_steps(self.bucket.cell.record, self.bucket.cell.steps)
 
     @cached_property
-    def _all_steps(self) -> np.ndarray:
-        return np.unique(np.concatenate([[], *self.steps.values()])).astype(np.int64)
+    def _stops(self) -> dict[str, np.ndarray]:
+        return {name: steps for name, steps in self.steps.items() if name not in self.by_engine}
+
+    @cached_property
+    def _all_stops(self) -> np.ndarray:
+        return np.unique(np.concatenate([[], *self._stops.values()])).astype(np.int64)
 
     def next_step(self, step: int) -> int | None:
-        """The first step after this one at which something is measured."""
-        at = int(np.searchsorted(self._all_steps, step, side="right"))
-        return int(self._all_steps[at]) if at < len(self._all_steps) else None
+        """The first step after this one at which the engine must stop for a measurement."""
+        at = int(np.searchsorted(self._all_stops, step, side="right"))
+        return int(self._all_stops[at]) if at < len(self._all_stops) else None
 
     def check(self) -> None:
         """Looks at whether everything can be measured, on one initial model.
@@ -63,11 +72,21 @@ class Observer:
         Raises:
             UsageError: an observable that this network does not have.
         """
-        params = {
-            name: p[None] for name, p in zip(self.bucket.names, self.bucket.init[0], strict=True)
-        }
-        for name in self.steps:
-            OBSERVABLES[name].compute(Snapshot(params, self.bucket.cell, self._tasks([0])))
+        _ = self.sizes
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Observable -> how many values a cell has at a step, measured on one initial model.
+
+        Raises:
+            UsageError: an observable that this network does not have.
+        """
+        if not self.steps:
+            return {}
+        first = [p[None] for p in self.bucket.init[0]]
+        buffers = {name: b[None] for name, b in self.bucket.init_buffers[0].items()}
+        snapshot = self._snapshot(first, buffers, [0])
+        return {name: OBSERVABLES[name].compute(snapshot).numel() for name in self.steps}
 
     def prepare(self, state: State) -> None:
         """Makes room in the state, and measures its cells, which are at step 0."""
@@ -80,24 +99,41 @@ class Observer:
 
     def record(self, state: State, cells: Tensor) -> None:
         """Measures the cells ``[K]`` that are now at a step at which something is measured."""
-        if not self.steps:
+        if not self._stops:
             return
         at = state.step[cells]
         for step in at.unique().tolist():
             here = cells[(at == step).to(cells.device)]
-            for name, steps in self.steps.items():
+            for name, steps in self._stops.items():
                 s = int(np.searchsorted(steps, step))
                 if s < len(steps) and steps[s] == step:
                     state.observed[name][here, s] = self._measured(name, state, here)
 
     def _measured(self, name: str, state: State, cells: Tensor) -> Tensor:
         observable: Observable = OBSERVABLES[name]
-        params = {
-            parameter: p[cells]
-            for parameter, p in zip(self.bucket.names, state.params, strict=True)
-        }
-        tasks = self._tasks(cells.tolist())
-        return observable.compute(Snapshot(params, self.bucket.cell, tasks)).float()
+        params = [p[cells] for p in state.params]
+        buffers = {name: b[cells] for name, b in state.buffers.items()}
+        return observable.compute(self._snapshot(params, buffers, cells.tolist())).float()
 
-    def _tasks(self, cells: list[int]) -> list[Task]:
-        return [self.bucket.tasks[d] for d in self.bucket.data_index[cells].tolist()]
+    def _snapshot(
+        self, params: list[Tensor], buffers: dict[str, Tensor], cells: list[int]
+    ) -> Snapshot:
+        """Of cells of the bucket, from their parameters and buffers ``[K, ...]``."""
+        bucket, named = self.bucket, dict(zip(self.bucket.names, params, strict=True))
+        data = bucket.data_index[cells].tolist()
+
+        def module(k: int) -> nn.Module:
+            net = self._module.to(params[0].device)
+            net.load_state_dict({name: t[k] for name, t in (named | buffers).items()})
+            return net
+
+        def samples(k: int) -> Samples:
+            parts = (bucket.x_train, bucket.y_train, bucket.x_val, bucket.y_val)
+            return Samples(*(part[data[k]].to(params[0].device) for part in parts))
+
+        tasks: list[Task] = [bucket.tasks[d] for d in data]
+        return Snapshot(named, bucket.cell, tasks, bucket.shape, module, samples)
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        return self.bucket.module().eval()

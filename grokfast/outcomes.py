@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 STEPS = "optimizer steps"
 
+#: What may be said of a cell, and the codes of these.
+STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
+PENDING, RUNNING, OK, DIVERGED = range(4)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -76,3 +80,9 @@ ACCURACIES = {
     "best_train_acc": ("best_train_correct", "highest training accuracy"),
     "best_val_acc": ("best_val_correct", "highest validation accuracy"),
 }
+
+
+def crossing_name(part: str, threshold: float) -> str:
+    """What the first step over a further threshold is called: ``t_val_0.99``; ``part`` is ``train``
+    or ``val``."""
+    return f"t_{part}_{threshold!r}"

@@ -11,12 +11,16 @@ import torch
 
 from grokfast.bucket import Bucket
 from grokfast.engines import Engine
+from grokfast.files import real_path, writable
 from grokfast.grid import Grid
-from grokfast.observing import observed_steps
+from grokfast.observing import Observer
 from grokfast.preparing import checked_cells, prepare
 from grokfast.progress import make_progress
 from grokfast.state import State
 from grokfast.trainer import Trainer
+
+#: A first evaluation after more steps than this is not waited for.
+_FAR = 20
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ def plan(
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
-    path = Path(out) if out is not None else None
-    indices = checked_cells(grid, path, device, threads, shard)
+    path = real_path(writable(out)) if out is not None else None
+    indices = checked_cells(grid, device, threads, shard)
     ready = prepare(grid, indices, path, engine, device, threads, overwrite)
     buckets = ready.buckets
     memory = sum(_state_bytes(p) for p in buckets)
@@ -103,11 +107,19 @@ def _state_bytes(bucket: Bucket) -> int:
 
 
 def _record_bytes(bucket: Bucket) -> int:
-    """Of curves and of embeddings, which are the largest observable by far."""
-    steps = observed_steps(bucket.cell.record, bucket.cell.steps)
-    sizes = {p.name: int(np.prod(p.shape)) for p in bucket.parameters}
-    table = len(steps.get("embeddings", ())) * sizes.get("embedding.weight", 0)
-    return bucket.num_cells * (16 * len(bucket.curve_steps) + 4 * table)
+    """Of curves and observables."""
+    observer = Observer(bucket)
+    observed = sum(len(observer.steps[name]) * size for name, size in observer.sizes.items())
+    return bucket.num_cells * (16 * len(bucket.curve_steps) + 4 * observed)
+
+
+def _first_look(bucket: Bucket) -> int:
+    """The first evaluated step, so that twice as many steps have their share of evaluations; the
+    first where that is far: a step of a large net is long."""
+    schedule = bucket.schedule
+    ends = schedule.eval_steps
+    first = schedule.steps_per_epoch if ends is None else int(ends[0]) if len(ends) else 1
+    return min(first, bucket.cell.steps) if first <= _FAR else 1
 
 
 def _measured_seconds(bucket: Bucket, engine: Engine, budget: float) -> float:
@@ -119,7 +131,7 @@ def _measured_seconds(bucket: Bucket, engine: Engine, budget: float) -> float:
     some = bucket.num_cells if engine.device.type == "cuda" else min(bucket.num_cells, 16)
     state = State.initial(bucket).to(engine.device)
     cells = torch.arange(some)
-    until = 1  # a step of a large net is long
+    until = _first_look(bucket)
     engine.advance(bucket, state, cells, until)
     steps, took = 0, 0.0
     while took < budget / 4 and until < bucket.cell.steps:

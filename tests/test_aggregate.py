@@ -81,6 +81,33 @@ def test_a_step_that_was_never_reached_is_larger_than_the_budget():
     assert r.aggregate("model_seed", quantiles=(0, 1))["t_val_low"].tolist() == [300, 400]
 
 
+def test_crossings_of_further_thresholds_have_medians_too():
+    seeds = grid(lr=1e-4, **{"evaluation.thresholds": (0.5, 0.99), "stop": "never"})
+    r = made(seeds, 100, 200, steps_done=[9000, 9000, 700], status=[OK, OK, RUNNING])
+    r.variables["threshold"] = (("threshold",), np.array([0.5, 0.99]))
+    for name, steps in (("train", [[10, 90], [20, 80], [30, 70]]), ("val", [[150, NEVER]] * 3)):
+        r.variables[f"{name}_crossings"] = (("run", "threshold"), np.array(steps))
+    assert r.moments("t_train_0.99").tolist() == [90, 80, 70]
+    np.testing.assert_array_equal(r.moments("t_val_0.99"), [np.inf, np.inf, np.nan])
+    np.testing.assert_array_equal(r.moments("t_val_0.99", 600), [np.inf] * 3)
+    assert r.columns()["t_val_0.99"].tolist() == [NEVER] * 3
+    a = r.aggregate("model_seed")
+    assert [a[f"t_train_0.99{end}"].tolist() for end in ("", "_low", "_high")] == [[80], [75], [85]]
+    assert a["t_val_0.99"].tolist() == [np.inf]
+    assert a.columns()["t_val_0.5"].tolist() == [150]
+
+
+def test_a_crossing_that_was_not_looked_for_is_not_never():
+    # The first has no such threshold; the second stopped when T_train and T_val were there.
+    both = grid(lr=1e-4, model_seed=1, **{"evaluation.thresholds": [(0.5,), (0.99,)]})
+    r = made(both, 100, 200, steps_done=200)
+    r.variables["threshold"] = (("threshold",), np.array([0.5, 0.99]))
+    r.variables["val_crossings"] = (("run", "threshold"), np.array([[150, NEVER], [NEVER] * 2]))
+    r.variables["train_crossings"] = r.variables["val_crossings"]
+    np.testing.assert_array_equal(r.moments("t_val_0.5"), [150, np.nan])
+    np.testing.assert_array_equal(r.moments("t_val_0.99"), [np.nan, np.nan])
+
+
 def test_delays_order_also_where_training_was_never_reached():
     # validation without training, both, neither: the middle one is the median
     r = made(grid(lr=1e-4), [NEVER, 100, NEVER], [50, 350, NEVER])

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import grokfast as gf
 from grokfast.batches import LoaderOrders
 from grokfast.bucketing import make_buckets
+from grokfast.models import Shape, Transformer
 from grokfast.schedule import Schedule, evaluated_steps
 from grokfast.state import State
+from grokfast.tasks import Algorithmic
 
 TOY = ("addition-classification", "addition-regression")
 
@@ -129,3 +133,21 @@ def test_mse_without_targets_is_refused():
     grid = gf.preset("addition-classification").grid(lr=1e-3, weight_decay=0.0, loss="mse")
     with pytest.raises(gf.UsageError, match="no dense targets"):
         bucket_of(grid)
+
+
+@pytest.mark.parametrize("options", [{}, {"depth": 3, "norm": "pre", "tied": False, "bias": False}])
+def test_products_of_a_transformer_are_those_that_torch_counts(options):
+    model = Transformer(width=16, heads=2, feedforward=24, **options)
+    shape = Shape(inputs=4, outputs=7, vocabulary=7)
+    net, tokens = model.build(shape).eval(), torch.zeros(5, 4, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        net(tokens)
+    assert 2 * 5 * model.multiply_adds(shape) == counter.get_total_flops()
+
+
+def test_a_model_that_is_no_chain_has_operations_too():
+    task = Algorithmic(operation="x+y", p=5, fraction=0.5)
+    cell = gf.Experiment(task=task, model=Transformer(width=8, heads=2, feedforward=8), steps=10)
+    (bucket,) = make_buckets([cell], [0])
+    forward = bucket.cell.model.multiply_adds(bucket.shape)
+    assert bucket.flops_per_step() == 2 * (12 * 3 + 13) * forward

@@ -34,6 +34,7 @@ from grokfast.agree.measured import Malformed, Measurements, read_measured
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.fields import resolve_field, short_name
+from grokfast.files import check_file, user_path
 from grokfast.phases import UNKNOWN, PhaseRule, classify
 from grokfast.presets import PRESETS
 from grokfast.results import Results
@@ -100,9 +101,8 @@ def load_reference(path: str | Path | None = None) -> list[Table | Measurements]
     """
     if path is None:
         return [t for file in sorted(PUBLISHED.glob("*.json")) for t in load_reference(file)]
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+    path = user_path(path)
+    check_file(path)
     if h5py.is_hdf5(path):
         return _tables_of(Results.load(path), path.name)
     try:

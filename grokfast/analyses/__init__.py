@@ -1,13 +1,16 @@
-"""Analyses of trained networks: what the two-layer nets of modular arithmetic have learned.
+"""Analyses of trained networks: what the two-layer nets of modular arithmetic have learned, and
+what recorded curves say (:mod:`grokfast.analyses.dips`); layouts of points in the plane.
 
-They read weights, of a results file or of an ``nn.Module``, as :class:`Neurons`, compute in float64
-and train nothing. Letters: p symbols, N neurons (the width); U and V ``[N, p]`` are what a neuron
-reads of the first and of the second symbol, W ``[p, N]`` what it writes. Sources: [P23] Gromov,
-arXiv 2301.02679; [P24] Doshi, Das, He and Gromov, arXiv 2310.13061; [POLY] the same authors,
-arXiv 2406.03495. Importing this package does not import torch.
+The former read weights, of a results file or of an ``nn.Module``, as :class:`Neurons`, compute in
+float64 and train nothing. Letters: p symbols, N neurons (the width); U and V ``[N, p]`` are what a
+neuron reads of the first and of the second symbol, W ``[p, N]`` what it writes. Sources: [P23]
+Gromov, arXiv 2301.02679; [P24] Doshi, Das, He and Gromov, arXiv 2310.13061; [POLY] the same
+authors, arXiv 2406.03495. Importing this package does not import torch.
 """
 
 from grokfast.analyses.analytic import amplitude, answers, solution, width_table
+from grokfast.analyses.dips import Signature, dips, first_step, last_median, signature, window_means
+from grokfast.analyses.layout import tsne
 from grokfast.analyses.neurons import Neurons, evaluate, outputs
 from grokfast.analyses.norms import frobenius, gamma_against_ipr
 from grokfast.analyses.parametrisation import absorbed, absorbing_factor, mean_field
@@ -38,18 +41,22 @@ __all__ = [
     "Curve",
     "Neurons",
     "Pruning",
+    "Signature",
     "absorbed",
     "absorbing_factor",
     "amplitude",
     "answers",
+    "dips",
     "discrete_log_order",
     "evaluate",
+    "first_step",
     "fourier_map",
     "frobenius",
     "gamma_against_ipr",
     "histogram",
     "ipr",
     "is_multiplicative",
+    "last_median",
     "mean_field",
     "network_ipr",
     "neuron_ipr",
@@ -63,7 +70,10 @@ __all__ = [
     "prune",
     "pruning",
     "pruning_of_cell",
+    "signature",
     "solution",
+    "tsne",
     "vector_ipr",
     "width_table",
+    "window_means",
 ]

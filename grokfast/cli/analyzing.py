@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,11 @@ from grokfast.analyses import (
     pruning_of_cell,
 )
 from grokfast.cli import overrides, reading
+from grokfast.cli.tables import number, print_table, without_nan
 from grokfast.errors import UsageError
 from grokfast.export import check_target, write_csv
 from grokfast.fields import value_text
+from grokfast.files import user_path
 from grokfast.results import Results
 
 #: A neuron with a higher IPR counts as periodic.
@@ -76,14 +77,14 @@ def analyze(
     if as_json:
         for row, one in zip(rows, pruned, strict=False):
             row["pruning"] = _as_dict(one)
-        print(json.dumps([_without_nan(row) for row in rows], indent=2))
+        print(json.dumps([without_nan(row) for row in rows], indent=2))
     else:
         _print_rows(rows, list(results.axes))
         for row, one in zip(rows, pruned, strict=False):
             print()
             _print_pruning(_name(row, list(results.axes)), one)
     if neurons is not None:
-        write_csv(_per_neuron(results, nets, ipr), Path(neurons))
+        write_csv(_per_neuron(results, nets, ipr), user_path(neurons))
         if not as_json:
             print(neurons)
 
@@ -109,11 +110,11 @@ def _print_rows(rows: list[dict[str, Any]], axes: list[str]) -> None:
     table += [
         [
             *(value_text(row[axis]) for axis in axes),
-            *(_number(row[name], form) for name, (_, form) in _COLUMNS.items()),
+            *(number(row[name], form) for name, (_, form) in _COLUMNS.items()),
         ]
         for row in rows
     ]
-    _print_table(table)
+    print_table(table)
 
 
 def _print_pruning(name: str, pruned: Pruning) -> None:
@@ -134,7 +135,7 @@ def _print_pruning(name: str, pruned: Pruning) -> None:
                     f"{spread[:, k].mean():.4f} ({low:.4f} to {high:.4f})",
                 ]
             )
-        _print_table(table)
+        print_table(table)
 
 
 def _as_dict(pruned: Pruning) -> dict[str, Any]:
@@ -169,19 +170,3 @@ def _per_neuron(
 def _name(row: dict[str, Any], axes: list[str]) -> str:
     named = ", ".join(f"{axis} {value_text(row[axis])}" for axis in axes)
     return f"{named}: " if named else ""
-
-
-def _number(value: float, form: str) -> str:
-    return form.format(value) if np.isfinite(value) else "-"
-
-
-def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
-
-
-def _print_table(table: list[list[str]]) -> None:
-    """Columns aligned on the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))

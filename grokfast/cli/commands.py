@@ -61,10 +61,11 @@ def run(
         model_seed: Seed of the initial weights.
         activation: tanh, relu, leaky_relu or square.
         stop: End a cell once it has memorised and generalised, or never before the budget.
-        record: Any of curves:N, curves:all, weights, embeddings:N, norms, ipr, neuron_ipr; or none.
-            Curves are losses and accuracies, at N log-spaced or at all evaluated steps, weights the
-            trained parameters. The others are measured at log-spaced steps, or every N with such a
-            number behind a colon (embeddings without one every 10).
+        record: Any of curves:N, curves:all, weights, embeddings:N, norms, neuron_norms,
+            spectral_norm, ipr, neuron_ipr; or none. Curves are losses and accuracies, at N
+            log-spaced or at all evaluated steps, weights the trained parameters. The others are
+            measured at log-spaced steps, or every N with such a number behind a colon (embeddings
+            without one every 10).
         set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12, or values of a
             preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs, as
             evaluation.thresholds=0.5+0.99.
@@ -136,6 +137,7 @@ def plot(
     over: Annotated[str | None, "AXIS,..."] = None,
     x: Annotated[str | None, "AXIS"] = None,
     y: Annotated[str | None, "AXIS"] = None,
+    outcome: Annotated[str | None, "NAME"] = None,
     out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
 ) -> None:
     """Draw a figure of a results file, also while its run goes on.
@@ -145,7 +147,8 @@ def plot(
     Args:
         file: Results file.
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
-            (T_train), times (T_train and T_val along an axis); of chosen cells curves (losses and
+            (T_train), times (T_train and T_val along an axis), lines (any outcome along an axis, a
+            line for each value of another); of chosen cells curves (losses and
             accuracies), observables (what was recorded by step) and embeddings. Of modular nets
             with weights, ipr (histograms over neurons), rows (what a few neurons read and write),
             gamma (BatchNorm's weights against IPR), phase-sums (of the neurons' waves), pruning
@@ -156,12 +159,14 @@ def plot(
         over: Axes of replicates, as model_seed, which are put together: the phase that most have,
             medians of steps, means of curves with bands of one standard deviation.
         x: The axis that shall lie along x, as task.fraction; further axes make panels.
-        y: The axis that shall lie along y.
+        y: The axis that shall lie along y; of lines, the one that has a line for each value.
+        outcome: Of lines: best_val_acc (the default), final_val_acc, t_train, t_val, or the step
+            over a further threshold, as t_val_0.99.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading
 
-    reading.plot(file, kind, cell, budget, over, (x, y), out)
+    reading.plot(file, kind, cell, budget, over, (x, y), outcome, out)
 
 
 def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:
@@ -207,14 +212,20 @@ def analyze(
     cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
     prune: bool = False,
     neurons: Annotated[str | None, "x.csv"] = None,
+    curves: bool = False,
+    window: Number = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Say what the neurons of trained two-layer modular nets have learned.
+    """Say what the neurons of trained two-layer modular nets have learned, or what curves say.
 
     Of each cell the mean inverse participation ratio of the neurons (IPR, 1 for a pure wave) and
     the share of those above 0.5, the Frobenius norms of what neurons read of the first and the
     second symbol (U, V) and write (W), and final accuracies. The run must have kept its weights.
+
+    With --curves, and of any other network, what the recorded accuracies say: first steps at 99%
+    and their ratio, dips of the training accuracy (below 90% after 99.9%), medians of the last
+    steps, means by window.
 
     Args:
         file: Results file.
@@ -222,11 +233,16 @@ def analyze(
         prune: Also the accuracies as neurons are removed by tenths, in both orders of IPR, and in
             five random orders with their range.
         neurons: Also write the IPR of every neuron, and its BatchNorm weight |gamma|, to this file.
+        curves: Analyse recorded curves instead of neurons.
+        window: Steps of a window. Default: 1000.
         overwrite: Replace an existing file.
         json: Print JSON.
     """
-    from grokfast.cli import analyzing
+    from grokfast.cli import analyzing, analyzing_curves
 
+    if analyzing_curves.chosen(file, curves, window, {"prune": prune, "neurons": neurons}):
+        analyzing_curves.analyze(file, cell, window=window, as_json=json)
+        return
     analyzing.analyze(file, cell, prune=prune, neurons=neurons, overwrite=overwrite, as_json=json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
 from grokfast.fields import short_name
+from grokfast.files import check_file, user_path, writable
 from grokfast.results import Results
 
 
@@ -21,6 +23,7 @@ def plot(
     budget: str | None,
     over: str | None,
     along: tuple[str | None, str | None],
+    outcome: str | None,
     out: str | None,
 ) -> None:
     """Draws one figure and prints where it is."""
@@ -34,17 +37,15 @@ def plot(
         )
     _check(file)
     replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
-    suffix = ".".join(["", kind, *(f"over-{name}" for name in replicates), "png"])
-    path = Path(out) if out is not None else beside(Path(file), suffix)
+    named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
+    suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
+    path = user_path(out) if out is not None else beside(user_path(file), suffix)
     if path.suffix.removeprefix(".").lower() not in FORMATS:
         raise UsageError(
             f"cannot tell the format of {path}",
             hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
         )
-    if path.is_dir():
-        raise UsageError(f"--out={path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"no such folder: {path.parent}")
+    writable(path, "--out=")
     cells = overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
     results = load(file)
@@ -54,7 +55,15 @@ def plot(
 
     x, y = (None if name is None else _name(name) for name in along)
     for written in draw(
-        results, kind, cells=cells, out=path, budget=steps, over=replicates, x=x, y=y
+        results,
+        kind,
+        cells=cells,
+        out=path,
+        budget=steps,
+        over=replicates,
+        x=x,
+        y=y,
+        outcome=outcome,
     ):
         print(written)
 
@@ -77,8 +86,8 @@ def export(file: str, out: str, long: bool, overwrite: bool) -> None:
     from grokfast.export import export as write
 
     check_target(out, long=long, overwrite=overwrite)
-    path = Path(out)
-    if path.exists() and Path(file).exists() and path.samefile(file):
+    path, source = user_path(out), user_path(file)
+    if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"--out={out} is the results file itself")
     print(write(load(file), out, long=long, overwrite=overwrite))
 
@@ -122,11 +131,12 @@ def load(file: str) -> Results:
 
 def _check(file: str) -> None:
     """Raises UsageError, with a suggestion, where there is no such file."""
-    path = Path(file)
+    path = user_path(file)
     if path.is_dir():
         raise UsageError(f"{file} is a folder; name a results file")
-    if not path.exists():
-        here = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
+    if not path.exists() and not path.is_symlink() and path.parent.is_dir():
+        here = [p.name for p in path.parent.glob("*.h5")]
         close = closest(path.name, here)
         hint = f"did you mean {path.parent / close}?" if close else None
         raise UsageError(f"no such file: {file}", hint=hint)
+    check_file(path)

@@ -9,7 +9,9 @@ import textwrap
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from grokfast.aggregate import quantile
 from grokfast.agree import Agreement, MeasuredAgreement, Share
 from grokfast.agree.measured import MISSING
 from grokfast.cli.boundary import ENVIRONMENT
@@ -65,6 +67,9 @@ def info(file: str, results: Results, as_json: bool) -> None:
     print(f"progress  {data['progress']:.1%} of the cell-steps")
     unknown = f", not known yet {data['unknown']}" if data["unknown"] else ""
     print("phases    " + ", ".join(f"{k} {n}" for k, n in data["phases"].items()) + unknown)
+    for name, step in data["crossings"].items():
+        median = "never" if step["median"] is None else f"{step['median']:,.0f}"
+        print(f"crossing  {name}: {step['reached']} of {step['cells']} cells, median {median}")
     for path in results.grid.axes:
         print(f"axis      {_as_option(results.grid, path)}")
     experiment(results.grid)
@@ -99,9 +104,22 @@ def summary(file: str, results: Results) -> dict[str, Any]:
         "status": {n: int((results["status"] == k).sum()) for k, n in enumerate(STATUS)},
         "phases": results.counts(),
         "unknown": int((results.phases() == UNKNOWN).sum()),
+        "crossings": {name: _crossing(results.moments(name)) for name in results.crossings},
         "axes": {name: list(values) for name, values in results.axes.items()},
         "experiment": results.grid.experiment.to_dict(),
         "provenance": {k: _decoded(v) for k, v in results.provenance.items()},
+    }
+
+
+def _crossing(steps: NDArray[np.float64]) -> dict[str, Any]:
+    """How many of the cells whose crossing is known or ruled out have it, and their median, null
+    where most of them never do."""
+    known = steps[~np.isnan(steps)]
+    median = float(quantile(known, 0.5)) if len(known) else np.inf
+    return {
+        "cells": len(known),
+        "reached": int(np.isfinite(known).sum()),
+        "median": median if np.isfinite(median) else None,
     }
 
 

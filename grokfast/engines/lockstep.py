@@ -7,8 +7,8 @@ itself advances.
 The forward pass of step i + 1 uses the very weights that are validated after step i, so one pass
 does both: step i is judged at the start of the pass that does step i + 1. A pass after the last
 step judges that one and updates nothing. Outputs and gradients come from ``lockstep_explicit``,
-whose backward pass is written out, or from ``lockstep_autograd``, for any other chain of layers;
-``lockstep_update`` is the optimizer's.
+whose backward pass is written out, or from ``lockstep_autograd``, for any other network;
+``lockstep_update`` is the optimizer's. A large network is judged by a pass of its own.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
-from grokfast.models.layers import BatchNorm, Dropout, Layer, Plain
+from grokfast.models.layers import Plain
+from grokfast.models.stacked import Stacked
 
 
 @dataclass(frozen=True)
 class Spec:
     """What a pass depends on besides its tensors; equal specs share one compilation."""
 
-    layers: tuple[Layer, ...]
+    net: Stacked
     plain: Plain | None  # the same in simpler terms, where there are any
     parameters: tuple[str, ...]  # names, [G]
     buffers: tuple[str, ...]
@@ -54,9 +55,9 @@ class Spec:
     @classmethod
     def of(cls, bucket: Bucket) -> Spec:
         cell = bucket.cell
-        assert bucket.layers is not None
+        assert bucket.stacked is not None
         return cls(
-            layers=bucket.layers,
+            net=bucket.stacked,
             plain=bucket.plain,
             parameters=bucket.names,
             buffers=tuple(bucket.init_buffers[0]),
@@ -97,8 +98,7 @@ class Spec:
     @property
     def same_in_evaluation(self) -> bool:
         """Whether the network computes in training what it computes in evaluation."""
-        noisy = any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
-        return not noisy and not self.optimizer.weight_noise
+        return self.net.same_in_evaluation and not self.optimizer.weight_noise
 
 
 class Data(NamedTuple):
@@ -155,16 +155,22 @@ Pass = Callable[[Models, Data, Tables], None]
 
 
 def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
-    """The pass for ``spec``; one that ``judges`` carries the validation rows.
+    """The pass for ``spec``; one that ``judges`` carries the validation rows, and does nothing else
+    where the network is large.
 
     Args:
         rows: samples in the batch.
     """
-    from grokfast.engines.lockstep_autograd import autograd_batch
+    from grokfast.engines.lockstep_autograd import autograd_batch, judged_alone
     from grokfast.engines.lockstep_explicit import explicit_batch
     from grokfast.engines.lockstep_update import update
 
     make_batch = explicit_batch if spec.explicit else autograd_batch
+
+    def only_judge(models: Models, data: Data, tables: Tables) -> None:
+        number, judge, *_ = tables.flags.index_select(0, tables.next)[0].unbind()
+        batch, correct = judged_alone(spec, models, data)
+        models.live.copy_(_judge(spec, models, data, batch, correct, number - 1, judge > 0))
 
     def one_pass(models: Models, data: Data, tables: Tables) -> None:
         number, judge, train, first = tables.flags.index_select(0, tables.next)[0].unbind()
@@ -187,9 +193,10 @@ def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
         models.live.copy_(live)
         tables.next.add_(1)
 
+    run = only_judge if judges and spec.net.large else one_pass
     # Dynamo keeps compilations, and counts them against its limit, by code object.
-    one_pass.__code__ = one_pass.__code__.replace()
-    return one_pass
+    run.__code__ = run.__code__.replace()
+    return run
 
 
 def batch_rows(data: Data, position: Tensor, rows: int) -> Tensor:

@@ -30,6 +30,7 @@ class ReferenceEngine:
     name = "reference"
     chunk = 1000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
@@ -48,6 +49,9 @@ class ReferenceEngine:
 
     def unsupported(self, bucket: Bucket) -> str | None:
         return unsupported(self.name, bucket)
+
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None

@@ -60,7 +60,14 @@ _FORMULAS: dict[str, Values] = _CHAINS | {
     "optimizer.weight_noise": (0.0,),
 }
 #: What native has beyond that.
-_NATIVE: dict[str, Values] = {}
+_NATIVE: dict[str, Values] = {
+    "model.output_bias": (True, False),
+    "loss": ("cross_entropy", "mse", "hinge"),
+    "predict": ("argmax", "nearest", "sign"),
+    "optimizer.kind": ("adamw", "sgd"),
+    "optimizer.weight_decay_memorised": ANY,
+    "evaluation.train_loss": ("before", "after"),
+}
 
 #: Of the transformer. Sizes are any.
 _TRANSFORMER: dict[str, Values] = {
@@ -77,7 +84,7 @@ _NO_TRANSFORMER: dict[str, Values] = dict.fromkeys(_TRANSFORMER, ())
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
     "reference": _CHAINS | _TRANSFORMER,
-    "compiled": _CHAINS | {"precision": ("ieee", "tf32")} | _NO_TRANSFORMER,
+    "compiled": _CHAINS | {"precision": ("ieee", "tf32")} | _TRANSFORMER,
     "native": _FORMULAS | _NATIVE | _NO_TRANSFORMER,
     "triton": _FORMULAS
     | _NO_TRANSFORMER
@@ -96,8 +103,10 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
     """
     cell = bucket.cell
     fields = scalar_fields(cell)  # a user's own model has others
-    if engine != "reference" and bucket.layers is None:
+    if engine in _PLAIN and bucket.layers is None:
         return f"model {cell.model.name!r}; it has chains of layers only"
+    if engine == "compiled" and bucket.stacked is None:
+        return f"model {cell.model.name!r}; it has models with a stacked form only"
     # A user's own model that is no chain is what it is: its fields mean nothing here.
     own = cell.model.name if bucket.layers is None else "model"
     for row, values in SUPPORT[engine].items():

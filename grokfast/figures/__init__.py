@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from grokfast.figures.discrete import phase_diagram
     from grokfast.figures.drawing import draw
     from grokfast.figures.histories import curves
+    from grokfast.figures.lines import outcome_lines
     from grokfast.figures.maps import preactivation_maps
     from grokfast.figures.observed import observables
     from grokfast.figures.pruned import pruning_curves
@@ -41,6 +42,7 @@ KINDS: tuple[str, ...] = (
     "smooth",
     "convergence",
     "times",
+    "lines",
     "curves",
     "observables",
     "embeddings",
@@ -60,6 +62,7 @@ _HOMES = {
     "ipr_histograms": "spectra",
     "neuron_rows": "rows",
     "observables": "observed",
+    "outcome_lines": "lines",
     "phase_diagram": "discrete",
     "phase_histograms": "spectra",
     "preactivation_maps": "maps",
@@ -81,6 +84,7 @@ __all__ = [
     "ipr_histograms",
     "neuron_rows",
     "observables",
+    "outcome_lines",
     "phase_diagram",
     "phase_histograms",
     "preactivation_maps",

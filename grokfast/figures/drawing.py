@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from grokfast.figures.choice import Cell
 from grokfast.figures.convergence import convergence_diagram
 from grokfast.figures.discrete import phase_diagram
 from grokfast.figures.histories import curves
+from grokfast.figures.lines import outcome_lines
 from grokfast.figures.maps import preactivation_maps
 from grokfast.figures.observed import observables
 from grokfast.figures.pruned import pruning_curves
@@ -24,7 +26,7 @@ from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histog
 from grokfast.figures.times import grokking_times
 from grokfast.figures.trajectories import embedding_trajectories
 from grokfast.figures.widths import width_accuracy
-from grokfast.files import replacing
+from grokfast.files import writable, write_whole
 from grokfast.results import Results
 
 #: Kind -> its function, the options that it has, and whether it draws replicates put together.
@@ -33,6 +35,7 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "smooth": (smooth_diagram, ("budget", "x", "y"), True),
     "convergence": (convergence_diagram, ("budget", "x", "y"), True),
     "times": (grokking_times, ("budget", "x"), True),
+    "lines": (outcome_lines, ("budget", "x", "y", "outcome"), True),
     "curves": (curves, ("cell",), True),
     "embeddings": (embedding_trajectories, ("cell",), False),
     "observables": (observables, ("cell",), False),
@@ -56,6 +59,7 @@ def draw(
     over: Sequence[str] = (),
     x: str | None = None,
     y: str | None = None,
+    outcome: str | None = None,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
@@ -67,7 +71,9 @@ def draw(
         budget: for the diagrams and times: read them as of this many steps.
         over: axes of replicates, which are put together (:meth:`Results.aggregate`); for the
             diagrams, times and curves.
-        x, y: for the diagrams, and x for times: names of the axes that shall lie there.
+        x, y: for the diagrams, and x for times: names of the axes that shall lie there; for lines
+            x, and y for the axis that has a line for each value.
+        outcome: for lines: what is drawn of each cell (see :func:`outcome_lines`).
 
     Returns:
         The files written.
@@ -77,10 +83,10 @@ def draw(
             figure itself refuses.
         EnvironmentProblem: the file cannot be written; an old one is as it was.
     """
-    out = Path(out)
+    out = writable(out)
     suffix = check(kind, out)
     function, own, of_replicates = _KINDS[kind]
-    options = {"cell": cells or None, "budget": budget, "x": x, "y": y}
+    options = {"cell": cells or None, "budget": budget, "x": x, "y": y, "outcome": outcome}
     for name, value in options.items():
         if value is not None and name not in own:
             having = [k for k, (_, names, _) in _KINDS.items() if name in names]
@@ -95,8 +101,9 @@ def draw(
         shown = results.aggregate(over, budget=budget)
     options["cells"] = options.pop("cell")
     figure = function(shown, **{k: v for k, v in options.items() if v is not None})
-    with replacing(out) as temporary:
-        figure.savefig(temporary, format=suffix)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix)
+    write_whole(out, [drawn.getbuffer()])
     return [out]
 
 

@@ -16,11 +16,13 @@ from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from grokfast.errors import UsageError
-from grokfast.models.layers import Layer
+from grokfast.models.layers import Layer, Linear, parameter_names
 from grokfast.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from grokfast.models.stacked import Stacked
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,33 @@ class Model:
         raise NotImplementedError
 
     def layers(self, shape: Shape) -> tuple[Layer, ...] | None:
-        """The network as a chain of layers, which is what ``native``, ``triton`` and ``compiled``
-        read; None where it is no such chain: then ``reference`` alone trains it."""
+        """The network as a chain of layers, which is what ``native`` and ``triton`` read; None
+        where it is no such chain."""
         return None
+
+    def stacked(self, shape: Shape) -> Stacked | None:
+        """The network in stacked tensors, which is what ``compiled`` trains; None where it has no
+        such form: then ``reference`` alone trains it."""
+        layers = self.layers(shape)
+        if layers is None:
+            return None
+        from grokfast.models.chain import StackedChain
+
+        return StackedChain(layers)
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether tokens have learned vectors, as the parameter ``embedding.weight``."""
+        return bool(getattr(self, "embedding_dim", 0) or getattr(self, "one_hot", False))
+
+    def parameter_names(self, shape: Shape) -> tuple[str, ...]:
+        """Names of the parameters in their order, without torch; empty where it cannot tell."""
+        return parameter_names(self.layers(shape) or ())
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Of the products of one sample's forward pass; 0 where it cannot tell."""
+        chain = self.layers(shape) or ()
+        return sum(x.inputs * x.outputs for x in chain if isinstance(x, Linear))
 
     def least_parameters(self) -> int:
         """How many parameters it has at least, whatever the data."""
@@ -122,7 +148,8 @@ def stand_in(name: str, values: dict[str, Any]) -> Model:
         MODELS[name]  # raises
         raise AssertionError
 
-    namespace = {"build": build, "name": name}
+    # Nobody can tell, and what was recorded has been recorded.
+    namespace = {"build": build, "name": name, "has_embedding": True}
     cls: type[Model] = make_dataclass(
         name, fields, bases=(Model,), namespace=namespace, frozen=True, kw_only=True
     )

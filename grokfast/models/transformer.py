@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from grokfast.errors import UsageError
@@ -12,6 +12,8 @@ from grokfast.models.base import Model, Shape, model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from grokfast.models.stacked import Stacked
 
 
 @model("transformer")
@@ -107,6 +109,37 @@ class Transformer(Model):
         net = Decoder(self, shape)
         initialize(net, self)
         return net
+
+    def stacked(self, shape: Shape) -> Stacked:
+        from grokfast.models.stacked_decoder import StackedDecoder
+
+        shared = replace(self, seed=0, init="torch", init_scale=1.0, same_layers=True)
+        return StackedDecoder(shared, shape.vocabulary, (None,) * shape.inputs)
+
+    @property
+    def has_embedding(self) -> bool:
+        return True
+
+    def parameter_names(self, shape: Shape) -> tuple[str, ...]:
+        def both(name: str, joint: str = ".") -> list[str]:
+            return [f"{name}{joint}weight", *[f"{name}{joint}bias"] * self.bias]
+
+        norms = ("norm1", "norm2") if self.norm != "none" else ()
+        names = ["embedding.weight", *["positions.weight"] * (self.positions == "learned")]
+        for n in range(self.depth):
+            own = [*both("self_attn.in_proj", "_"), *both("self_attn.out_proj")]
+            own += [*both("linear1"), *both("linear2")]
+            own += [f"{norm}.{kind}" for norm in norms for kind in ("weight", "bias")]
+            names += [f"layers.{n}.{name}" for name in own]
+        names += [f"norm.{kind}" for kind in ("weight", "bias") if self.norm == "pre"]
+        return (*names, *["head.weight"] * (not self.tied))
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Of the plain forward pass over all positions; one that shares prefixes needs fewer."""
+        positions, width = shape.inputs, self.width
+        linear = (4 * width + 2 * self.feedforward) * width  # projections, feed-forward net
+        attention = 2 * positions * width  # scores, and sums of values
+        return self.depth * positions * (linear + attention) + shape.outputs * width
 
     def least_parameters(self) -> int:
         return self.depth * (4 * self.width + 2 * self.feedforward) * self.width

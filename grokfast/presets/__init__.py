@@ -6,7 +6,7 @@ import difflib
 
 from grokfast.errors import UsageError
 from grokfast.grid import Grid
-from grokfast.presets import mnist, modular, parity, toy
+from grokfast.presets import mnist, modular, parity, power, toy
 from grokfast.presets.base import Preset
 
 PRESETS: dict[str, Preset] = {
@@ -14,6 +14,7 @@ PRESETS: dict[str, Preset] = {
     **mnist.PRESETS,
     **modular.PRESETS,
     **parity.PRESETS,
+    **power.PRESETS,
 }
 
 

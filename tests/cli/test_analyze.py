@@ -1,4 +1,4 @@
-"""What ``grokfast analyze`` says of neurons, against the analyses themselves."""
+"""What ``grokfast analyze`` says of neurons and curves, against the analyses themselves."""
 
 import csv
 import importlib.util
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import grokfast as gf
-from grokfast.analyses import Neurons, frobenius, network_ipr, neuron_ipr
+from grokfast.analyses import Neurons, frobenius, network_ipr, neuron_ipr, signature
 from grokfast.cli import main
 from grokfast.results import Results
 
@@ -104,6 +104,23 @@ def test_gamma_where_there_is_a_norm(tmp_path, capsys):
     assert gamma == pytest.approx(np.abs(r.weights[0]["norms.0.weight"][0]))
 
 
+def test_what_curves_say(trained, capsys):
+    assert main(["analyze", trained, "--curves", "--window=10", "--json"]) == 0
+    rows, r = json.loads(capsys.readouterr().out), Results.load(trained)
+    assert [row["decay"] for row in rows] == ["0", "5", "15"]
+    for k, row in enumerate(rows):
+        found = signature(r, k, window=10)
+        assert row["windows"] == found.windows.tolist() == [0, 10, 20, 30, 40]
+        assert row["window_val"] == found.window_val.tolist()
+        assert (row["last_val"], row["dips"], row["every"]) == (found.last_val, found.dips, 1)
+        assert row["t_train"] == (None if found.t_train < 0 else found.t_train)
+    assert main(["analyze", trained, "--curves", "--cell=decay:0"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split()[:3] == ["decay", "T(train)", "99%"]
+    assert "of the last 1,000 steps" in out
+    assert "mean validation accuracy by 1,000 steps" in out
+
+
 def test_what_cannot_be_analysed(trained, tmp_path, capsys):
     grid = gf.preset("addition-regression").grid(lr=1e-3, weight_decay=0.0, width=4, steps=2)
     for name, more in (("bare", {}), ("toy", {"record.weights": True})):
@@ -116,6 +133,9 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
         ([trained, "--cell=decy:5"], "did you mean decay?"),
         ([trained, "--neurons=n.xlsx"], "cannot tell the format of n.xlsx"),
         ([tmp_path / "no.h5"], "no such file"),
+        ([trained, "--curves", "--prune"], "--prune belongs to the analysis of neurons"),
+        ([trained, "--window=5"], "--window belongs to --curves"),
+        ([trained, "--curves", "--window=x"], "window"),
     ):
         assert main(["analyze", *map(str, arguments)]) == 2
         out, err = capsys.readouterr()

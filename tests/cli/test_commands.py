@@ -1,5 +1,6 @@
 """The commands on real files: a tiny run from end to end, and what they say about bad input."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -111,6 +112,25 @@ def test_info(grokfast, finished):
     assert sum(data["phases"].values()) == data["cells"] == 4
     assert data["axes"] == {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 5.0]}
     assert data["provenance"]["engine"] == ENGINE
+
+
+def test_crossings_of_further_thresholds(here, capsys):
+    more = "--set=evaluation.thresholds=0.5+1.0"
+    assert main([*RUN, more, "--stop=never", "--out=a.h5"]) == 0
+    assert main(["export", "a.h5", "--out=a.csv"]) == 0
+    with (here / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    capsys.readouterr()
+    assert main(["info", "a.h5", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["crossings"]
+    assert list(said) == ["t_train_0.5", "t_val_0.5", "t_train_1.0", "t_val_1.0"]
+    for name, one in said.items():
+        reached = [int(row[name]) for row in rows if row[name] != "-1"]
+        assert (one["cells"], one["reached"]) == (len(rows), len(reached))
+    assert main(["info", "a.h5"]) == 0
+    assert f"crossing  t_train_0.5: {said['t_train_0.5']['reached']} of {len(rows)} cells" in (
+        capsys.readouterr().out
+    )
 
 
 def test_export(grokfast, finished):
@@ -281,9 +301,9 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
 
     calls, more = [], []
 
-    def draw(results, kind, *, cells, out, budget, over, x, y):
+    def draw(results, kind, *, cells, out, budget, over, x, y, outcome):
         calls.append((len(results), kind, cells, str(out), budget))
-        more.append((over, x, y))
+        more.append((over, x, y, outcome))
         return [out]
 
     monkeypatch.setitem(sys.modules, "grokfast.figures.drawing", types.SimpleNamespace(draw=draw))
@@ -295,6 +315,9 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     assert calls == [(4, "phases", None, default, None), (4, "curves", cells, "x.PDF", 10)]
     assert capsys.readouterr().out == f"{default}\nx.PDF\n"
     assert main(["plot", finished, "--over=model-seed,task.seed", "--x=optimizer.lr"]) == 0
-    assert more == [([], None, None)] * 2 + [(["model_seed", "data_seed"], "lr", None)]
+    assert more == [([], None, None, None)] * 2 + [(["model_seed", "data_seed"], "lr", None, None)]
     name = default.replace(".png", ".over-model_seed.over-data_seed.png")
     assert capsys.readouterr().out == f"{name}\n"
+    assert main(["plot", finished, "--kind=lines", "--outcome=t_val_0.99"]) == 0
+    assert more[-1] == ([], None, None, "t_val_0.99")
+    assert capsys.readouterr().out == default.replace("phases", "lines.t_val_0.99") + "\n"
