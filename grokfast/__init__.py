@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from grokfast.experiment import Batches, Evaluation, Experiment, Optimizer, Recording
     from grokfast.grid import Grid
     from grokfast.losses import loss
-    from grokfast.models import Mlp, Model, Shape, model
+    from grokfast.models import Mlp, Model, Shape, Transformer, model
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
     from grokfast.phases import (
@@ -56,6 +56,7 @@ _HOMES = {
     "Mlp": "grokfast.models",
     "Model": "grokfast.models",
     "Shape": "grokfast.models",
+    "Transformer": "grokfast.models",
     "model": "grokfast.models",
     "observable": "grokfast.observables",
     "UpdateRule": "grokfast.optimizers",
@@ -107,6 +108,7 @@ __all__ = [
     "Shape",
     "Task",
     "TaskData",
+    "Transformer",
     "UpdateRule",
     "UsageError",
     "figures",

@@ -76,7 +76,8 @@ class Transformer(Model):
                 raise UsageError(f"model.{name} is {value}; give 1 or more, less than 2**20")
         if self.width % self.heads:
             raise UsageError(
-                f"model.heads is {self.heads}, which does not divide model.width, {self.width}"
+                f"model.heads is {self.heads}, which does not divide model.width, {self.width}; "
+                "give a divisor of it"
             )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model.dropout is {self.dropout!r}; give 0 <= dropout < 1")
@@ -94,7 +95,7 @@ class Transformer(Model):
         if shape.inputs != self.context:
             raise UsageError(
                 f"task {task!r} gives {shape.inputs} tokens a sample, but model.context is "
-                f"{self.context}"
+                f"{self.context}; give model.context={shape.inputs}"
             )
         if self.tied and shape.outputs != shape.vocabulary:
             raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import assert_same_bits, bucket_of, trained
+from parity import assert_close, assert_same_bits, bucket_of, trained
 
 import grokfast as gf
 from grokfast.errors import UsageError
@@ -143,6 +143,18 @@ def transformers() -> list[gf.Experiment]:
         evaluation=gf.Evaluation(train="after", schedule="every-steps", every=3),
     )  # fmt: skip
     return [e.replace(model_seed=seed, data_seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{}, {"optimizer.kind": "adam", "optimizer.decay_towards": "zero"}]
+)
+def test_transformers_with_all_of_it_go_on_and_are_those_of_the_reference(optimizer):
+    """In float64; eps as in the other tests, or AdamW would enlarge roundings by lr / eps."""
+    changes = {"dtype": "float64", "optimizer.eps": EPS, **optimizer}
+    bucket = bucket_of(*(e.replace(**changes) for e in transformers()))
+    ours = trained("eager", bucket, 6)
+    assert_same_bits(trained("eager", bucket, 1, 5, 6), ours)
+    assert_close(ours, trained("reference", bucket, 6), rtol=1e-10)
 
 
 def test_transformers_go_on_to_the_same_bits_whatever_is_trained_beside():
