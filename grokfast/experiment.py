@@ -246,7 +246,7 @@ class Experiment:
             for entry in parts["record"].observables:
                 OBSERVABLES.tolerate(entry.partition(":")[0])
             return cls(**parts, **data)
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
     def to_json(self) -> str:
@@ -271,6 +271,11 @@ class Experiment:
         data = self.to_dict()
         return json.dumps({name: data[name] for name in ("task", "dtype")}, sort_keys=True)
 
+
+#: What data that were never an experiment raise, wherever they are taken for one.
+MALFORMED = (
+    LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 _PARTS: dict[str, type] = {
     "optimizer": Optimizer,

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment
+from grokfast.experiment import MALFORMED, Experiment
 from grokfast.fields import (
     SHORT_NAMES,
     is_tuple,
@@ -336,7 +336,7 @@ class Grid:
                 name=_text(data["name"]),
                 settings=data.get("settings", {}),
             )
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except MALFORMED as error:
             raise UsageError(f"this describes no grid ({type(error).__name__}: {error})") from error
 
     def to_json(self) -> str:

@@ -92,9 +92,7 @@ def test_home_is_home_everywhere(home, tmp_path, monkeypatch, capsys):
 
 def test_a_file_of_other_cells_is_told_as_what_it_is(tmp_path):
     run(small(steps=20), out=tmp_path / "whole.h5")
-    with pytest.raises(
-        gf.UsageError, match="it holds the whole grid, and this run is of one shard"
-    ):
+    with pytest.raises(gf.UsageError, match="holds the whole grid, and this run is of one shard"):
         run(small(steps=20), out=tmp_path / "whole.h5", shard=(1, 2))
     run(small(steps=20), out=tmp_path / "s.h5", shard=(1, 2))
     with pytest.raises(gf.UsageError, match="it holds cells of another shard"):

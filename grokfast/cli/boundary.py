@@ -29,6 +29,7 @@ def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
         work: returns an exit code, None for 0.
         debug: show tracebacks too.
     """
+    _occupy()
     for name in _NOT_FOR_US:
         os.environ.pop(name, None)
     for name in ("stdout", "stderr"):
@@ -41,6 +42,16 @@ def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
             return _caught(work, debug)
     except Terminated as error:
         return _report(str(error), 128 + error.signum)
+
+
+def _occupy() -> None:
+    """Opens what the caller has closed of descriptors 0 to 2: else the next file gets the number,
+    and what a library prints goes into a results file."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
 def _caught(work: Callable[[], int | None], debug: bool) -> int:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -144,3 +146,21 @@ def test_a_second_signal_does_not_cut_the_cleaning_short():
 
     assert guarded(work) == 143
     assert cleaned
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-", "2>&-"])
+def test_closed_descriptors_do_not_become_files(closed, tmp_path):
+    """What a library prints on stderr would go into the file that has its number."""
+    program = (
+        "import os\n"
+        "from grokfast.cli.boundary import guarded\n"
+        "def work():\n"
+        "    file = os.open('a', os.O_WRONLY | os.O_CREAT)\n"
+        "    os.write(file, b'%d' % file)\n"
+        "    os.write(2, b'of a library')\n"
+        "raise SystemExit(guarded(work))\n"
+    )
+    (tmp_path / "p.py").write_text(program)
+    command = f"{sys.executable} p.py {closed}"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path).returncode == 0
+    assert int((tmp_path / "a").read_text()) > 2
