@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grokfast.grid import Grid
     from grokfast.losses import loss
     from grokfast.models import Mlp, Model, Shape, model
+    from grokfast.models.stacked import Stacked
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
     from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
@@ -48,6 +49,7 @@ _HOMES = {
     "Model": "grokfast.models",
     "Shape": "grokfast.models",
     "model": "grokfast.models",
+    "Stacked": "grokfast.models.stacked",
     "observable": "grokfast.observables",
     "UpdateRule": "grokfast.optimizers",
     "optimizer": "grokfast.optimizers",
@@ -91,6 +93,7 @@ __all__ = [
     "Results",
     "Rule",
     "Shape",
+    "Stacked",
     "Task",
     "TaskData",
     "UpdateRule",
