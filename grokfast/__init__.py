@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from grokfast.models.stacked import Stacked
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
-    from grokfast.phases import PHASE_RULES, PHASES, InversionRule, PhaseRule, Rule, phase_rule
+    from grokfast.phases import (
+        PHASE_RULES,
+        PHASES,
+        CollapseRule,
+        InversionRule,
+        PhaseRule,
+        Rule,
+        phase_rule,
+    )
     from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
     from grokfast.results import Results
@@ -55,6 +63,7 @@ _HOMES = {
     "optimizer": "grokfast.optimizers",
     "PHASE_RULES": "grokfast.phases",
     "PHASES": "grokfast.phases",
+    "CollapseRule": "grokfast.phases",
     "InversionRule": "grokfast.phases",
     "PhaseRule": "grokfast.phases",
     "Rule": "grokfast.phases",
@@ -77,6 +86,7 @@ __all__ = [
     "PRESETS",
     "Aggregate",
     "Batches",
+    "CollapseRule",
     "EnvironmentProblem",
     "Evaluation",
     "Experiment",

@@ -14,7 +14,7 @@ from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
 from grokfast.observing import Observer
 from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS
-from grokfast.phases import classify
+from grokfast.phases import classify, late_medians
 from grokfast.results import (
     DIVERGED,
     OK,
@@ -166,6 +166,14 @@ def phases_now(grid: Grid, bucket: Bucket, state: State) -> np.ndarray:
         name: _accuracy(getattr(state, count).cpu().numpy(), _samples(bucket, count))
         for name, (count, _) in ACCURACIES.items()
     }
+    if window := bucket.cell.phase.window:
+        windows = [window] * bucket.num_cells
+        curve, reached, done = (
+            t.cpu().numpy() for t in (state.train_acc, state.t_train, state.step)
+        )
+        accuracies["late_train_acc"] = late_medians(
+            bucket.curve_steps.numpy(), curve, reached, done, windows
+        )
     return classify(
         state.t_train.cpu().numpy(),
         state.t_val.cpu().numpy(),

@@ -39,6 +39,8 @@ class Outcomes:
         steps_done: optimizer steps taken, -1 where not known.
         final_train_acc, final_val_acc: at the last evaluation, NaN where not known.
         best_train_acc, best_val_acc: the highest at any evaluation, NaN where not known.
+        late_train_acc: median over the evaluations kept of the last ``window`` steps of the rule,
+            none of them before T_train; NaN where not known.
         budget: read the phases as of this many steps: later events have not happened. ``None``
             for all that was trained.
         cells: the experiment of each cell; empty where not known.
@@ -52,6 +54,7 @@ class Outcomes:
     final_val_acc: Any = np.nan
     best_train_acc: Any = np.nan
     best_val_acc: Any = np.nan
+    late_train_acc: Any = np.nan
     budget: int | None = None
     cells: Sequence[Any] = ()
 
@@ -87,6 +90,8 @@ class Rule:
 
     #: The registered name; set by :func:`phase_rule`.
     name: ClassVar[str] = ""
+    #: Last steps of which the rule looks at medians; 0 where it does not.
+    window = 0
     #: Names of the phases in the order of every legend: a phase's code is its place here.
     phases: ClassVar[tuple[str, ...]] = ()
     #: One letter a phase, as drawn inside the cells of a diagram.
@@ -159,8 +164,8 @@ class PhaseRule(Rule):
     gap: int = 1000
     gap_inclusive: bool = False
 
-    phases = ("comprehension", "grokking", "memorization", "confusion")
-    letters = ("C", "G", "M", "X")
+    phases: ClassVar[tuple[str, ...]] = ("comprehension", "grokking", "memorization", "confusion")
+    letters: ClassVar[tuple[str, ...]] = ("C", "G", "M", "X")
 
     def classify(self, outcomes: Outcomes) -> NDArray[np.int8]:
         t_train, t_val = outcomes.t_train, outcomes.t_val
@@ -292,6 +297,73 @@ class InversionRule(Rule):
         super().check()
         if not 0 <= self.margin < 1:
             raise UsageError(f"phase.margin is {self.margin!r}; give 0 <= margin < 1")
+
+
+@phase_rule("collapse")
+@dataclass(frozen=True, kw_only=True)
+class CollapseRule(PhaseRule):
+    """The four phases of :class:`PhaseRule`, and collapse: a network that had memorised, and whose
+    training accuracy is below ``kept`` in the median of its last ``window`` steps.
+
+    First steps and a median: the last accuracy alone would tell a network that has just slipped,
+    as transformers under weight decay do every few hundred steps, from none that has unlearned.
+    Needs recorded curves.
+    """
+
+    window: int = 1000
+    kept: float = 0.9
+
+    phases = (*PhaseRule.phases, "collapse")
+    letters = (*PhaseRule.letters, "L")
+
+    def classify(self, outcomes: Outcomes) -> NDArray[np.int8]:
+        phase = super().classify(outcomes)
+        reached = outcomes.t_train >= 0
+        if outcomes.budget is not None:
+            reached &= outcomes.t_train <= outcomes.budget
+        late = np.asarray(outcomes.late_train_acc, np.float32)
+        phase[reached & (late < np.float32(self.kept))] = self.phases.index("collapse")
+        known = outcomes.finished & (~reached | ~np.isnan(late))
+        return np.where(known, phase, UNKNOWN).astype(np.int8)
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{super().sentence.removesuffix('.')}; collapse where training had reached it and its "
+            f"median over the last {self.window:,} steps is < {self.kept:g}."
+        )
+
+    def check(self) -> None:
+        super().check()
+        if self.window < 1:
+            raise UsageError(f"phase.window is {self.window!r}; give 1 or more")
+        if not 0 < self.kept <= 1:
+            raise UsageError(f"phase.kept is {self.kept!r}; give 0 < kept <= 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self)}
+
+
+def late_medians(
+    step: ArrayLike, accuracy: ArrayLike, t_train: ArrayLike, ends: ArrayLike, window: ArrayLike
+) -> NDArray[np.float64]:
+    """What :attr:`Outcomes.late_train_acc` is, ``[R]``.
+
+    Args:
+        step: recorded steps, ascending, ``[T]``.
+        accuracy: of the cells there, ``[R, T]``, NaN where not measured.
+        t_train: ``[R]``, -1 for never.
+        ends: where the cells stand, ``[R]``.
+        window: steps ``[R]``, 0 for none.
+    """
+    found = np.full(len(np.asarray(ends)), np.nan)
+    rows = zip(*map(np.asarray, (accuracy, t_train, ends, window)), strict=True)
+    for k, (values, reached, end, back) in enumerate(rows):
+        first, last = np.searchsorted(step, (max(end - back + 1, reached), end + 1))
+        some = values[first:last]
+        some = some[np.isfinite(some)]
+        found[k] = np.median(some) if back and len(some) else np.nan
+    return found
 
 
 def rule_from_dict(data: dict[str, Any]) -> Rule:

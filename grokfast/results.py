@@ -27,7 +27,7 @@ from grokfast.files import open_hdf5, replacing
 from grokfast.grid import Grid
 from grokfast.observables import OBSERVABLES
 from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS, crossing_name
-from grokfast.phases import classify
+from grokfast.phases import classify, late_medians
 
 if TYPE_CHECKING:
     import pandas
@@ -93,6 +93,13 @@ class Results(Cells):
             UsageError: a budget that the rule cannot go back to.
         """
         cells = [self.grid.cells[run] for run in self["run"].tolist()]
+        known = {name: self[name] for name in ACCURACIES if name in self}
+        windows = [cell.phase.window for cell in cells]
+        if any(windows) and "train_acc" in self:
+            ends = np.minimum(self["steps_done"], np.inf if budget is None else budget)
+            known["late_train_acc"] = late_medians(
+                self["step"], self["train_acc"], self["t_train"], ends, windows
+            )
         return classify(
             self["t_train"],
             self["t_val"],
@@ -101,7 +108,7 @@ class Results(Cells):
             steps_done=self["steps_done"],
             budget=budget,
             cells=cells,
-            **{name: self[name] for name in ACCURACIES if name in self},
+            **known,
         )
 
     def moments(self, name: str, budget: int | None = None) -> NDArray[np.float64]:

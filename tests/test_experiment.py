@@ -27,6 +27,12 @@ def test_presets_round_trip_through_json(name):
         ("mnist-original", 100),
         ("mnist-extended", 210),
         ("mnist-digits", 100),
+        ("power-division", 3),
+        ("power-s5", 3),
+        ("power-fractions", 36),
+        ("power-ablations", 153),
+        ("power-operations", 612),
+        ("power-weight-decay", 21),
     ],
 )
 def test_presets_have_the_published_size(name, cells):

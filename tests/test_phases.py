@@ -8,12 +8,14 @@ import pytest
 from grokfast.errors import UsageError
 from grokfast.phases import (
     PHASE_RULES,
+    CollapseRule,
     InversionRule,
     Outcomes,
     PhaseRule,
     Rule,
     classify,
     counts,
+    late_medians,
     phase_rule,
     rule_from_dict,
 )
@@ -225,3 +227,47 @@ def test_phases_and_letters_must_tell_apart(phases, letters):
 def test_values_out_of_range_are_named(rule, says):
     with pytest.raises(UsageError, match=says):
         rule.check()
+
+
+def test_collapse_is_a_low_median_after_memorising():
+    rule = CollapseRule(threshold=0.99)
+    t_train = np.array([600, 600, 600, 600, -1, 600])
+    t_val = np.array([700, 9000, -1, 9000, -1, -1])
+    late = np.array([1.0, 0.9, 0.95, 0.3, 0.1, 0.01])
+    phase = classify(t_train, t_val, rule, late_train_acc=late)
+    names = [rule.phases[k] for k in phase]
+    assert names == [
+        "comprehension",
+        "grokking",
+        "memorization",
+        "collapse",
+        "confusion",
+        "collapse",
+    ]
+    running = classify(t_train, t_val, rule, late_train_acc=late, finished=False)
+    assert (running == -1).all(), "it may yet come back"
+    assert classify(600, 9000, rule).tolist() == -1, "nobody kept the curves"
+    assert classify(600, 9000, rule, late_train_acc=0.3, budget=500) == 3
+    assert rule_from_dict(rule.to_dict()) == rule
+    assert "median over the last 1,000 steps is < 0.9." in rule.sentence
+
+
+def test_the_median_is_of_the_last_steps_and_none_before_memorising():
+    step = np.arange(100, 2001, 100)
+    accuracy = np.where(step < 1500, 0.2, 1.0)
+    slipped = accuracy.copy()
+    slipped[-3:] = 0.0
+    curves = np.array([accuracy, slipped, accuracy, accuracy, accuracy, np.full(20, np.nan)])
+    t_train, ends = [1500, 1500, -1, 1500, 1500, 1500], [2000, 2000, 2000, 1000, 2000, 2000]
+    found = late_medians(step, curves, t_train, ends, [1000, 1000, 1000, 1000, 0, 1000])
+    np.testing.assert_array_equal(found, [1.0, 0.5, 0.6, np.nan, np.nan, np.nan])
+
+
+def test_collapse_needs_fields_in_range():
+    for fields, says in (
+        ({"window": 0}, "phase.window is 0"),
+        ({"kept": 1.5}, "phase.kept is 1.5"),
+        ({"threshold": 0.0}, "phase.threshold"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            CollapseRule(**fields).check()

@@ -6,10 +6,15 @@ import difflib
 
 from grokfast.errors import UsageError
 from grokfast.grid import Grid
-from grokfast.presets import mnist, modular, toy
+from grokfast.presets import mnist, modular, power, toy
 from grokfast.presets.base import Preset
 
-PRESETS: dict[str, Preset] = {**toy.PRESETS, **mnist.PRESETS, **modular.PRESETS}
+PRESETS: dict[str, Preset] = {
+    **toy.PRESETS,
+    **mnist.PRESETS,
+    **modular.PRESETS,
+    **power.PRESETS,
+}
 
 
 def preset(name: str) -> Grid:
