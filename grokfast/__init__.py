@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from grokfast.grid import Grid
     from grokfast.losses import loss
     from grokfast.models import Mlp, Model, Shape, Transformer, model
+    from grokfast.models.stacked import Stacked
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
     from grokfast.phases import (
@@ -58,6 +59,7 @@ _HOMES = {
     "Shape": "grokfast.models",
     "Transformer": "grokfast.models",
     "model": "grokfast.models",
+    "Stacked": "grokfast.models.stacked",
     "observable": "grokfast.observables",
     "UpdateRule": "grokfast.optimizers",
     "optimizer": "grokfast.optimizers",
@@ -106,6 +108,7 @@ __all__ = [
     "Results",
     "Rule",
     "Shape",
+    "Stacked",
     "Task",
     "TaskData",
     "Transformer",

@@ -200,9 +200,17 @@ class Bucket:
 
         The first linear layer needs no input gradient where inputs are dense.
         """
-        total = self.cell.model.multiply_adds(self.shape)
         first = next((x for x in self.layers or () if isinstance(x, Linear)), None)
         no_input = 0 if self.vocabulary or first is None else first.inputs * first.outputs
-        backward = 2 * total - no_input
         evals = self.schedule.evaluations / self.cell.steps
-        return 2.0 * (self.batch_size * (total + backward) + evals * self.num_val * total)
+        judged = self.num_val
+        if self.cell.evaluation.train == "after" and self.orders is not None:
+            judged += self.num_train
+        forward = self._multiply_adds(self.batch_size, True)
+        evaluation = evals * self._multiply_adds(judged, False)
+        return 2.0 * (3 * forward - self.batch_size * no_input + evaluation)
+
+    def _multiply_adds(self, samples: int, training: bool) -> int:
+        """Of the products of a forward pass."""
+        least = self.stacked and self.stacked.multiply_adds(samples, training)
+        return least or samples * self.cell.model.multiply_adds(self.shape)

@@ -133,6 +133,32 @@ def test_products_are_of_few_rows(monkeypatch):
     assert rows == [*of_layer_0, *of_layer_1, samples]
 
 
+@pytest.mark.parametrize("name", ("the reproduction", "three layers", "dropout"))
+def test_multiply_adds_are_those_of_the_products(name, monkeypatch):
+    """And of attention, which is written out: 2 (t + 1) of its width for each row of position t."""
+    done: list[int] = []
+    multiply = torch.bmm
+
+    def counted(a, b):
+        done.append(a.shape[1] * a.shape[2] * b.shape[2])
+        return multiply(a, b)
+
+    monkeypatch.setattr(torch, "bmm", counted)
+    model = Transformer(**{"width": 8, "heads": 2, "feedforward": 12} | FIELDS[name])
+    shape = Shape(inputs=4, outputs=P, vocabulary=P)
+    form = model.stacked(shape).on(EQUATIONS[None])
+    x = EQUATIONS[None].repeat(1, 10, 1)
+    samples, params = x.shape[1], stack_of(nets_of(model, 4))
+    for training in (True, False):
+        done.clear()
+        noise = (torch.arange(3), torch.tensor(1)) if training else None
+        form.forward(params, {}, x, noise)
+        own = 2 * [samples if training and model.dropout else P] + 2 * [samples]
+        attention = [own[t] * 2 * (t + 1) * 8 for t in range(4)]
+        attention = (model.depth - 1) * sum(attention) + attention[-1]
+        assert form.multiply_adds(samples, training) == sum(done) + attention
+
+
 def test_forms_of_networks_that_differ_in_numbers_are_equal():
     """So that they share one compilation."""
     shape = Shape(inputs=4, outputs=P, vocabulary=P)

@@ -185,11 +185,12 @@ class _Call:
     def run(self, plan: list[Tensor], workers: int, tick: Tick | None) -> list[Block]:
         """The trained blocks, none of them where ``tick`` asked to stop."""
         self.done = [0] * len(plan)
-        self.queue.extend(self._training(k, cells) for k, cells in enumerate(plan))
+        blocks = max(1, len(plan))
         assert self.bucket.stacked is not None
         if self.bucket.stacked.large:
-            self.threads = max(1, workers // max(1, len(plan)))
-        workers = max(1, min(workers, len(plan)))
+            self.threads = max(1, workers // blocks)
+        workers = min(workers, blocks)
+        self.queue.extend(self._training(k, cells) for k, cells in enumerate(plan))
         set_up = partial(_set_up_thread, self.device, self.threads)
         pool = ThreadPoolExecutor(workers, "grokfast", set_up)
         futures = [pool.submit(self._work) for _ in range(workers)]

@@ -13,7 +13,7 @@ whose backward pass is written out, or from ``lockstep_autograd``, for any other
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -146,7 +146,7 @@ class Batch(NamedTuple):
     y: Tensor  # [U, B]
     loss: Tensor  # [M]
     gradients: Callable[[], list[Tensor]]  # of the mean loss, by parameter
-    buffers: dict[str, Tensor]  # after this batch
+    buffers: Mapping[str, Tensor]  # after this batch
     val_output: Tensor | None  # [M, V, O], where the pass judges
     train_output: Tensor | None  # [M, N, O], where it judges and the batch's will not do
 

@@ -24,10 +24,7 @@ _AT_ONCE = 2**28
 def autograd_batch(
     spec: Spec, models: Models, data: Data, tables: Tables, judges: bool, rows: int
 ) -> Batch:
-    """The batch forward and backward; what is judged by a forward pass of its own, in evaluation.
-
-    The sum of the losses of independent models has each one's own gradient.
-    """
+    """The batch forward and backward; what is judged, by a forward pass of its own."""
     n = spec.num_train
     if data.order is None:
         x, y = data.x[:, :n], data.y[:, :n]
@@ -39,19 +36,20 @@ def autograd_batch(
     number = tables.flags.index_select(0, tables.next)[0, 0]
     learned = with_weight_noise(spec, params, data, number)
 
-    def total(learned: dict[str, Tensor]):
-        output, buffers = spec.net.forward(learned, models.buffers, x, (data.seeds, number))
-        loss = mean_loss(spec, output, y, data.targets)
-        return loss.sum(), (output, loss, buffers)
+    def loss(output: Tensor) -> Tensor:
+        return mean_loss(spec, output, y, data.targets)
 
-    found, (output, loss, buffers) = torch.func.grad(total, has_aux=True)(learned)
-    gradients = [found[name] for name in spec.parameters]
+    noise = data.seeds, number
+    found = spec.net.differentiated(loss, learned, models.buffers, x, noise)
+    gradients = [found.gradients[name] for name in spec.parameters]
     train_output = val_output = None
     if judges:
         val_output = _evaluated(spec, params, models, data.x[:, n:])
         if spec.train_accuracy == "after" and not (spec.full_batch and spec.same_in_evaluation):
             train_output = _evaluated(spec, params, models, data.x[:, :n])
-    return Batch(output, y, loss, lambda: gradients, buffers, val_output, train_output)
+    return Batch(
+        found.output, y, found.losses, lambda: gradients, found.buffers, val_output, train_output
+    )
 
 
 def judged_alone(spec: Spec, models: Models, data: Data) -> tuple[Batch, Tensor]:

@@ -24,7 +24,7 @@ from grokfast.models.layers import (
     Scale,
 )
 from grokfast.models.noisy import Noisy
-from grokfast.models.stacked import Noise, Stacked, Tensors
+from grokfast.models.stacked import Differentiated, Loss, Noise, Stacked, Tensors
 from grokfast.noise import dropout_mask
 
 if TYPE_CHECKING:
@@ -181,6 +181,27 @@ class StackedChain(Stacked):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return stacked_forward(self.layers, params, buffers, x, noise)
 
+    def differentiated(
+        self, loss: Loss, params: Tensors, buffers: Tensors, x: Tensor, noise: Noise
+    ) -> Differentiated:
+        """An embedding sum by hand: autograd would scatter, which on a GPU is another sum in every
+        run."""
+        if not isinstance(self.layers[0], EmbeddingSum):
+            return super().differentiated(loss, params, buffers, x, noise)
+        learned = dict(params)
+        table = learned.pop("embedding.weight")
+        h = embedding_sum(table, x)
+
+        def total(learned: Tensors, h: Tensor):
+            output, new = stacked_forward(self.layers[1:], learned, buffers, h, noise)
+            losses = loss(output)
+            return losses.sum(), (output, losses, new)
+
+        grad = torch.func.grad(total, argnums=(0, 1), has_aux=True)
+        (found, d), (output, losses, new) = grad(learned, h)
+        found["embedding.weight"] = _embedding_gradient(d, x, table.shape[1])
+        return Differentiated(found, output, losses, new)
+
 
 def stacked_forward(
     layers: Sequence[Layer],
@@ -236,27 +257,8 @@ def stacked_forward(
 
 def embedding_sum(table: Tensor, tokens: Tensor) -> Tensor:
     """Sum of the vectors ``[M, P, E]`` of each sample's tokens ``[U, B, K]``: ``[M, B, E]``."""
-    return _EmbeddingSum.apply(table, tokens)
-
-
-class _EmbeddingSum(torch.autograd.Function):
-    """Differentiated by hand: autograd would scatter, which on a GPU is another sum every time."""
-
-    @staticmethod
-    def forward(table: Tensor, tokens: Tensor) -> Tensor:
-        models = torch.arange(len(table), device=table.device)[:, None, None]
-        return table[models, tokens].sum(2)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        table, tokens = inputs
-        ctx.save_for_backward(tokens)
-        ctx.vocabulary = table.shape[1]
-
-    @staticmethod
-    def backward(ctx, d: Tensor):
-        (tokens,) = ctx.saved_tensors
-        return _embedding_gradient(d, tokens, ctx.vocabulary), None
+    models = torch.arange(len(table), device=table.device)[:, None, None]
+    return table[models, tokens].sum(2)
 
 
 def _embedding_gradient(d: Tensor, tokens: Tensor, vocabulary: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,17 @@ from torch import Tensor
 Tensors = Mapping[str, Tensor]
 #: Seeds ``[M]`` and the step (a scalar), int64, in training; None in evaluation.
 Noise = tuple[Tensor, Tensor] | None
+#: Mean loss of each model ``[M]`` of outputs ``[M, B, O]``.
+Loss = Callable[[Tensor], Tensor]
+
+
+class Differentiated(NamedTuple):
+    """A training batch's forward and backward pass."""
+
+    gradients: Tensors  # of each model's mean loss, by parameter
+    output: Tensor  # [M, B, O]
+    losses: Tensor  # [M]
+    buffers: Tensors  # after this batch
 
 
 class Stacked:
@@ -31,6 +43,11 @@ class Stacked:
         what they have in common."""
         return self
 
+    def multiply_adds(self, samples: int, training: bool) -> int | None:
+        """Of the products of one model's forward pass over so many samples, where that is less
+        than the model's own; else None."""
+        return None
+
     def forward(
         self, params: Tensors, buffers: Tensors, x: Tensor, noise: Noise = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -46,6 +63,20 @@ class Stacked:
             Outputs ``[M, B, O]``, and the buffers after this batch.
         """
         raise NotImplementedError
+
+    def differentiated(
+        self, loss: Loss, params: Tensors, buffers: Tensors, x: Tensor, noise: Noise
+    ) -> Differentiated:
+        """The same with gradients, by autograd: the sum of the losses of independent models has
+        each one's own."""
+
+        def total(learned: Tensors):
+            output, new = self.forward(learned, buffers, x, noise)
+            losses = loss(output)
+            return losses.sum(), (output, losses, new)
+
+        found, (output, losses, new) = torch.func.grad(total, has_aux=True)(dict(params))
+        return Differentiated(found, output, losses, new)
 
 
 def pick(table: Tensor, index: Tensor) -> Tensor:

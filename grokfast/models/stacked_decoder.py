@@ -39,11 +39,13 @@ class StackedDecoder(Stacked):
     Attributes:
         model: the fields that they share.
         vocabulary: P.
+        outputs: O.
         constant: of each position the token that all samples show there, or None: [K].
     """
 
     model: Transformer
     vocabulary: int
+    outputs: int
     constant: tuple[int | None, ...]
 
     large = True
@@ -61,6 +63,33 @@ class StackedDecoder(Stacked):
         same = torch.stack([(x == first).flatten(0, 1).all(0) for x in samples]).all(0)
         tokens = zip(first.tolist(), same.tolist(), strict=True)
         return replace(self, constant=tuple(token if one else None for token, one in tokens))
+
+    def rows(self, t: int) -> int:
+        """What the rows of position ``t`` are once it has attended to those before it, where
+        nothing is drawn by row."""
+        varying = [j for j, token in enumerate(self.constant[: t + 1]) if token is None]
+        if len(varying) > 1:
+            return _SAMPLES
+        return varying[0] if varying else _SAME
+
+    def multiply_adds(self, samples: int, training: bool) -> int:
+        width, drawn = self.model.width, training and self.model.dropout > 0
+        known = {_SAMPLES: samples, _SAME: 1}
+        sizes = [
+            samples if drawn else self.vocabulary if token is None else 1 for token in self.constant
+        ]
+        positions = range(self.positions)
+        total = samples * width * self.outputs
+        for layer in range(self.model.depth):
+            asking = positions[-1:] if layer == self.model.depth - 1 else positions
+            own = [
+                samples if drawn else known.get(self.rows(t), self.vocabulary) for t in positions
+            ]
+            total += width**2 * (2 * sum(sizes) + sum(sizes[t] for t in asking))
+            total += sum(own[t] * 2 * (t + 1) * width for t in asking)
+            total += sum(own[t] for t in asking) * width * (width + 2 * self.model.feedforward)
+            sizes = own
+        return total
 
     def forward(
         self, params: Tensors, buffers: Tensors, x: Tensor, noise: Noise = None
@@ -128,13 +157,6 @@ class _Pass:
                 return None
         raise ValueError(f"unknown positions {self.model.positions!r}")
 
-    def _rows(self, t: int) -> int:
-        """What the rows of position ``t`` are once it has attended to those before it."""
-        varying = [j for j, token in enumerate(self.net.constant[: t + 1]) if token is None]
-        if self.noise is not None or len(varying) > 1:
-            return _SAMPLES
-        return varying[0] if varying else _SAME
-
     def _as(self, block: _Block, rows: int) -> Tensor:
         """The vectors in other rows: ``[M, R, E]``, or ``[M, 1, E]`` to be broadcast."""
         if block.rows in (rows, _SAME):
@@ -184,7 +206,7 @@ class _Pass:
 
         blocks = []
         for t, query in zip(asking, asked, strict=True):
-            rows = self._rows(t)
+            rows = self.net.rows(t) if self.noise is None else _SAMPLES
             keys, values = zip(*(key_and_value(j, rows) for j in range(t + 1)), strict=True)
             query = self._as(_Block(query, stream[t].rows), rows)
             blocks.append(_Block(_attend(query, keys, values, self.model.heads), rows))

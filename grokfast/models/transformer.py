@@ -114,7 +114,7 @@ class Transformer(Model):
         from grokfast.models.stacked_decoder import StackedDecoder
 
         shared = replace(self, seed=0, init="torch", init_scale=1.0, same_layers=True)
-        return StackedDecoder(shared, shape.vocabulary, (None,) * shape.inputs)
+        return StackedDecoder(shared, shape.vocabulary, shape.outputs, (None,) * shape.inputs)
 
     @property
     def has_embedding(self) -> bool:
