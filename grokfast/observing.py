@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from grokfast.bucket import Bucket
 from grokfast.errors import GrokfastError
 from grokfast.experiment import Recording
+from grokfast.models.loading import load
 from grokfast.observables import OBSERVABLES, Observable, Samples, Snapshot
 from grokfast.spacing import logspace
 from grokfast.state import State
@@ -157,7 +158,7 @@ class Observer:
 
         def module(k: int) -> nn.Module:
             net = self._module.to(params[0].device)
-            net.load_state_dict({name: t[k] for name, t in (named | buffers).items()})
+            load(net, {name: t[k] for name, t in (named | buffers).items()})
             return net
 
         def samples(k: int) -> Samples:

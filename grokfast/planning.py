@@ -21,6 +21,10 @@ from grokfast.trainer import Trainer
 
 #: A first evaluation after more steps than this is not waited for.
 _FAR = 20
+#: Seconds after which no further bucket is measured.
+_PATIENCE = 20.0
+#: Operations of a step from which on it takes some hundredths of a second.
+_LARGE = 2e9
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,8 @@ def plan(
         left = trainer.left()
     else:
         left = budgets
-    budget = max(0.2, 4.0 / len(buckets))  # seconds of measurement
-    seconds = sum(
-        _measured_seconds(b, ready.engine, budget) * n
-        for b, n in zip(buckets, left, strict=True)
-        if n
-    )
+    per_step = _seconds_per_step([b for b, n in zip(buckets, left, strict=True) if n], ready.engine)
+    seconds = sum(s * n for s, n in zip(per_step, filter(None, left), strict=True))
     return Plan(
         cells=len(indices),
         buckets=len(buckets),
@@ -113,6 +113,34 @@ def _record_bytes(bucket: Bucket) -> int:
     return bucket.num_cells * (16 * len(bucket.curve_steps) + 4 * observed)
 
 
+def _seconds_per_step(buckets: list[Bucket], engine: Engine) -> list[float]:
+    """Seconds per model-step of each bucket: measured, as long as that does not take too long, the
+    smallest and largest first; of the rest in proportion to their operations."""
+    budget = max(0.2, 4.0 / max(1, len(buckets)))  # seconds of measurement
+    work = np.array([b.flops_per_step() for b in buckets])
+    found = np.full(len(buckets), np.nan)
+    begun = time.perf_counter()
+    for k in _spread(np.argsort(work, kind="stable").tolist()):
+        if time.perf_counter() - begun > _PATIENCE and work.min() > 0:
+            break
+        found[k] = _measured_seconds(buckets[k], engine, budget)
+    known = np.flatnonzero(~np.isnan(found))
+    for k in np.flatnonzero(np.isnan(found)).tolist():
+        nearest = known[np.abs(np.log(work[known] / work[k])).argmin()]
+        found[k] = found[nearest] * work[k] / work[nearest]
+    return [float(s) for s in found]
+
+
+def _spread(order: list[int]) -> list[int]:
+    """The ends first, then what lies in the middle of what is left out, and so on."""
+    ends = dict.fromkeys([*order[-1:], *order[:1]])
+    pieces = 2
+    while len(ends) < len(order):
+        ends |= dict.fromkeys(order[(len(order) * j) // pieces] for j in range(1, pieces))
+        pieces *= 2
+    return list(ends)
+
+
 def _first_look(bucket: Bucket) -> int:
     """The first evaluated step, so that twice as many steps have their share of evaluations; the
     first where that is far: a step of a large net is long."""
@@ -126,9 +154,10 @@ def _measured_seconds(bucket: Bucket, engine: Engine, budget: float) -> float:
     """Seconds per model-step, from about ``budget`` seconds of them; a first call pays for
     compilation.
 
-    Over at most 16 cells on a CPU; a GPU trains many as fast as a few.
+    Over at most 16 cells on a CPU, of large networks 4; a GPU trains many as fast as a few.
     """
-    some = bucket.num_cells if engine.device.type == "cuda" else min(bucket.num_cells, 16)
+    most = 16 if bucket.flops_per_step() < _LARGE else 4
+    some = bucket.num_cells if engine.device.type == "cuda" else min(bucket.num_cells, most)
     state = State.initial(bucket).to(engine.device)
     cells = torch.arange(some)
     until = _first_look(bucket)

@@ -190,6 +190,8 @@ class Results(Cells):
         """
         import torch
 
+        from grokfast.models.loading import load
+
         run = int(self["run"][self.find(**values)])
         for bucket in self.weights:
             at = np.flatnonzero(bucket["run"] == run)
@@ -203,7 +205,7 @@ class Results(Cells):
         cell = self.grid.cells[run]
         with torch.random.fork_rng(devices=[]):  # initial values are drawn, and replaced
             module = cell.model.build(cell.model.shape_of(tensors))
-        module.to(getattr(torch, cell.dtype)).load_state_dict(tensors)
+        load(module.to(getattr(torch, cell.dtype)), tensors)
         return module.eval()
 
     def to_xarray(self) -> xarray.Dataset:

@@ -190,8 +190,43 @@ def test_what_is_printed(capsys, reference):
 
 def test_every_measurement_has_a_source():
     tables = [t for t in load_reference() if isinstance(t, Measurements)]
-    assert len(tables) == 4
+    assert len(tables) == 6
     assert all(t.source for t in tables)
+
+
+def division(crossings, val):
+    """Results of power-division: three seeds with these first steps to 99% and curves."""
+    grid = gf.preset("power-division")
+    step = np.arange(10, 20_001, 10)
+    train = np.where(step < 600, 0.5, 1.0)
+    train[(step > 1000) & (step % 400 == 0)] = 0.2
+    results = made(grid)
+    results.variables |= {
+        "step": (("step",), step),
+        "train_acc": (("run", "step"), np.float32([train] * 3)),
+        "val_acc": (("run", "step"), np.float32([np.where(step < val, 0.01, 1.0)] * 3)),
+        "threshold": (("threshold",), np.array([0.99])),
+        "train_crossings": (("run", "threshold"), np.full((3, 1), 600)),
+        "val_crossings": (("run", "threshold"), np.array(crossings)[:, None]),
+    }
+    return results
+
+
+def test_first_steps_and_signatures_are_medians_within_ranges(capsys):
+    (found,) = agree(division([-1, 9000, 12_000], 9000))
+    assert found.table == "division mod 97, 30% for training"
+    ours = {row.column: (row.ours, row.verdict) for row in found.rows}
+    assert ours["t_train_0.99"] == (600, "within")
+    assert ours["t_val_0.99"] == (12_000, "within"), "never is later than 12,000"
+    assert ours["curves.dips"] == (48, "within")
+    assert ours["curves.spacing"] == (400, "within")
+    assert ours["curves.last_val"] == (1.0, "within")
+    assert ours["t_val_0.5"][1] == "not recorded"
+    late = {row.column: row.verdict for row in agree(division([-1, -1, 400], 9000))[0].rows}
+    assert late["t_val_0.99"] == "apart"
+    early = {row.column: row.verdict for row in agree(division([500] * 3, 500))[0].rows}
+    assert early["t_val_0.99"] == "apart"
+    assert early["curves.gap"] == "apart"
 
 
 def letters(rows, **changes):

@@ -4,21 +4,26 @@ The JSON has the shape ``{"measured": [{"title", "fields", "tolerance", "rows"}]
 of which cells: dotted name -> value, ``task.name`` among them; where several cells have these
 values, their mean is compared. A row is one step: ``{"step": 100, "val_acc": 0.52, ...}`` with a
 value for each column, named as in results files; without ``step`` its columns are of whole cells
-(``final_val_acc``), and ``fields`` of its own say what else the cells have. ``tolerance`` is
-``{"loss": ..., "acc": ...}``, by the end of the column's name, of the table or of a row. A row with
-``transition`` lies where the curve is steep.
+(``final_val_acc``), and ``fields`` of its own say what else the cells have. Such a column may also
+be a first step (``t_val_0.99``) or a signature of the curves (``curves.gap``, the attributes of
+:class:`grokfast.analyses.dips.Signature`): of several cells their median is compared, and never is
+later than any step. ``tolerance`` is ``{"loss": ..., "acc": ...}``, by the end of the column's
+name, of the table or of a row; ``range`` in its place ``{"t_val_0.99": [5000, 25000]}``, from where
+to where ours agrees. A row with ``transition`` lies where the curve is steep.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.aggregate import quantile
+from grokfast.analyses.dips import Signature, signature
 from grokfast.fields import scalar_fields, short_name
 from grokfast.grid import same_number
 from grokfast.results import Results
@@ -28,7 +33,11 @@ WITHIN, ONE_STEP, BETWEEN = "within", "within one step", "between recorded steps
 TRANSITION, APART, MISSING = "transition", "apart", "not recorded"
 
 #: Keys of a row that are no columns.
-_NO_COLUMNS = ("step", "fields", "tolerance", "transition")
+_NO_COLUMNS = ("step", "fields", "tolerance", "range", "transition")
+
+#: Columns that are signatures of the curves.
+_SIGNATURE = "curves."
+_KNOWN = tuple(f.name for f in fields(Signature) if f.type != "Steps" and f.type != "Floats")
 
 
 class Malformed(Exception):
@@ -45,6 +54,7 @@ class Point:
     step: int | None
     transition: bool
     fields: dict[str, Any]
+    within: tuple[float, float]  # ours agrees from the first to the second
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,12 @@ class MeasuredAgreement:
         return {verdict: n for verdict, n in number.items() if n}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, null for what is not recorded."""
+        """Plain JSON types, null for what is not recorded or was never reached."""
         rows = [
-            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(r).items()}
+            {
+                k: None if isinstance(v, float) and not math.isfinite(v) else v
+                for k, v in asdict(r).items()
+            }
             for r in self.rows
         ]
         return asdict(self) | {"rows": rows, "verdicts": self.verdicts}
@@ -146,7 +159,9 @@ def _plain(value: Any) -> Any:
 
 def _row(results: Results, cells: NDArray[np.int64], point: Point) -> Row:
     ours, low, high, bracketed = math.nan, math.nan, math.nan, False
-    if point.column in results:
+    if point.step is None and _is_median(results, point.column):
+        ours = low = high = _median(results, cells, point.column)
+    elif point.column in results:
         values = results[point.column][cells].astype(float)
         if point.step is None and values.ndim == 1:
             ours = low = high = float(values.mean())
@@ -158,9 +173,11 @@ def _row(results: Results, cells: NDArray[np.int64], point: Point) -> Row:
     difference = ours - point.published
     if math.isnan(difference):
         verdict = MISSING
-    elif abs(difference) <= point.tolerance:
+    elif point.within[0] <= ours <= point.within[1]:
         verdict = WITHIN
-    elif low - point.tolerance <= point.published <= high + point.tolerance:
+    elif point.step is not None and (
+        low - point.tolerance <= point.published <= high + point.tolerance
+    ):
         verdict = BETWEEN if bracketed else ONE_STEP
     else:
         verdict = TRANSITION if point.transition else APART
@@ -173,6 +190,22 @@ def _row(results: Results, cells: NDArray[np.int64], point: Point) -> Row:
         tolerance=point.tolerance,
         verdict=verdict,
     )
+
+
+def _is_median(results: Results, column: str) -> bool:
+    moments = ("t_train", "t_val", *results.crossings)
+    return column in moments or column.startswith(_SIGNATURE)
+
+
+def _median(results: Results, cells: NDArray[np.int64], column: str) -> float:
+    """Median over cells, of those that have a value; inf where most never come to a step."""
+    if not column.startswith(_SIGNATURE):
+        return float(quantile(results.moments(column)[cells], 0.5))
+    if "train_acc" not in results:
+        return math.nan
+    name = column.removeprefix(_SIGNATURE)
+    values = [float(getattr(signature(results, k), name)) for k in cells.tolist()]
+    return float(quantile(np.array(values), 0.5))
 
 
 def _around(
@@ -229,6 +262,7 @@ def _merged(name: str, table: dict[str, Any], row: dict[str, Any], where: str) -
 
 def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[Point]:
     fields, tolerance = (_merged(name, table, row, where) for name in ("fields", "tolerance"))
+    ranges = _merged("range", table, row, where)
     step = row.get("step")
     whole = isinstance(step, int) and not isinstance(step, bool)
     if step is not None and not (whole and 0 <= step < 2**62):
@@ -236,7 +270,16 @@ def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[
     for column, value in row.items():
         if column in _NO_COLUMNS:
             continue
+        name = column.removeprefix(_SIGNATURE)
+        if name != column and name not in _KNOWN:
+            raise Malformed(f"{where}.{column} is no signature; there are {', '.join(_KNOWN)}")
+        within = ranges.get(column)
         allowed = next((t for end, t in tolerance.items() if column.endswith(end)), None)
+        if within is not None:
+            numbers = within if isinstance(within, list) else []
+            if len(numbers) != 2 or not all(map(is_finite, [value, *numbers])):
+                raise Malformed(f"{where}.range.{column} is {within!r:.40}, not two numbers")
+            allowed = max(abs(value - end) for end in within)
         for name, number in (("", value), ("'s tolerance", allowed)):
             if not is_finite(number):
                 raise Malformed(f"{where}.{column}{name} is {number!r:.40}, not a finite number")
@@ -248,4 +291,5 @@ def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[
             step=step,
             transition=bool(row.get("transition")),
             fields=fields,
+            within=tuple(within or (value - allowed, value + allowed)),
         )

@@ -1,4 +1,4 @@
-"""``grokfast analyze --curves``: first crossings, dips and medians of recorded accuracies."""
+"""``grokfast analyze --curves``: crossings, dips and medians of accuracies; sharpness."""
 
 from __future__ import annotations
 
@@ -32,24 +32,27 @@ _COLUMNS = {
 _MOST = 8
 
 
-def chosen(file: str, curves: bool, window: str | None, of_neurons: dict[str, Any]) -> bool:
+def chosen(file: str, curves: bool, of_neurons: dict[str, Any], of_curves: dict[str, Any]) -> bool:
     """Whether curves are to be analysed: where that is asked for, or the networks of the file have
     no neurons to analyse.
 
     Raises:
         UsageError: an option of one analysis with the other, or a file that cannot be read.
     """
-    given = next((name for name, value in of_neurons.items() if value), None)
+    given, own = (
+        next((name for name, value in options.items() if value), None)
+        for options in (of_neurons, of_curves)
+    )
     if not curves and given is None:
         curves = not isinstance(reading.load(file).grid.experiment.model, Mlp)
     if curves and given is not None:
         raise UsageError(f"--{given} belongs to the analysis of neurons; leave out --curves")
-    if not curves and window is not None:
-        raise UsageError("--window belongs to --curves")
+    if not curves and own is not None:
+        raise UsageError(f"--{own} belongs to --curves")
     return curves
 
 
-def analyze(file: str, cell: str | None, *, window: str | None, as_json: bool) -> None:
+def analyze(file: str, cell: str | None, *, window: str | None, sharp: bool, as_json: bool) -> None:
     """Prints one row a cell, and the mean validation accuracies by window.
 
     Raises:
@@ -62,6 +65,13 @@ def analyze(file: str, cell: str | None, *, window: str | None, as_json: bool) -
     cells = range(len(results)) if wanted is None else [results.find(**c) for c in wanted]
     found = {k: signature(results, k, window=steps) for k in dict.fromkeys(cells)}
     rows = [_row(results, k, one) for k, one in found.items()]
+    columns = dict(_COLUMNS)
+    if sharp:
+        from grokfast.analyses.sharpness import sharpness_of_cell  # imports torch
+
+        columns["sharpness"] = ("sharpness", "{:.4g}")
+        for row, k in zip(rows, found, strict=True):
+            row["sharpness"] = sharpness_of_cell(results, k)
     if as_json:
         for row, one in zip(rows, found.values(), strict=True):
             row["windows"] = one.windows.tolist()
@@ -69,9 +79,9 @@ def analyze(file: str, cell: str | None, *, window: str | None, as_json: bool) -
         print(json.dumps([without_nan(row) for row in rows], indent=2))
         return
     axes = list(results.axes)
-    table = [[*axes, *(heading for heading, _ in _COLUMNS.values())]]
+    table = [[*axes, *(heading for heading, _ in columns.values())]]
     for row in rows:
-        numbers = [number(row[name], form) for name, (_, form) in _COLUMNS.items()]
+        numbers = [number(row[name], form) for name, (_, form) in columns.items()]
         table.append([*(value_text(row[axis]) for axis in axes), *numbers])
     print_table(table)
     print(f"below, training, validation: of the last {steps:,} steps; the latter two medians")

@@ -239,6 +239,7 @@ def analyze(
     neurons: Annotated[str | None, "x.csv"] = None,
     curves: bool = False,
     window: Number = None,
+    sharpness: bool = False,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
@@ -260,13 +261,17 @@ def analyze(
         neurons: Also write the IPR of every neuron, and its BatchNorm weight |gamma|, to this file.
         curves: Analyse recorded curves instead of neurons.
         window: Steps of a window. Default: 1000.
+        sharpness: With curves, also the sharpness of the trained network, by scipy: by how much its
+            loss rises, at most, in a small box around its weights (Keskar et al. 2016).
         overwrite: Replace an existing file.
         json: Print JSON.
     """
     from grokfast.cli import analyzing, analyzing_curves
 
-    if analyzing_curves.chosen(file, curves, window, {"prune": prune, "neurons": neurons}):
-        analyzing_curves.analyze(file, cell, window=window, as_json=json)
+    of_neurons = {"prune": prune, "neurons": neurons}
+    of_curves = {"window": window, "sharpness": sharpness}
+    if analyzing_curves.chosen(file, curves, of_neurons, of_curves):
+        analyzing_curves.analyze(file, cell, window=window, sharp=sharpness, as_json=json)
         return
     analyzing.analyze(file, cell, prune=prune, neurons=neurons, overwrite=overwrite, as_json=json)
 

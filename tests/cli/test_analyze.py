@@ -119,6 +119,9 @@ def test_what_curves_say(trained, capsys):
     assert out.splitlines()[0].split()[:3] == ["decay", "T(train)", "99%"]
     assert "of the last 1,000 steps" in out
     assert "mean validation accuracy by 1,000 steps" in out
+    pytest.importorskip("scipy")
+    assert main(["analyze", trained, "--curves", "--sharpness", "--cell=decay:0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["sharpness"] > 0
 
 
 def test_what_cannot_be_analysed(trained, tmp_path, capsys):
