@@ -16,7 +16,7 @@ import pytest
 from damage import FORBIDDEN, READERS, copies, damaged, originals
 
 import grokfast as gf
-from grokfast import guarded, seal
+from grokfast import checkpoint, guarded, layout, seal
 from grokfast.checkpoint import load_checkpoint
 from grokfast.cli import main
 from grokfast.errors import Damaged
@@ -303,6 +303,19 @@ def test_damaged_checkpoints_are_set_aside(tmp_path):
             else:
                 assert "is damaged" in str(said[0].message)
                 assert not path.exists()
+
+
+def test_a_newer_version_is_told_from_damage(file, tmp_path, monkeypatch):
+    r, path = quietly(file), frozen("v3", "native.h5.ckpt", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "SCHEMA_VERSION", 4)
+        r.save(file)
+    with pytest.raises(gf.UsageError, match="has schema version 4; this grokfast reads up to 3"):
+        Results.load(file)
+    monkeypatch.setattr(checkpoint, "_VERSION", 2)
+    with pytest.raises(gf.UsageError, match="written by a newer grokfast"):
+        load_checkpoint(path)
+    assert path.exists()
 
 
 CASES = {

@@ -207,8 +207,9 @@ def test_other_data_under_the_same_name_is_refused(tmp_path, monkeypatch):
 def test_tools_of_all_parts_are_told(tmp_path):
     out = tmp_path / "a.h5"
     run(small(steps=20), out=out)
-    with h5py.File(out, "r+") as file:
-        file["provenance"].attrs["torch"] = "2.11.0"
+    r = gf.Results.load(out)
+    r.provenance["torch"] = "2.11.0"
+    r.save(out)
     assert run(small(steps=40), out=out).provenance["torch"] == f"2.11.0, {torch.__version__}"
 
 

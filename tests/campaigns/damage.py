@@ -101,7 +101,7 @@ def odd_table(data: bytes, rng: random.Random) -> tuple[str, bytes]:
         holder, key = rng.choice(places)
         match rng.choice(("odd", "odd", "odd", "other", "gone")):
             case "odd":
-                holder[key] = rng.choice(_ODD)
+                holder[key] = copy.deepcopy(rng.choice(_ODD))
             case "other":
                 other, place = rng.choice(places)
                 holder[key] = copy.deepcopy(other[place])
@@ -397,7 +397,7 @@ def campaign(
     begun, counts = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as folder:
         originals(Path(folder))
-        for kind in kinds:
+        for kind in filter(None, kinds):
             counts[kind] = _count(_all("read_copies", kind, folder, seed, files, workers), show)
         if commands:
             lines = _all("run_commands", "commands", folder, seed, commands, workers)

@@ -54,3 +54,10 @@ def test_hostile_input():
     found = campaign("fuzz", "--number=300")
     assert found["inputs"] >= 290
     assert set(found["codes"]) <= {"0", "2", "3"}
+
+
+def test_damaged_files_through_the_commands():
+    """Of those through readers there are some in test_damaged_files.py."""
+    found = campaign("damage", "--kinds=", "--files=0", "--commands=12")["counts"]["commands"]
+    assert found["files"] == 12
+    assert [found[name] for name in ("wrong", "internal", "crashes", "hangs")] == [0] * 4
