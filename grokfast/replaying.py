@@ -269,7 +269,7 @@ def _train(
 ) -> tuple[list[dict[str, Tensor]], State]:
     """The cell's parameters and buffers at each of the ascending steps, and the state at the last
     one. Calls are those of the run; what is looked at between two of them is a copy's."""
-    observer = Observer(bucket)
+    observer = Observer(bucket, engine.measures(bucket))
     state = now = State.initial(bucket).to(engine.device)
     snapshots = []
     for step in wanted:
