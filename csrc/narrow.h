@@ -17,7 +17,7 @@ struct Narrow {
   Panels<T> panels;             // [in, units]: how `first` lies
   Values<T> first, bias;        // of the hidden layer; a bias that the net has not is 0
   Values<T> last, output_bias;  // [units] and [1]
-  T *slope, *delta;             // gradient of the outputs [batch]; of a panel's units [batch, width]
+  T *slope, *delta;             // gradient of outputs [batch]; of a panel's units [batch, width]
   // Gradients between the blocks of a batch; unused where one block takes it all.
   Panels<T> first_sums;      // [in, units]
   T *bias_sums, *last_sums;  // [units]

@@ -23,7 +23,7 @@ struct Network {
   Embedding<T> embedding;
   // Gradients between the blocks of a batch; unused where one block takes it all.
   Panels<T> weight_sums[kMaxLayers];  // [out, in]
-  T* bias_sums[kMaxLayers];           // [out, vector]
+  T* bias_sums[kMaxLayers]{};         // [out, vector]
 
   // For batches of `parts` blocks of at most `batch` samples.
   Network(Arena& arena, const Job& j, long batch, long parts)
@@ -43,7 +43,7 @@ struct Network {
     sums = arena.take<T>(round_up(widest, kWidth));
     for (int l = 0; l < job.layers; l++) {
       weight_sums[l] = parts > 1 ? arena.panels<T>(job.sizes[l + 1], job.sizes[l]) : Panels<T>{};
-      bias_sums[l] = parts > 1 && job.biased(l) ? arena.take<T>(job.sizes[l + 1] * kWidth) : nullptr;
+      if (parts > 1 && job.biased(l)) bias_sums[l] = arena.take<T>(job.sizes[l + 1] * kWidth);
     }
   }
 
@@ -97,15 +97,15 @@ struct Network {
     };
     if (l > 0 || job.vocabulary) {
       auto source = [&](long p, long, long) { return static_cast<const T*>(from.panel(p)); };
-      product<T>(layer.out, to.split, Split(layer.in, layer.in), layer.weight.w, layer.ld, 1, source,
-                 nullptr, done);
+      product<T>(layer.out, to.split, Split(layer.in, layer.in), layer.weight.w, layer.ld, 1,
+                 source, nullptr, done);
     } else {
       const Gather<T> gather{block.row, block.count, layer.in, packed};
       auto source = [&](long p, long k0, long n) {
         return gather.columns(to.split.begin(p) * kWidth, to.width(p), k0, n);
       };
-      product<T>(layer.out, to.split, Split(layer.in, kGatherDepth), layer.weight.w, layer.ld, 1, source,
-                 &to, done);
+      product<T>(layer.out, to.split, Split(layer.in, kGatherDepth), layer.weight.w, layer.ld, 1,
+                 source, &to, done);
     }
   }
 
