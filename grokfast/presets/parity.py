@@ -39,7 +39,6 @@ _INVERSION = InversionRule(threshold=_M23)
 
 #: Every epoch and the initial state, as drawn in the figures.
 _EVERY_EPOCH = Evaluation(train="after", train_loss="after", initial=True)
-_CURVES = Recording(curves="evaluated", weights=True)
 
 
 def _experiment(
@@ -49,10 +48,13 @@ def _experiment(
     rule: Rule = _DELAY,
     steps: int | None = None,
     evaluation: Evaluation = _EVERY_EPOCH,
-    record: Recording = _CURVES,
+    record: Recording | None = None,
 ) -> Experiment:
-    """500 epochs of a net with 500 hidden units and no bias of its output."""
+    """500 epochs of a net with 500 hidden units and no bias of its output; recorded, unless told
+    otherwise, with everything that is drawn of every epoch."""
     task = task or Parity(redraw="both")
+    per_epoch = -(-task.train_size // _BATCH)
+    spectrum = (f"spectral_norm:{per_epoch}",)
     return Experiment(
         task=task,
         model=Mlp(width=500, depth=2, activation="relu", output_bias=False, seed=None),
@@ -61,11 +63,11 @@ def _experiment(
         optimizer=Optimizer(kind="sgd", lr=0.1, weight_decay=decay),
         batch_size=_BATCH,
         batches=Batches(remainder="short"),
-        steps=steps or _EPOCHS * -(-task.train_size // _BATCH),
+        steps=steps or _EPOCHS * per_epoch,
         stop="never",
         evaluation=evaluation,
         phase=rule,
-        record=record,
+        record=record or Recording(curves="evaluated", observables=spectrum, weights=True),
     )
 
 
