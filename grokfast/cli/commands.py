@@ -148,7 +148,8 @@ def plot(
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
             (T_train), times (T_train and T_val along an axis), lines (any outcome along an axis, a
             line for each value of another); of chosen cells curves (losses and
-            accuracies), observables (what was recorded by step) and embeddings. Of modular nets
+            accuracies), observables (what was recorded by step), embeddings and outputs (rows of a
+            transformer's output matrix, by t-SNE). Of modular nets
             with weights, ipr (histograms over neurons), rows (what a few neurons read and write),
             gamma (BatchNorm's weights against IPR), phase-sums (of the neurons' waves), pruning
             (accuracy as neurons are removed), maps (preactivations and their Fourier transforms)

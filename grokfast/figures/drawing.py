@@ -18,6 +18,7 @@ from grokfast.figures.histories import curves
 from grokfast.figures.lines import outcome_lines
 from grokfast.figures.maps import preactivation_maps
 from grokfast.figures.observed import observables
+from grokfast.figures.outputs import output_map
 from grokfast.figures.pruned import pruning_curves
 from grokfast.figures.rows import neuron_rows
 from grokfast.figures.smooth import smooth_diagram
@@ -37,6 +38,7 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "lines": (outcome_lines, ("budget", "x", "y", "outcome"), True),
     "curves": (curves, ("cell",), True),
     "embeddings": (embedding_trajectories, ("cell",), False),
+    "outputs": (output_map, ("cell",), False),
     "observables": (observables, ("cell",), False),
     "ipr": (ipr_histograms, ("cell",), False),
     "rows": (neuron_rows, ("cell",), False),
