@@ -48,7 +48,7 @@ def output_map(
     chosen = choose(results, cells)
     rows = [_rows(results, cell) for cell in chosen]
     colours = [_colours(results, cell, len(own)) for cell, own in zip(chosen, rows, strict=True)]
-    places = [tsne(own, seed, perplexity=min(30.0, (len(own) - 1) / 3)) for own in rows]
+    places = [_layout(own, seed) for own in rows]
     with style():
         last = [f"{len(own)} symbols" for own in rows]
         figure, axes, width = panels(results, chosen, last, ("", ""))
@@ -56,16 +56,13 @@ def output_map(
             if kind == "residue":
                 for begin in range(_STEP):
                     ax.plot(*at[begin::_STEP].T, color=FAINT, linewidth=0.4, alpha=0.6, zorder=1)
+                for name, (x, y) in enumerate(at.tolist()):
+                    ax.annotate(
+                        str(name), (x, y), (1.5, 1.5), textcoords="offset points", fontsize=3.5
+                    )
             palette = matplotlib.colormaps["tab20" if kind == "coset" else "tab10"]
-            ax.scatter(*at.T, c=palette(groups), s=9, linewidths=0, zorder=2)
-            for name, (x, y) in enumerate(at.tolist()):
-                ax.annotate(str(name), (x, y), (1.5, 1.5), textcoords="offset points", fontsize=3.5)
-            # Panels share axes, but not what lies there: distances between clusters say nothing.
-            low, high = at.min(axis=0), at.max(axis=0)
-            margin = 0.05 * (high - low) + 1e-9
-            ax.set(xticks=[], yticks=[])
-            ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
-            ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+            ax.scatter(at[:, 0], at[:, 1], c=palette(groups), s=9, linewidths=0, zorder=2)
+            ax.set(xticks=[], yticks=[], xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
         kinds = {kind for kind, _ in colours}
         notes = ["Rows of the output matrix by t-SNE."]
         if "coset" in kinds:
@@ -74,6 +71,13 @@ def output_map(
             notes.append(f"Colours: residues modulo {_STEP}; lines: k to k + {_STEP}.")
         finish(figure, title_of(results, title), caption(results, width, *notes))
     return figure
+
+
+def _layout(rows: Floats, seed: int) -> Floats:
+    """``[n, 2]`` in the unit square: sizes and distances of clusters say nothing."""
+    at = tsne(rows, seed, perplexity=min(30.0, (len(rows) - 1) / 3))
+    low, high = at.min(axis=0), at.max(axis=0)
+    return (at - low) / np.where(high > low, high - low, 1.0)
 
 
 def _rows(results: Results, cell: int) -> Floats:
