@@ -81,5 +81,11 @@ agreement: setup
 	    --out=bench/results/mnist-original.2500-steps.$$dtype.h5 || exit; \
 	done
 
+# Hostile worlds, with a seed; the counts are kept. Minutes each, of kills and damage half an hour.
+CAMPAIGNS := campaign-kills campaign-faults campaign-fuzz campaign-signals campaign-damage
+.PHONY: $(CAMPAIGNS)
+$(CAMPAIGNS): campaign-%: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns/$*.py --out=bench/results/campaigns.jsonl
+
 clean:
 	rm -rf $(VENV) build demo

@@ -1,7 +1,8 @@
 """The other ways of doing the same work: eager and compiled stacks, a process a core, JAX.
 
 Written as a user of each would write it, with the same evaluation, T_train and T_val. They train
-models that see the same data in the same order; JAX's is written for the toy model alone.
+models that see the same data in the same order; JAX's are written for the toy model and for
+the transformer.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 import torch
 from modular_peers import MODULAR_PEERS
 from torch import Tensor
+from transformer_peers import TRANSFORMER_PEERS, check_is_the_reproduction
 
 from grokfast import hardware
 from grokfast.bench import Contender, Unavailable
 from grokfast.bench.trials import EagerLoop
 from grokfast.bucket import Bucket
-from grokfast.models import Mlp
+from grokfast.models import Mlp, Transformer
 
 StackedStep = Callable[..., tuple[Tensor, ...]]
 
@@ -238,14 +240,22 @@ class Jax:
     precision = "ieee"
 
     def __init__(self, bucket: Bucket, device: torch.device) -> None:
-        check_is_toy(bucket)
+        if isinstance(bucket.cell.model, Transformer):
+            check_is_the_reproduction(bucket)
+            if bucket.cell.batches.order != "fixed" or len(bucket.x_train) > 1:
+                raise Unavailable("written for one order of one data set")
+        else:
+            check_is_toy(bucket)
         # Else JAX takes three quarters of a GPU's memory, whatever it needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         try:
             import jax
         except ImportError:
             raise Unavailable("jax is not installed (pip install jax)") from None
-        from jax_peer import make
+        if isinstance(bucket.cell.model, Transformer):
+            from jax_transformer import make
+        else:
+            from jax_peer import make
 
         kind = "gpu" if device.type == "cuda" else "cpu"
         try:
@@ -278,4 +288,5 @@ PEERS: dict[str, Contender] = {
     "stacked torch.compile": stacked_compiled,
     "jax vmap + scan": Jax,
     **MODULAR_PEERS,
+    **TRANSFORMER_PEERS,
 }

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from peers import PEERS
 
-from grokfast.bench import BASIC, FEWER_BITS, Contender, Work, engine, side_by_side
+from grokfast.bench import (
+    BASIC,
+    CHECK_STEPS,
+    FEWER_BITS,
+    Contender,
+    Work,
+    engine,
+    side_by_side,
+)
 from grokfast.cli import script
 from grokfast.engines import resolve_device
 from grokfast.errors import UsageError
@@ -60,6 +68,8 @@ def main(
     seconds: float = 1.0,
     evaluation_points: int = 0,
     batch: int = 0,
+    every: object = 0,
+    check: int = CHECK_STEPS,
     out: str | None = None,
 ) -> None:
     """Measures and appends.
@@ -74,6 +84,10 @@ def main(
         seconds: about, of one repetition; at least 100 steps of an engine, 20 of a peer.
         evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
         batch: samples a minibatch; 0 for the preset's.
+        every: steps between evaluations of training and validation set, one row each; 0 for the
+            schedule. The transformers' are --every=1,1000000: each step with an evaluation of all
+            rows, and without.
+        check: steps after which losses are compared with float64.
         out: where rows go; bench/results/DEVICE.jsonl where not given.
     """
     where = resolve_device(device)
@@ -84,7 +98,11 @@ def main(
     numbers = [int(n) if n.isdecimal() else 0 for n in names(models or MODELS[where.type])]
     if min(numbers) < 1 or repetitions < 1:
         raise UsageError(f"--models={models} --repetitions={repetitions}: give numbers from 1 on")
-    works = [Work(task, evaluation_points, batch) for task in names(tasks)]
+    works = [
+        Work(task, evaluation_points, batch, int(interval), check)
+        for task in names(tasks)
+        for interval in names(every)
+    ]
     for work in works:
         work.bucket(1)  # says what is wrong with it
     path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
@@ -103,7 +121,7 @@ def main(
         rows.append(row)
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-    keys = ("task", "contender", "models", "median_us", "skipped")
+    keys = ("task", "every", "contender", "models", "median_us", "skipped")
     print(json.dumps({"rows": [{k: row[k] for k in keys} for row in rows]}))
 
 

@@ -18,22 +18,27 @@ struct Block {
                                   // The backward pass replaces them by their gradients.
   Panels<T> kept[kMaxLayers];     // what the slope of the activation in act[l] is taken from
   Panels<T> rows;                 // act[0] turned over, where it is made from rows of embeddings
-  Panels<T> target, score;        // [O, columns] for mse; [C, columns] for nearest
+  Panels<T> target, score;        // [O, columns] for losses by target; [C, columns] for nearest
+  // Of a narrow net, in place of act[0] and act[1]: samples in rows.
+  T* input;  // [count, input_ld]
+  long input_ld;
+  T* reached;        // what the units so far add to the output [count, vector]
+  Panels<T> hidden;  // what the slopes of the units are taken from [count, units]; only to learn
   Columns<T> column;
-  const T** target_row;    // target of each column, for mse
+  const T** target_row;    // target of each column, for losses by target
   const T** row;           // dense inputs of each column
   const int32_t** tokens;  // or its tokens
 
-  static Block of(Arena& arena, const Job& job, long capacity) {
+  // learns: whether the backward pass is to come.
+  static Block of(Arena& arena, const Job& job, long capacity, bool learns) {
     Block block{};
     const long padded = round_up(capacity, Vec<T>::width);
-    for (int l = job.vocabulary ? 0 : 1; l <= job.layers; l++)
-      block.act[l] = arena.panels<T>(job.sizes[l], capacity);
-    for (int l = 1; l < job.layers; l++)
-      block.kept[l] =
-          keeps_input(job.activation) ? arena.panels<T>(job.sizes[l], capacity) : block.act[l];
-    if (embeds_in_rows<T>(job)) block.rows = arena.panels<T>(capacity, job.sizes[0]);
-    if (job.loss == Loss::mse) {
+    if (job.narrow())
+      block.take_rows(arena, job, capacity, learns);
+    else
+      block.take_columns(arena, job, capacity);
+    block.act[job.layers] = arena.panels<T>(job.sizes[job.layers], capacity);
+    if (with_loss<T>(job.loss, [](auto rule) { return decltype(rule)::uses_targets; })) {
       block.target = arena.panels<T>(job.sizes[job.layers], capacity);
       block.target_row = arena.take<const T*>(padded);
     }
@@ -47,6 +52,30 @@ struct Block {
     else
       block.row = arena.take<const T*>(padded);
     return block;
+  }
+
+  void take_rows(Arena& arena, const Job& job, long capacity, bool learns) {
+    input_ld = leading_dimension<T>(job.sizes[0]);
+    input = arena.take<T>(capacity * input_ld);
+    reached = arena.take<T>(capacity * Vec<T>::width);
+    if (learns) hidden = arena.panels<T>(capacity, job.sizes[1]);
+  }
+
+  void take_columns(Arena& arena, const Job& job, long capacity) {
+    for (int l = job.vocabulary ? 0 : 1; l < job.layers; l++)
+      act[l] = arena.panels<T>(job.sizes[l], capacity);
+    for (int l = 1; l < job.layers; l++)
+      kept[l] = keeps_input(job.activation) ? arena.panels<T>(job.sizes[l], capacity) : act[l];
+    if (embeds_in_rows<T>(job)) rows = arena.panels<T>(capacity, job.sizes[0]);
+  }
+
+  // Calls call(panel, column of the panel, column) for every vector of columns.
+  template <class Call>
+  void each_strip(Call&& call) const {
+    constexpr long width = Vec<T>::width;
+    const Split split = panels();
+    for (long p = 0; p < split.parts; p++)
+      for (long j = 0; j < split.count(p); j++) call(p, j * width, (split.begin(p) + j) * width);
   }
 
   long vecs() const { return ceil_div(count, Vec<T>::width); }

@@ -3,7 +3,8 @@
 
 namespace {
 
-template <class T>
+// Net: Network or Narrow.
+template <class T, class Net>
 class Cell {
  public:
   Cell(Arena& arena, const Job& job)
@@ -11,9 +12,11 @@ class Cell {
         full_(job.order == nullptr),
         spare_(full_ ? least(job.val_count, round_up(job.batch, kWidth) - job.batch) : 0),
         parts_(parts_of(job.batch).parts),
-        batch_(Block<T>::of(arena, job, least(job.batch + spare_, kBlock))),
-        val_(Block<T>::of(arena, job, least(longest(job), val_block(job)))),
-        net_(arena, job, least(job.batch, kBlock), parts_) {}
+        batch_(Block<T>::of(arena, job, least(job.batch + spare_, kBlock), true)),
+        val_(Block<T>::of(arena, job, least(longest(job), val_block(job)), false)),
+        net_(arena, job, least(job.batch, kBlock), parts_),
+        outputs_(arena, job),
+        norm_(arena, job.norm_count ? job.sizes[1] : 0, job.norm_count ? job.sizes[0] : 0) {}
 
   void run(long cell, const Progress& progress) {
     begin(cell);
@@ -55,7 +58,7 @@ class Cell {
 
   static Split parts_of(long rows) { return Split(ceil_div(rows, kWidth), kBlock / kWidth); }
   static long val_block(const Job& job) {
-    return embeds_in_rows<T>(job) ? kBlock : kValVecs * kWidth;
+    return job.narrow() || embeds_in_rows<T>(job) ? kBlock : kValVecs * kWidth;
   }
   // Samples of the largest set that is evaluated.
   static long longest(const Job& job) {
@@ -70,7 +73,7 @@ class Cell {
     epoch_correct_ = job_.epoch_correct[cell];
     epoch_loss_ = job_.epoch_loss[cell];
     evaluate_ = false;
-    curve_ = eval_ = 0;
+    curve_ = eval_ = measured_ = 0;
 
     const long d = job_.data_index[cell], outputs = job_.sizes[job_.layers];
     targets_ =
@@ -78,8 +81,8 @@ class Cell {
     train_ = samples(job_.x_train, job_.y_train, job_.train_count, d);
     validation_ = samples(job_.x_val, job_.y_val, job_.val_count, d);
 
-    net_.model.load(job_, cell);
-    net_.set_targets(targets_);
+    net_.load(cell);
+    outputs_.set_targets(targets_);
     if (stays()) load(nullptr, 0, job_.batch, spare_);
   }
 
@@ -127,8 +130,8 @@ class Cell {
         part_ = {i == 0, i + 1 == parts.parts};
         if (!stays()) load(order, first, in_part_, part_.last ? spare_ : 0);
         net_.forward(batch_);
-        net_.predict(batch_, targets_);
-        net_.losses(rule, batch_, batch.samples);
+        outputs_.predict(batch_);
+        outputs_.losses(rule, batch_, batch.samples);
         batch.correct += batch_.correct(0, in_part_);
         batch.loss = batch_.loss(rule, 0, in_part_, batch.loss);
         if (!part_.last) net_.backward(batch_, in_part_, part_, cell_, step_ + 1);
@@ -151,6 +154,14 @@ class Cell {
     net_.backward(batch_, in_part_, part_, cell_, step_ + 1);
     step_++;
     evaluate_ = evaluates();
+    measure();
+  }
+
+  void measure() {
+    while (measured_ < job_.norm_count && job_.norm_steps[measured_] < step_) measured_++;
+    if (measured_ == job_.norm_count || job_.norm_steps[measured_] != step_) return;
+    net_.first_layer(norm_);
+    job_.spectral_norm[cell_ * job_.norm_count + measured_] = static_cast<float>(norm_.value());
   }
 
   bool evaluates() {
@@ -165,7 +176,7 @@ class Cell {
     evaluate_ = false;
     while (curve_ < job_.curve_count && job_.curve_steps[curve_] < step_) curve_++;
     const bool on_curve = curve_ < job_.curve_count && job_.curve_steps[curve_] == step_;
-    const Tally train = train_tally(ahead, batch);
+    const Tally train = train_tally(ahead, batch, on_curve);
     Tally val = ahead ? tally(batch_, in_part_, spare_, on_curve)
                       : judge(validation_, 0, spare_, on_curve, Tally{});
     val = judge(validation_, spare_, job_.val_count - spare_, on_curve, val);
@@ -175,12 +186,12 @@ class Cell {
     const long at = cell_ * job_.curve_count + curve_;
     job_.train_loss[at] = static_cast<float>(train.loss);
     job_.train_acc[at] = train.accuracy();
-    job_.val_loss[at] = static_cast<float>(val.loss / val_terms());
+    job_.val_loss[at] = static_cast<float>(val.loss / terms(job_.val_count));
     job_.val_acc[at] = val.accuracy();
   }
 
   // Of the training set as far as it counts, with the mean loss.
-  Tally train_tally(bool ahead, const Tally& batch) {
+  Tally train_tally(bool ahead, const Tally& batch, bool on_curve) {
     switch (job_.train_accuracy) {
       case TrainAccuracy::running: {
         const long k = (step_ - 1) % job_.steps_per_epoch;
@@ -188,23 +199,33 @@ class Cell {
         return {seen, epoch_correct_, epoch_loss_ / static_cast<double>(k + 1)};
       }
       case TrainAccuracy::after: {
+        if (!full_ || !ahead) return judge_training(on_curve);
         Tally all = batch;
-        if (!full_ || !ahead) all = judge(train_, 0, job_.train_count, false, Tally{});
-        all.loss = last_loss_;
+        if (job_.recorded_loss == TrainLoss::before) all.loss = last_loss_;
         return all;
       }
     }
     unknown_value();
   }
 
-  double val_terms() const {
+  // The same by forward passes of its own, to the same bits.
+  Tally judge_training(bool on_curve) {
+    const bool losses = on_curve && job_.recorded_loss == TrainLoss::after;
+    Tally all = judge(train_, 0, job_.train_count, losses, Tally{}, true);
+    all.loss = losses ? static_cast<T>(all.loss / terms(job_.train_count)) : last_loss_;
+    return all;
+  }
+
+  double terms(long samples) const {
     return with_loss<T>(job_.loss, [&](auto rule) {
-      return rule.terms(job_.val_count, job_.sizes[job_.layers]);
+      return rule.terms(samples, job_.sizes[job_.layers]);
     });
   }
 
-  // Adds `samples` of a set from `first` on to `sum`, by forward passes of their own.
-  Tally judge(const Samples<T>& from, long first, long samples, bool losses, Tally sum) {
+  // Adds `samples` of a set from `first` on to `sum`, by forward passes of their own. chained: the
+  // losses one by one, as `forward` adds them; else each block's sum.
+  Tally judge(const Samples<T>& from, long first, long samples, bool losses, Tally sum,
+              bool chained = false) {
     const Split blocks(samples, val_block(job_));
     for (long i = 0; i < blocks.parts; i++) {
       const long count = blocks.count(i);
@@ -213,19 +234,21 @@ class Cell {
         val_.put(job_, c, from, first + blocks.begin(i) + c, targets_);
       val_.finish(job_);
       net_.forward(val_);
-      net_.predict(val_, targets_);
-      if (losses) with_loss<T>(job_.loss, [&](auto rule) { net_.losses(rule, val_, 0); });
-      const Tally part = tally(val_, 0, count, losses);
-      sum = {sum.samples + part.samples, sum.correct + part.correct, sum.loss + part.loss};
+      outputs_.predict(val_);
+      if (losses) with_loss<T>(job_.loss, [&](auto rule) { outputs_.losses(rule, val_, 0); });
+      const Tally part = tally(val_, 0, count, losses, chained ? sum.loss : 0);
+      sum = {sum.samples + part.samples, sum.correct + part.correct,
+             chained ? part.loss : sum.loss + part.loss};
     }
     return sum;
   }
 
-  Tally tally(const Block<T>& block, long first, long samples, bool losses) const {
-    Tally sum{samples, block.correct(first, first + samples), 0};
+  Tally tally(const Block<T>& block, long first, long samples, bool losses,
+              double loss = 0) const {
+    Tally sum{samples, block.correct(first, first + samples), loss};
     if (losses)
       with_loss<T>(job_.loss, [&](auto rule) {
-        sum.loss = block.loss(rule, first, first + samples, 0);
+        sum.loss = block.loss(rule, first, first + samples, loss);
       });
     return sum;
   }
@@ -247,7 +270,7 @@ class Cell {
   }
 
   void end() {
-    net_.model.store(job_, cell_);
+    net_.store(cell_);
     job_.step[cell_] = step_;
     job_.diverged_at[cell_] = diverged_at_;
     job_.epoch_correct[cell_] = epoch_correct_;
@@ -259,13 +282,15 @@ class Cell {
   const long spare_;  // validation samples that ride with the batch
   const long parts_;  // blocks of a batch
   Block<T> batch_, val_;
-  Network<T> net_;
+  Net net_;
+  Outputs<T> outputs_;
+  SpectralNorm norm_;
   Samples<T> train_, validation_;
   const T* targets_;  // [C, O] or null
   long cell_;
   int64_t step_, diverged_at_, epoch_correct_;
   double epoch_loss_, last_loss_;
-  long curve_, eval_;
+  long curve_, eval_, measured_;  // places in the lists of steps
   bool evaluate_;     // the last step is to be evaluated
   Part part_;         // of the batch, that batch_ holds,
   long in_part_;      // and its samples

@@ -27,6 +27,12 @@ struct Case {
   bool activate_embedding = false, bias = true;
   TrainAccuracy train_accuracy = TrainAccuracy::running;
   bool short_batch = false;  // the remainder of an epoch is a batch, and not dropped
+  Optimizer optimizer = Optimizer::adamw;
+  double momentum = 0;
+  bool output_bias = true;
+  TrainLoss recorded_loss = TrainLoss::before;
+  long norm_every = 0;     // steps between measurements of the first layer's norm; 0: none
+  bool memorised = false;  // the decay changes once half of the training samples are right
 };
 
 const Case kCases[] = {
@@ -53,6 +59,18 @@ const Case kCases[] = {
      true, TrainAccuracy::running, true},
     {"dense", {19, 21, 6}, 0, 0, 250, 9, 250, 6, Activation::leaky_relu, Loss::mse,
      Prediction::nearest, false, false, TrainAccuracy::after},
+    {"parity", {19, 37, 1}, 0, 0, 29, 9, 8, 2, Activation::relu, Loss::hinge, Prediction::sign,
+     false, true, TrainAccuracy::after, true, Optimizer::sgd, 0, false, TrainLoss::after, 2, true},
+    {"narrow", {7, 50, 1}, 0, 0, 250, 245, 250, 3, Activation::square, Loss::mse,
+     Prediction::nearest, false, true, TrainAccuracy::after, false, Optimizer::sgd, 0.9, true,
+     TrainLoss::after, 1},
+    {"narrower", {3, 1, 1}, 0, 0, 12, 7, 5, 2, Activation::tanh, Loss::hinge, Prediction::sign,
+     false, false, TrainAccuracy::running, true},
+    {"momentum", {19, 21, 6}, 0, 0, 26, 9, 8, 6, Activation::relu, Loss::hinge, Prediction::argmax,
+     false, true, TrainAccuracy::after, false, Optimizer::sgd, 0.9, false, TrainLoss::after, 3,
+     true},
+    {"sgd", {33, 1}, 7, 2, 45, 10, 45, 2, Activation::tanh, Loss::hinge, Prediction::sign, true,
+     true, TrainAccuracy::after, false, Optimizer::sgd, 0, false, TrainLoss::after, 0, true},
 };
 
 class Random {  // xorshift64*
@@ -81,18 +99,21 @@ class Problem {
     job_.layers = static_cast<int>(c.sizes.size()) - 1;
     for (size_t i = 0; i < c.sizes.size(); i++) job_.sizes[i] = c.sizes[i];
     job_.vocabulary = c.vocabulary, job_.tokens = c.tokens;
-    job_.activate_embedding = c.activate_embedding, job_.bias = c.bias;
+    job_.activate_embedding = c.activate_embedding;
+    job_.bias = c.bias, job_.output_bias = c.output_bias;
     job_.activation = c.activation, job_.loss = c.loss, job_.predict = c.predict;
-    job_.optimizer = Optimizer::adamw;
-    job_.beta1 = 0.9, job_.beta2 = 0.999, job_.eps = 1e-8;
+    job_.optimizer = c.optimizer;
+    job_.beta1 = 0.9, job_.beta2 = 0.999, job_.eps = 1e-8, job_.momentum = c.momentum;
     job_.models = kModels;
     if (tokens) add_tensor(c.vocabulary * c.sizes[0], 0.5);
     for (int l = 0; l < job_.layers; l++) {
       add_tensor(c.sizes[l] * c.sizes[l + 1], 1 / sqrt(static_cast<double>(c.sizes[l])));
-      if (c.bias) add_tensor(c.sizes[l + 1], 0.5);
+      if (job_.biased(l)) add_tensor(c.sizes[l + 1], 0.5);
     }
     lr_.assign(job_.tensors * kModels, 3e-3), wd_.assign(job_.tensors * kModels, 0.5);
     job_.lr = lr_.data(), job_.weight_decay = wd_.data();
+    wd_memorised_.assign(job_.tensors * kModels, 2.5);
+    job_.decay_memorised = c.memorised ? wd_memorised_.data() : nullptr;
 
     job_.train_count = c.train, job_.val_count = c.val;
     job_.batch = c.batch, job_.classes = c.classes;
@@ -109,10 +130,10 @@ class Problem {
       job_.order_index = indices(kModels, 2);
       job_.order_epochs = kEpochs;
     }
-    job_.train_accuracy = c.train_accuracy;
+    job_.train_accuracy = c.train_accuracy, job_.recorded_loss = c.recorded_loss;
     needs_.assign({2, c.train / 2});
     job_.further = static_cast<long>(needs_.size());
-    job_.train.need = c.train + 1, job_.val.need = c.val + 1;
+    job_.train.need = c.memorised ? c.train / 2 : c.train + 1, job_.val.need = c.val + 1;
     for (int64_t** values : {&job_.step, &job_.epoch_correct}) *values = counters(0);
     for (int64_t** values : {&job_.train.time, &job_.val.time, &job_.diverged_at})
       *values = counters(-1);
@@ -127,6 +148,12 @@ class Problem {
       if (step % job_.steps_per_epoch == 0) curve_steps_.push_back(step);
     job_.curve_steps = curve_steps_.data();
     job_.curve_count = static_cast<long>(curve_steps_.size());
+    for (long step = 1; c.norm_every && step <= 64; step += c.norm_every)
+      norm_steps_.push_back(step);
+    job_.norm_steps = norm_steps_.data();
+    job_.norm_count = static_cast<long>(norm_steps_.size());
+    norms_.assign(kModels * norm_steps_.size(), -1.0f);
+    job_.spectral_norm = norms_.data();
     curves_.assign(4 * kModels * curve_steps_.size(), -1.0f);
     float** curves[] = {&job_.train_loss, &job_.val_loss, &job_.train_acc, &job_.val_acc};
     for (int i = 0; i < 4; i++) *curves[i] = curves_.data() + i * kModels * job_.curve_count;
@@ -151,7 +178,7 @@ class Problem {
     };
     for (const auto& tensor : state_) add(tensor);
     for (const auto& values : counters_) add(values);
-    add(epoch_loss_), add(curves_);
+    add(epoch_loss_), add(curves_), add(norms_);
     return hash;
   }
 
@@ -159,8 +186,7 @@ class Problem {
   void add_tensor(long size, double bound) {
     job_.params[job_.tensors] = state_.emplace_back(kModels * size).data();
     for (T& x : state_.back()) x = static_cast<T>(bound * random_.uniform());
-    job_.exp_avg[job_.tensors] = state_.emplace_back(kModels * size).data();
-    job_.exp_avg_sq[job_.tensors] = state_.emplace_back(kModels * size).data();
+    for (auto& slot : job_.slots) slot[job_.tensors] = state_.emplace_back(kModels * size).data();
     job_.tensors++;
   }
   const T* reals(long count, double bound) {
@@ -186,9 +212,9 @@ class Problem {
   std::vector<std::vector<T>> state_, reals_;
   std::vector<std::vector<int32_t>> indices_;
   std::vector<std::vector<int64_t>> counters_;
-  std::vector<double> lr_, wd_, epoch_loss_;
-  std::vector<int64_t> curve_steps_, needs_;
-  std::vector<float> curves_;
+  std::vector<double> lr_, wd_, wd_memorised_, epoch_loss_;
+  std::vector<int64_t> curve_steps_, needs_, norm_steps_;
+  std::vector<float> curves_, norms_;
 };
 
 const std::vector<int32_t> kAll = {0, 1, 2};

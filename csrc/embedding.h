@@ -28,10 +28,11 @@ struct Embedding {
   }
 
   void columns_forward(Block<T>& block) const {
+    const T* w = table.values.w;
     for (long c = 0; c < block.vecs() * kWidth; c++)
       for (long e = 0; e < table.width; e++) {
-        T x = table.w[block.tokens[c][0] * table.ld + e];
-        for (long k = 1; k < job.tokens; k++) x += table.w[block.tokens[c][k] * table.ld + e];
+        T x = w[block.tokens[c][0] * table.ld + e];
+        for (long k = 1; k < job.tokens; k++) x += w[block.tokens[c][k] * table.ld + e];
         *block.act[0].at(e, c) = x;
       }
   }
@@ -52,9 +53,9 @@ struct Embedding {
 
   V sum_at(const Block<T>& block, long c, long feature) const {
     const int32_t* token = block.tokens[c];
-    V x = V::load(table.w + token[0] * table.ld + feature);
+    V x = V::load(table.values.w + token[0] * table.ld + feature);
     for (long k = 1; k < job.tokens; k++)
-      x = x + V::load(table.w + token[k] * table.ld + feature);
+      x = x + V::load(table.values.w + token[k] * table.ld + feature);
     return x;
   }
 
@@ -75,7 +76,7 @@ struct Embedding {
                      long ld) {
     const Panels<T>& inputs = block.rows;
     auto source = [&](long p, long, long) {
-      const T* from = layer.w + inputs.split.begin(p) * kWidth;
+      const T* from = layer.weight.w + inputs.split.begin(p) * kWidth;
       const long width = inputs.width(p);
       for (long o = 0; o < layer.out; o++)
         each_vector<T>(width, [&](long j) {
@@ -108,7 +109,7 @@ struct Embedding {
     const long rows = table.rows ? table.vocabulary : 1;
     const long count = table.rows ? table.width : table.size();
     for (long i = 0; i < rows * table.ld; i += table.ld)
-      update_all(rule, count, table.w + i, table.w_avg + i, table.w_sq + i, gradient + i);
+      update_all(rule, count, table.values.from(i), gradient + i);
   }
 };
 

@@ -19,10 +19,13 @@ namespace {
 #include "optimizer.h"
 #include "product.h"
 #include "loss.h"
+#include "spectrum.h"
 #include "model.h"
 #include "block.h"
+#include "outputs.h"
 #include "embedding.h"
 #include "network.h"
+#include "narrow.h"
 #include "cell.h"
 
 namespace {
@@ -37,15 +40,27 @@ auto with_dtype(Dtype dtype, Call&& call) {
   unknown_value();
 }
 
+// Calls call with a worker whose memory is that of `arena`.
+template <class Call>
+void with_cell(Arena& arena, const Job& job, Call&& call) {
+  with_dtype(job.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (job.narrow())
+      call(Cell<T, Narrow<T>>(arena, job));
+    else
+      call(Cell<T, Network<T>>(arena, job));
+  });
+}
+
 size_t scratch_bytes(const Job& job) {
   Arena arena(nullptr);
-  with_dtype(job.dtype, [&](auto zero) { Cell<decltype(zero)> cell(arena, job); });
+  with_cell(arena, job, [](auto&&) {});
   return arena.used();
 }
 
 void train_cell(const Job& job, long cell, void* scratch, const Progress& progress) {
   Arena arena(scratch);
-  with_dtype(job.dtype, [&](auto zero) { Cell<decltype(zero)>(arena, job).run(cell, progress); });
+  with_cell(arena, job, [&](auto&& worker) { worker.run(cell, progress); });
 }
 
 double seconds_now() {

@@ -9,15 +9,19 @@
 
 enum class Dtype { float32, float64 };
 enum class Activation { tanh, relu, leaky_relu, square };
-enum class Loss { cross_entropy, mse };
-enum class Prediction { argmax, nearest };
-enum class Optimizer { adamw };
+enum class Loss { cross_entropy, mse, hinge };
+enum class Prediction { argmax, nearest, sign };
+enum class Optimizer { adamw, sgd };
 // Which accuracy of the training set counts: that of the epoch's batches, each before its update,
 // or that of the whole set after the update.
 enum class TrainAccuracy { running, after };
+// With an accuracy of the whole set: whether the loss that goes with it is that of the step's batch
+// before its update, or that of the whole set, too.
+enum class TrainLoss { before, after };
 
 constexpr int kMaxLayers = 4;
 constexpr int kMaxTensors = 1 + 2 * kMaxLayers;
+constexpr int kMaxSlots = 2;  // tensors that an optimizer keeps beside a parameter
 
 // What is noted of one set's right predictions whenever it is evaluated.
 struct Counts {
@@ -35,20 +39,23 @@ struct Job {
   long vocabulary;             // P; 0 where the inputs are dense. E is sizes[0]
   long tokens;                 // K
   bool activate_embedding;     // the activation is applied to the sum of the embeddings, too
-  bool bias;                   // every layer has one
+  bool bias;                   // every layer has one,
+  bool output_bias;            // or every layer but the last
   Activation activation;
   Loss loss;
   Prediction predict;
   Optimizer optimizer;
-  double beta1, beta2, eps;
+  double beta1, beta2, eps;  // of adamw
+  double momentum;           // of sgd
 
   long models;  // M
   int tensors;  // G, in the order [embedding]?, W0, [b0]?, W1, [b1]?, ...
-  void* params[kMaxTensors];      // real [M, ...]
-  void* exp_avg[kMaxTensors];     // real [M, ...]
-  void* exp_avg_sq[kMaxTensors];  // real [M, ...]
-  const double* lr;               // [G, M]
-  const double* weight_decay;     // [G, M]
+  void* params[kMaxTensors];           // real [M, ...]
+  void* slots[kMaxSlots][kMaxTensors];  // real [M, ...], in the optimizer's order
+  const double* lr;                    // [G, M]
+  const double* weight_decay;          // [G, M]
+  const double* decay_memorised;       // [G, M]: from the step after the training set's time on;
+                                       // or null
 
   long train_count, val_count, batch, classes;  // N, V, B, C
   const void* x_train;                          // real [D, N, I0] or int32 [D, N, K]
@@ -64,6 +71,7 @@ struct Job {
   long steps_per_epoch;  // N / B rounded down: the remainder is dropped; rounded up: a short batch
 
   TrainAccuracy train_accuracy;
+  TrainLoss recorded_loss;
   const int64_t* eval_steps;  // null: at the end of every epoch
   long eval_count;
   long further;  // H
@@ -76,7 +84,16 @@ struct Job {
   long curve_count;
   float *train_loss, *val_loss, *train_acc, *val_acc;  // [M, T]
 
+  const int64_t* norm_steps;  // [S]: steps after which the first layer's norm is measured
+  long norm_count;
+  float* spectral_norm;  // [M, S]
+
   long until;
+
+  // Whether narrow.h has its passes.
+  bool narrow() const { return layers == 2 && sizes[2] == 1 && vocabulary == 0; }
+  // Whether layer l has a bias.
+  bool biased(int l) const { return bias && (output_bias || l + 1 < layers); }
 };
 
 // How a worker and the thread that waits for it talk: both sides use __atomic builtins.

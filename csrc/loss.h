@@ -91,12 +91,37 @@ struct MeanSquares {
   }
 };
 
+// Mean over samples and outputs of max(0, 1 - target[label] z).
+template <class T>
+struct Hinge {
+  using V = Vec<T>;
+  static constexpr bool uses_targets = true;
+
+  static double terms(long samples, long outputs) { return static_cast<double>(samples * outputs); }
+  static double value(T term, T) { return static_cast<double>(term); }
+
+  static void strip(T* z, long stride, long n, const T* target, long target_stride, V, V scale,
+                    bool gradient, T* term, T*) {
+    const V zero = V::set(0);
+    V sum = zero;
+    for (long o = 0; o < n; o++) {
+      const V side = V::load(target + o * target_stride);
+      const V short_of = V::set(1) - side * V::load(z + o * stride);
+      sum = sum + max(zero, short_of);  // this order keeps NaN
+      if (gradient) select(gt(short_of, zero), zero - side * scale, zero).store(z + o * stride);
+    }
+    sum.store(term);
+  }
+  static double gradient_scale(long samples, long outputs) { return 1.0 / terms(samples, outputs); }
+};
+
 // The one place where a loss's name becomes its code.
 template <class T, class Call>
 auto with_loss(Loss loss, Call&& call) {
   switch (loss) {
     case Loss::cross_entropy: return call(CrossEntropy<T>());
     case Loss::mse: return call(MeanSquares<T>());
+    case Loss::hinge: return call(Hinge<T>());
   }
   unknown_value();
 }

@@ -1,4 +1,4 @@
-// One model in the worker's own layout: parameters and both moments, rows padded to whole vectors.
+// One model in the worker's own layout: parameters and slots, rows padded to whole vectors.
 #pragma once
 
 namespace {
@@ -6,18 +6,13 @@ namespace {
 template <class T>
 struct Layer {
   long in, out, ld;  // weights are [out, ld], used up to `in`
-  T *w, *w_avg, *w_sq;
-  T *b, *b_avg, *b_sq;  // [out, padded], or null
+  Values<T> weight, bias;  // bias [out, padded], or null
 
-  static Layer of(Arena& arena, long in, long out, bool bias) {
-    Layer layer{in, out, leading_dimension<T>(in), {}, {}, {}, {}, {}, {}};
-    layer.w = arena.take<T>(out * layer.ld);
-    layer.w_avg = arena.take<T>(out * layer.ld);
-    layer.w_sq = arena.take<T>(out * layer.ld);
-    if (!bias) return layer;
-    layer.b = arena.take<T>(round_up(out, Vec<T>::width));
-    layer.b_avg = arena.take<T>(round_up(out, Vec<T>::width));
-    layer.b_sq = arena.take<T>(round_up(out, Vec<T>::width));
+  static Layer of(Arena& arena, const Job& job, int l) {
+    const long in = job.sizes[l], out = job.sizes[l + 1];
+    Layer layer{in, out, leading_dimension<T>(in), {}, {}};
+    layer.weight = take_values<T>(arena, job, out * layer.ld);
+    if (job.biased(l)) layer.bias = take_values<T>(arena, job, round_up(out, Vec<T>::width));
     return layer;
   }
 };
@@ -30,21 +25,19 @@ bool embeds_in_rows(const Job& job) {
   return job.vocabulary > 0 && (job.activate_embedding || job.sizes[0] >= Vec<T>::width);
 }
 
-// The embeddings: token t at w + t * ld.
+// The embeddings: token t at values.w + t * ld.
 template <class T>
 struct Table {
   long vocabulary, width, ld;  // P, E
   bool rows;                   // of whole vectors
-  T *w, *w_avg, *w_sq;
+  Values<T> values;
 
   static Table of(Arena& arena, const Job& job) {
     const bool rows = embeds_in_rows<T>(job);
     const long width = job.sizes[0];
     const long ld = rows ? leading_dimension<T>(width) : width;
-    Table table{job.vocabulary, width, ld, rows, {}, {}, {}};
-    table.w = arena.take<T>(table.size());
-    table.w_avg = arena.take<T>(table.size());
-    table.w_sq = arena.take<T>(table.size());
+    Table table{job.vocabulary, width, ld, rows, {}};
+    table.values = take_values<T>(arena, job, table.size());
     return table;
   }
 
@@ -73,37 +66,35 @@ struct Model {
     Model model{};
     model.layers = job.layers;
     if (job.vocabulary) model.table = Table<T>::of(arena, job);
-    for (int l = 0; l < job.layers; l++)
-      model.layer[l] = Layer<T>::of(arena, job.sizes[l], job.sizes[l + 1], job.bias);
+    for (int l = 0; l < job.layers; l++) model.layer[l] = Layer<T>::of(arena, job, l);
     return model;
   }
 
-  // Calls visit(tensor index, rows, columns, leading dimension, values, first, second moment).
+  // Calls visit(tensor index, rows, columns, leading dimension, values).
   template <class Visit>
   void each_tensor(Visit&& visit) const {
     int g = 0;
-    if (table.vocabulary)
-      visit(g++, table.vocabulary, table.width, table.ld, table.w, table.w_avg, table.w_sq);
+    if (table.vocabulary) visit(g++, table.vocabulary, table.width, table.ld, table.values);
     for (int l = 0; l < layers; l++) {
       const Layer<T>& a = layer[l];
-      visit(g++, a.out, a.in, a.ld, a.w, a.w_avg, a.w_sq);
-      if (a.b) visit(g++, 1, a.out, round_up(a.out, Vec<T>::width), a.b, a.b_avg, a.b_sq);
+      visit(g++, a.out, a.in, a.ld, a.weight);
+      if (a.bias.w) visit(g++, 1, a.out, round_up(a.out, Vec<T>::width), a.bias);
     }
   }
 
   void load(const Job& job, long cell) {
-    each_tensor([&](int g, long rows, long cols, long ld, T* p, T* m, T* v) {
-      load_rows(job.params[g], cell, rows, cols, p, ld);
-      load_rows(job.exp_avg[g], cell, rows, cols, m, ld);
-      load_rows(job.exp_avg_sq[g], cell, rows, cols, v, ld);
+    each_tensor([&](int g, long rows, long cols, long ld, const Values<T>& to) {
+      load_rows(job.params[g], cell, rows, cols, to.w, ld);
+      for (int s = 0; s < slots_of<T>(job); s++)
+        load_rows(job.slots[s][g], cell, rows, cols, to.slot[s], ld);
     });
   }
 
   void store(const Job& job, long cell) const {
-    each_tensor([&](int g, long rows, long cols, long ld, T* p, T* m, T* v) {
-      store_rows(job.params[g], cell, rows, cols, p, ld);
-      store_rows(job.exp_avg[g], cell, rows, cols, m, ld);
-      store_rows(job.exp_avg_sq[g], cell, rows, cols, v, ld);
+    each_tensor([&](int g, long rows, long cols, long ld, const Values<T>& from) {
+      store_rows(job.params[g], cell, rows, cols, from.w, ld);
+      for (int s = 0; s < slots_of<T>(job); s++)
+        store_rows(job.slots[s][g], cell, rows, cols, from.slot[s], ld);
     });
   }
 };

@@ -1,4 +1,5 @@
-// The passes of one network over a block of samples: forward, loss, backward.
+// The passes of one network over a block of samples, forward and backward, with samples along the
+// vectors. narrow.h has the other way.
 //
 // A batch goes through in one block or more. Every gradient is one chain of additions over the
 // samples in order, kept between blocks, so its bits do not depend on where blocks end; the last
@@ -19,11 +20,10 @@ struct Network {
   T* delta[2];     // gradient of a layer's outputs in rows [out, delta_ld]; layers take turns
   long delta_ld;
   T* sums;         // gradient of a bias
-  T* half_square;  // |target row|^2 / 2 [C]
   Embedding<T> embedding;
   // Gradients between the blocks of a batch; unused where one block takes it all.
   Panels<T> weight_sums[kMaxLayers];  // [out, in]
-  T* bias_sums[kMaxLayers];           // [out, vector]
+  T* bias_sums[kMaxLayers]{};         // [out, vector]
 
   // For batches of `parts` blocks of at most `batch` samples.
   Network(Arena& arena, const Job& j, long batch, long parts)
@@ -41,11 +41,20 @@ struct Network {
     delta[0] = arena.take<T>(widest * delta_ld);
     delta[1] = arena.take<T>(widest * delta_ld);
     sums = arena.take<T>(round_up(widest, kWidth));
-    half_square = job.predict == Prediction::nearest ? arena.take<T>(job.classes) : nullptr;
     for (int l = 0; l < job.layers; l++) {
       weight_sums[l] = parts > 1 ? arena.panels<T>(job.sizes[l + 1], job.sizes[l]) : Panels<T>{};
-      bias_sums[l] = parts > 1 && job.bias ? arena.take<T>(job.sizes[l + 1] * kWidth) : nullptr;
+      if (parts > 1 && job.biased(l)) bias_sums[l] = arena.take<T>(job.sizes[l + 1] * kWidth);
     }
+  }
+
+  void load(long cell) { model.load(job, cell); }
+  void store(long cell) const { model.store(job, cell); }
+
+  void first_layer(SpectralNorm& norm) const {
+    const Layer<T>& layer = model.layer[0];
+    for (long o = 0; o < layer.out; o++)
+      for (long i = 0; i < layer.in; i++)
+        norm.put(o, i, static_cast<double>(layer.weight.w[o * layer.ld + i]));
   }
 
   // Whether the inputs of layer l are there in rows only once they are transposed.
@@ -63,16 +72,6 @@ struct Network {
   // Rows of gathered data that go into one panel: 20 KB, which leaves L1 room for the weights.
   static constexpr long kGatherDepth = 20480 / (kMaxVecs * kWidth * sizeof(T));
 
-  void set_targets(const T* targets) {  // [C, O]
-    if (!half_square) return;
-    const long outputs = job.sizes[job.layers];
-    for (long c = 0; c < job.classes; c++) {
-      T sum = 0;
-      for (long o = 0; o < outputs; o++) sum += targets[c * outputs + o] * targets[c * outputs + o];
-      half_square[c] = sum / 2;
-    }
-  }
-
   void forward(Block<T>& block) {
     if (job.vocabulary) with_rule(0, [&](auto rule) { embedding.forward(rule, block); });
     for (int l = 0; l < job.layers; l++)
@@ -87,7 +86,7 @@ struct Network {
       const long width = to.width(p);
       T* out = to.panel(p) + row * width;
       for (long r = 0; r < rows; r++) {
-        const V bias = V::set(layer.b ? layer.b[row + r] : 0);
+        const V bias = V::set(layer.bias.w ? layer.bias.w[row + r] : 0);
         each_vector<T>(width, [&](long j) {
           const long i = r * width + j;
           const V z = V::load(c + i) + bias;
@@ -98,87 +97,25 @@ struct Network {
     };
     if (l > 0 || job.vocabulary) {
       auto source = [&](long p, long, long) { return static_cast<const T*>(from.panel(p)); };
-      product<T>(layer.out, to.split, Split(layer.in, layer.in), layer.w, layer.ld, 1, source,
-                 nullptr, done);
+      product<T>(layer.out, to.split, Split(layer.in, layer.in), layer.weight.w, layer.ld, 1,
+                 source, nullptr, done);
     } else {
       const Gather<T> gather{block.row, block.count, layer.in, packed};
       auto source = [&](long p, long k0, long n) {
         return gather.columns(to.split.begin(p) * kWidth, to.width(p), k0, n);
       };
-      product<T>(layer.out, to.split, Split(layer.in, kGatherDepth), layer.w, layer.ld, 1, source,
-                 &to, done);
+      product<T>(layer.out, to.split, Split(layer.in, kGatherDepth), layer.weight.w, layer.ld, 1,
+                 source, &to, done);
     }
-  }
-
-  // Fills in the predictions of the block, from its outputs. targets: [C, O], or null.
-  void predict(Block<T>& block, const T* targets) {
-    switch (job.predict) {
-      case Prediction::argmax: return choose(block, block.act[job.layers], job.sizes[job.layers]);
-      case Prediction::nearest:
-        score(block, targets);
-        return choose(block, block.score, job.classes);
-    }
-    unknown_value();
-  }
-
-  static void choose(Block<T>& block, const Panels<T>& score, long choices) {
-    each_strip(block, [&](long p, long lane, long column) {
-      argmax(score.panel(p) + lane, score.width(p), choices)
-          .store(block.column.prediction + column);
-    });
-  }
-
-  // |z - t|^2 is least where z . t - |t|^2 / 2 is greatest.
-  void score(Block<T>& block, const T* targets) {
-    const Panels<T>& out = block.act[job.layers];
-    const long outputs = job.sizes[job.layers];
-    auto source = [&](long p, long, long) { return static_cast<const T*>(out.panel(p)); };
-    auto done = [&](long row, long rows, long p, const T* c) {
-      const long width = block.score.width(p);
-      T* score = block.score.panel(p) + row * width;
-      for (long r = 0; r < rows; r++)
-        each_vector<T>(width, [&](long j) {
-          const long i = r * width + j;
-          (V::load(c + i) - V::set(half_square[row + r])).store(score + i);
-        });
-    };
-    product<T>(job.classes, block.score.split, Split(outputs, outputs), targets, outputs, 1, source,
-               nullptr, done);
-  }
-
-  // Fills in the loss of every column; with `samples` > 0 also replaces the outputs by the gradient
-  // of the mean loss of that many samples.
-  template <class Rule>
-  void losses(Rule, Block<T>& block, long samples) {
-    const Panels<T>& out = block.act[job.layers];
-    const long outputs = job.sizes[job.layers];
-    const V scale = V::set(
-        samples > 0 ? static_cast<T>(Rule::gradient_scale(samples, outputs)) : static_cast<T>(0));
-    each_strip(block, [&](long p, long lane, long column) {
-      const Panels<T>& target = block.target;
-      Rule::strip(out.panel(p) + lane, out.width(p), outputs,
-                  Rule::uses_targets ? target.panel(p) + lane : nullptr,
-                  Rule::uses_targets ? target.width(p) : 0, V::load(block.column.label + column),
-                  scale, samples > 0, block.column.term + column, block.column.extra + column);
-    });
-  }
-
-  template <class Call>
-  static void each_strip(const Block<T>& block, Call&& call) {
-    const Split split = block.panels();
-    for (long p = 0; p < split.parts; p++)
-      for (long j = 0; j < split.count(p); j++)
-        call(p, j * kWidth, (split.begin(p) + j) * kWidth);
   }
 
   // From the gradient of the outputs, which `losses` left in act[L]: adds up every parameter's
   // gradient over the first `batch` columns. The last part of a batch ends in update number
   // `update`; the others are whole vectors.
   void backward(Block<T>& block, long batch, Part part, long cell, int64_t update) {
-    switch (job.optimizer) {
-      case Optimizer::adamw: return backward<AdamW<T>>(block, batch, part, cell, update);
-    }
-    unknown_value();
+    with_optimizer<T>(job, [&](auto kind) {
+      backward<typename decltype(kind)::type>(block, batch, part, cell, update);
+    });
   }
 
   template <class Rule>
@@ -190,7 +127,7 @@ struct Network {
       if (turned(l)) transpose(block.act[l], batch, flip_for(l));
       // The gradient of the inputs comes first: it takes the weights before their update.
       with_rule(l, [&](auto act) { inputs_backward(act, block, l, batch); });
-      if (job.bias) update_bias(Rule::of(job, --tensor, cell, update), l, batch, part);
+      if (job.biased(l)) update_bias(Rule::of(job, --tensor, cell, update), l, batch, part);
       update_weights(Rule::of(job, --tensor, cell, update), block, l, batch, part);
     }
     if (job.vocabulary && part.last) embedding.update(Rule::of(job, 0, cell, update));
@@ -241,7 +178,7 @@ struct Network {
           if (l > 0) g.store(out + r * delta_ld + j);
         });
     };
-    product<T>(layer.in, to.split, Split(layer.out, layer.out), layer.w, 1, layer.ld, source,
+    product<T>(layer.in, to.split, Split(layer.out, layer.out), layer.weight.w, 1, layer.ld, source,
                nullptr, done);
   }
 
@@ -252,21 +189,19 @@ struct Network {
     auto done = [&](long row, long rows, long p, const T* g) {
       const long at = row * layer.ld + columns.begin(p) * kWidth;
       const long width = columns.count(p) * kWidth;
-      T *w = layer.w + at, *avg = layer.w_avg + at, *sq = layer.w_sq + at;
-      for (long r = 0; r < rows; r++) {
-        each_vector<T>(width,
-                       [&](long j) { rule.update(w + j, avg + j, sq + j, V::load(g + j)); });
-        w += layer.ld, avg += layer.ld, sq += layer.ld, g += width;
-      }
+      const Values<T> to = layer.weight.from(at);
+      for (long r = 0; r < rows; r++)
+        each_vector<T>(width, [&](long j) {
+          rule.update(to, r * layer.ld + j, V::load(g + r * width + j));
+        });
     };
     // Each is needed once a step, so it comes from L2 or L3.
     auto ahead = [&](long row, long rows, long p) {
       const long bytes = columns.count(p) * kWidth * static_cast<long>(sizeof(T));
       for (long r = 0; r < rows; r++) {
         const long i = (row + r) * layer.ld + columns.begin(p) * kWidth;
-        prefetch(layer.w + i, bytes);
-        prefetch(layer.w_avg + i, bytes);
-        prefetch(layer.w_sq + i, bytes);
+        prefetch(layer.weight.w + i, bytes);
+        for (int s = 0; s < Rule::slots; s++) prefetch(layer.weight.slot[s] + i, bytes);
       }
     };
     const T* grad = delta[(l + 1) & 1];
@@ -302,7 +237,7 @@ struct Network {
       else
         total.store(bias_sums[l] + o * kWidth);
     }
-    if (part.last) update_all(rule, layer.out, layer.b, layer.b_avg, layer.b_sq, sums);
+    if (part.last) update_all(rule, layer.out, layer.bias, sums);
   }
 };
 

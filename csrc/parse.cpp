@@ -47,31 +47,50 @@ void parse_network(const Reader& read, Job& job) {
   if (job.activate_embedding && !job.vocabulary)
     bad("activate_embedding", "True", "False for a model without embedding");
   job.bias = read.boolean("bias");
+  job.output_bias = read.boolean("output_bias");
   job.activation = read.choice<Activation>("activation", {{"tanh", Activation::tanh},
                                                           {"relu", Activation::relu},
                                                           {"leaky_relu", Activation::leaky_relu},
                                                           {"square", Activation::square}});
-  job.loss =
-      read.choice<Loss>("loss", {{"cross_entropy", Loss::cross_entropy}, {"mse", Loss::mse}});
-  job.predict = read.choice<Prediction>(
-      "predict", {{"argmax", Prediction::argmax}, {"nearest", Prediction::nearest}});
-  job.optimizer = read.choice<Optimizer>("optimizer", {{"adamw", Optimizer::adamw}});
+  job.loss = read.choice<Loss>("loss", {{"cross_entropy", Loss::cross_entropy},
+                                        {"mse", Loss::mse},
+                                        {"hinge", Loss::hinge}});
+  job.predict = read.choice<Prediction>("predict", {{"argmax", Prediction::argmax},
+                                                    {"nearest", Prediction::nearest},
+                                                    {"sign", Prediction::sign}});
+  if (job.predict == Prediction::sign && job.sizes[job.layers] != 1)
+    bad("predict", "'sign'",
+        "'argmax' or 'nearest' for " + std::to_string(job.sizes[job.layers]) + " outputs");
+  job.optimizer = read.choice<Optimizer>(
+      "optimizer", {{"adamw", Optimizer::adamw}, {"sgd", Optimizer::sgd}});
   job.beta1 = read.number("beta1", 0, 1);
   job.beta2 = read.number("beta2", 0, 1);
   job.eps = read.number("eps", 0, 1);
+  job.momentum = read.number("momentum", 0, 1);
   job.classes = read.integer("num_classes", 1, 1L << 20);
   if (job.loss == Loss::cross_entropy && job.classes > job.sizes[job.layers])
     bad("num_classes", std::to_string(job.classes),
         "at most the " + std::to_string(job.sizes[job.layers]) + " outputs, for cross_entropy");
 }
 
+// What an optimizer keeps beside each parameter, by the names of grokfast/optimizers.py.
+std::vector<const char*> slot_names(Optimizer optimizer) {
+  switch (optimizer) {
+    case Optimizer::adamw: return {"exp_avg", "exp_avg_sq"};
+    case Optimizer::sgd: return {"momentum_buffer"};
+  }
+  throw std::logic_error("an optimizer without a list of its slots");
+}
+
 void parse_parameters(const Reader& read, Job& job, const char* real) {
-  job.tensors = (job.bias ? 2 : 1) * job.layers + (job.vocabulary ? 1 : 0);
+  job.tensors = job.layers + (job.vocabulary ? 1 : 0);
+  for (int l = 0; l < job.layers; l++) job.tensors += job.biased(l);
   std::vector<long> shape;
   read.input<int32_t>("data_index", "int32", {-1}, &shape);
   job.models = shape[0];
-  const std::vector<std::pair<const char*, void**>> lists = {
-      {"params", job.params}, {"exp_avg", job.exp_avg}, {"exp_avg_sq", job.exp_avg_sq}};
+  std::vector<std::pair<const char*, void**>> lists = {{"params", job.params}};
+  for (const char* name : slot_names(job.optimizer))
+    lists.emplace_back(name, job.slots[lists.size() - 1]);
   for (const auto& [field, pointers] : lists) {
     const py::object value = read.get(field);
     const std::string expected = "a list of " + std::to_string(job.tensors) + " arrays";
@@ -88,11 +107,14 @@ void parse_parameters(const Reader& read, Job& job, const char* real) {
     if (job.vocabulary) tensor({job.models, job.vocabulary, job.sizes[0]});
     for (int l = 0; l < job.layers; l++) {
       tensor({job.models, job.sizes[l + 1], job.sizes[l]});
-      if (job.bias) tensor({job.models, job.sizes[l + 1]});
+      if (job.biased(l)) tensor({job.models, job.sizes[l + 1]});
     }
   }
   job.lr = read.input<double>("lr", "float64", {job.tensors, job.models});
   job.weight_decay = read.input<double>("weight_decay", "float64", {job.tensors, job.models});
+  if (!read.get("weight_decay_memorised").is_none())
+    job.decay_memorised =
+        read.input<double>("weight_decay_memorised", "float64", {job.tensors, job.models});
 }
 
 void parse_data(const Reader& read, Job& job, const char* real) {
@@ -122,8 +144,8 @@ void parse_data(const Reader& read, Job& job, const char* real) {
   check_range("y_val", job.y_val, sets * job.val_count, 0, job.classes);
   if (!read.get("targets").is_none())
     job.targets = read.input<void>("targets", real, {sets, job.classes, outputs});
-  else if (job.loss == Loss::mse || job.predict == Prediction::nearest)
-    bad("targets", "None", "an array [D, C, O], for mse or nearest");
+  else if (job.loss != Loss::cross_entropy || job.predict != Prediction::argmax)
+    bad("targets", "None", "an array [D, C, O], for mse, hinge, nearest or sign");
   job.data_index = read.input<int32_t>("data_index", "int32", {job.models});
   check_range("data_index", job.data_index, job.models, 0, sets);
 }
@@ -162,6 +184,10 @@ void parse_records(const Reader& read, Job& job) {
   std::vector<long> shape;
   job.train_accuracy = read.choice<TrainAccuracy>(
       "train_accuracy", {{"running", TrainAccuracy::running}, {"after", TrainAccuracy::after}});
+  job.recorded_loss = read.choice<TrainLoss>(
+      "recorded_loss", {{"before", TrainLoss::before}, {"after", TrainLoss::after}});
+  if (job.recorded_loss == TrainLoss::after && job.train_accuracy != TrainAccuracy::after)
+    bad("recorded_loss", "'after'", "'before' with a running train_accuracy");
   if (!read.get("eval_steps").is_none()) {
     job.eval_steps = read.input<int64_t>("eval_steps", "int64", {-1}, &shape);
     job.eval_count = shape[0];
@@ -184,6 +210,13 @@ void parse_records(const Reader& read, Job& job) {
   job.val_loss = read.output<float>("val_loss", "float32", curve);
   job.train_acc = read.output<float>("train_acc", "float32", curve);
   job.val_acc = read.output<float>("val_acc", "float32", curve);
+  if (!read.get("norm_steps").is_none()) {
+    if (job.vocabulary) bad("norm_steps", "an array", "None for a model with embedding");
+    job.norm_steps = read.input<int64_t>("norm_steps", "int64", {-1}, &shape);
+    job.norm_count = shape[0];
+    check_ascending("norm_steps", job.norm_steps, job.norm_count);
+    job.spectral_norm = read.output<float>("spectral_norm", "float32", {job.models, shape[0]});
+  }
   job.until = read.integer("until", 0, 1L << 62);
 }
 

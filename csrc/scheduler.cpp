@@ -22,7 +22,10 @@ namespace {
 
 // Decaying moments of a parameter without gradient end as subnormal numbers, whose arithmetic is
 // many times slower; they are flushed to zero instead. Set per thread: the caller's is untouched.
-void flush_subnormals() {
+// Without moments there is no such pile of them, and where weights themselves decay to nothing, the
+// step at which an output underflows to 0 is one that runs are to reproduce.
+void flush_subnormals(Optimizer optimizer) {
+  if (optimizer != Optimizer::adamw) return;
 #if defined(__SSE2__)
   _mm_setcsr(_mm_getcsr() | 0x8040);  // flush to zero, denormals are zero
 #elif defined(__aarch64__)
@@ -91,7 +94,7 @@ void train(const Job& job, const Level& level, const std::vector<int32_t>& cells
   std::condition_variable done;
   size_t running = 0;
   auto work = [&](Worker& worker) {
-    flush_subnormals();
+    flush_subnormals(job.optimizer);
     const Progress progress{&stop, &worker.steps};
     for (size_t i; (i = next.fetch_add(1)) < queue.size();) {
       if (__atomic_load_n(&stop, __ATOMIC_RELAXED)) break;

@@ -4,6 +4,7 @@
 // GCC 12 warns of its own header: gcc.gnu.org/bugzilla/show_bug.cgi?id=105593.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 

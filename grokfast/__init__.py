@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from grokfast.experiment import Batches, Evaluation, Experiment, Optimizer, Recording
     from grokfast.grid import Grid
     from grokfast.losses import loss
-    from grokfast.models import Mlp, Model, Shape, model
+    from grokfast.models import Mlp, Model, Shape, Transformer, model
+    from grokfast.models.stacked import Stacked
     from grokfast.observables import observable
     from grokfast.optimizers import UpdateRule, optimizer
     from grokfast.phases import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
     from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
+    from grokfast.replaying import Replay, replay
     from grokfast.results import Results
     from grokfast.tasks import Task, TaskData, task
     from grokfast.trainer import Interrupted, run
@@ -55,7 +57,9 @@ _HOMES = {
     "Mlp": "grokfast.models",
     "Model": "grokfast.models",
     "Shape": "grokfast.models",
+    "Transformer": "grokfast.models",
     "model": "grokfast.models",
+    "Stacked": "grokfast.models.stacked",
     "observable": "grokfast.observables",
     "UpdateRule": "grokfast.optimizers",
     "optimizer": "grokfast.optimizers",
@@ -68,6 +72,8 @@ _HOMES = {
     "phase_rule": "grokfast.phases",
     "PRESETS": "grokfast.presets",
     "preset": "grokfast.presets",
+    "Replay": "grokfast.replaying",
+    "replay": "grokfast.replaying",
     "Results": "grokfast.results",
     "Task": "grokfast.tasks",
     "TaskData": "grokfast.tasks",
@@ -98,11 +104,14 @@ __all__ = [
     "PhaseRule",
     "Plan",
     "Recording",
+    "Replay",
     "Results",
     "Rule",
     "Shape",
+    "Stacked",
     "Task",
     "TaskData",
+    "Transformer",
     "UpdateRule",
     "UsageError",
     "figures",
@@ -113,6 +122,7 @@ __all__ = [
     "phase_rule",
     "plan",
     "preset",
+    "replay",
     "run",
     "task",
 ]

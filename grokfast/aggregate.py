@@ -15,6 +15,7 @@ from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.fields import short_name
 from grokfast.grid import Grid
+from grokfast.observables import UNORDERED
 from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, INTERNAL, OK, PENDING, Results, hyperparameter_columns
 
@@ -39,10 +40,12 @@ class Aggregate(Cells):
       (``t_val_0.99``), with ``_low`` and ``_high``: median and quantiles, interpolated. A step that
       was never reached lies beyond the budget and counts as inf; a median or quantile of inf is
       censored: larger than the ``budget`` of the cell;
-    - every float of the run, such as curves ``[run, step]`` and final accuracies, with ``_std``
-      and ``_count``: mean and standard deviation (of a sample, n - 1) over the replicates that
-      have a finite value there, and their number; NaN where there is none, or for the deviation
-      fewer than two. One that stopped early no longer counts after its last step.
+    - every float of the run, such as curves ``[run, step]``, final accuracies and observables
+      ``[run, observed, ...]``, with ``_std`` and ``_count``: mean and standard deviation (of a
+      sample, n - 1) over the replicates that have a finite value there, and their number; NaN where
+      there is none, or for the deviation fewer than two. One that stopped early no longer counts
+      after its last step. Observables of things that do not correspond in two replicates, as
+      neurons, have no mean and are left out.
 
     Attributes:
         grid: without the axes that were put together.
@@ -252,16 +255,20 @@ def _means(
 ) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
     """Mean, deviation and number of every float of a cell, or of a cell and step."""
     found: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
-    kept = slice(None)
-    if "step" in results:
-        if budget is not None:
-            kept = slice(int(np.searchsorted(results["step"], budget, side="right")))
-        found["step"] = (("step",), results["step"][kept])
+    kept = {}  # of the values along these dimensions
+    for dim in ("step", "observed"):
+        if dim in results:
+            steps = results[dim]
+            end = len(steps) if budget is None else np.searchsorted(steps, budget, side="right")
+            kept[dim] = slice(int(end))
+            found[dim] = ((dim,), steps[kept[dim]])
     for name, (dims, values) in results.variables.items():
         floats = values.dtype.kind == "f" and name not in (*results.hyperparameters, *INTERNAL)
-        if not floats or dims not in (("run",), ("run", "step")):
+        if not floats or not (dims == ("run",) or dims[1:2] in (("step",), ("observed",))):
             continue
-        rows = stack.rows(values if dims == ("run",) else values[:, kept])
+        if UNORDERED & set(dims):
+            continue
+        rows = stack.rows(values if dims == ("run",) else values[:, kept[dims[1]]])
         there = np.isfinite(rows)
         count = there.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):

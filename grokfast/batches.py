@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
+from grokfast.experiment import Experiment
 from grokfast.schedule import Schedule
+
+
+def samples_of_batch(experiment: Experiment, samples: int) -> int:
+    """Samples of a whole batch, of so many training samples; as the experiment asks for them, which
+    may be more than there are."""
+    size, share = experiment.batch_size, experiment.batches.share
+    if not size or share is None:
+        return size or samples
+    return min(size, math.ceil(Fraction(repr(share)) * samples))
 
 
 class Orders:

@@ -13,11 +13,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from grokfast.batches import Orders
+from grokfast.batches import Orders, samples_of_batch
 from grokfast.experiment import Experiment
 from grokfast.models import Shape
 from grokfast.models.chain import torch_dtype
 from grokfast.models.layers import Layer, Linear, Plain, plain
+from grokfast.models.stacked import Stacked
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.schedule import Schedule
 from grokfast.tasks import Task
@@ -43,6 +44,7 @@ class Bucket:
     cells: tuple[int, ...]  # flat grid index of each cell, [M]
     shape: Shape  # of the data, as the model sees them
     layers: tuple[Layer, ...] | None  # None: a model that is no chain of layers
+    stacked: Stacked | None  # None: a model that is not to be had in stacked tensors
     parameters: tuple[Parameter, ...]  # [G], in the order of the module's parameters()
     tasks: tuple[Task, ...]  # of the data sets, [D]
     num_classes: int  # C
@@ -54,6 +56,7 @@ class Bucket:
     data_index: Tensor  # [M] int64: the data set of each cell
     lr: Tensor  # [G, M] float64
     weight_decay: Tensor  # [G, M] float64
+    weight_decay_memorised: Tensor | None  # [G, M] float64: once T_train is there; None: the same
     warmup: Tensor  # [M] int64: steps
     init: tuple[tuple[Tensor, ...], ...]  # distinct initial models, each G tensors
     init_buffers: tuple[dict[str, Tensor], ...]  # their buffers, by name
@@ -62,6 +65,7 @@ class Bucket:
     orders: Orders | None  # None for the full batch
     order_index: Tensor  # [M] int64: the order of each cell
     schedule: Schedule
+    values: dict[str, tuple[object, ...]]  # distinct ones of each optimizer field that may differ
     extra: dict[str, object] = field(default_factory=dict)  # an engine's own prepared data
 
     @property
@@ -112,7 +116,7 @@ class Bucket:
 
     @property
     def batch_size(self) -> int:
-        return self.cell.batch_size or self.num_train
+        return samples_of_batch(self.cell, self.num_train)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -196,9 +200,17 @@ class Bucket:
 
         The first linear layer needs no input gradient where inputs are dense.
         """
-        total = self.cell.model.multiply_adds(self.shape)
         first = next((x for x in self.layers or () if isinstance(x, Linear)), None)
         no_input = 0 if self.vocabulary or first is None else first.inputs * first.outputs
-        backward = 2 * total - no_input
         evals = self.schedule.evaluations / self.cell.steps
-        return 2.0 * (self.batch_size * (total + backward) + evals * self.num_val * total)
+        judged = self.num_val
+        if self.cell.evaluation.train == "after" and self.orders is not None:
+            judged += self.num_train
+        forward = self._multiply_adds(self.batch_size, True)
+        evaluation = evals * self._multiply_adds(judged, False)
+        return 2.0 * (3 * forward - self.batch_size * no_input + evaluation)
+
+    def _multiply_adds(self, samples: int, training: bool) -> int:
+        """Of the products of a forward pass."""
+        least = self.stacked and self.stacked.multiply_adds(samples, training)
+        return least or samples * self.cell.model.multiply_adds(self.shape)

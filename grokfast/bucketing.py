@@ -8,11 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from grokfast.batches import ByStepOrders, ContinuedOrders, FixedOrders, LoaderOrders, Orders
+from grokfast.batches import (
+    ByStepOrders,
+    ContinuedOrders,
+    FixedOrders,
+    LoaderOrders,
+    Orders,
+    samples_of_batch,
+)
 from grokfast.bucket import Bucket, Parameter
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
-from grokfast.grid import static_key
+from grokfast.grid import PER_CELL, static_key
 from grokfast.losses import LOSSES
 from grokfast.models import Model, Shape
 from grokfast.models.chain import torch_dtype
@@ -82,7 +89,7 @@ def check_data(cell: Experiment, d: TaskData) -> None:
             f"model.seed is none, but task {name!r} leaves no generator to go on with",
             hint="give model_seed a number",
         )
-    if d.targets is None and (LOSSES[cell.loss].targets or cell.predict == "nearest"):
+    if d.targets is None and (LOSSES[cell.loss].targets or cell.predict != "argmax"):
         raise UsageError(
             f"task {name!r} gives no dense targets, which loss={cell.loss} with "
             f"predict={cell.predict} needs",
@@ -90,22 +97,42 @@ def check_data(cell: Experiment, d: TaskData) -> None:
         )
     if d.targets is not None and d.targets.shape[0] != d.num_classes:
         raise UsageError(f"task {name!r}: {d.targets.shape[0]} targets for {d.num_classes} classes")
+    if cell.predict == "sign":
+        _check_signs(name, d)
     wide = d.targets is not None and d.targets.shape[1] != d.num_classes
     if wide and cell.loss == "cross_entropy":
         raise UsageError(f"task {name!r} has dense targets, which loss=cross_entropy cannot use")
-    per_epoch = _steps_per_epoch(cell, samples)
+    if wide and cell.predict == "argmax":
+        raise UsageError(
+            f"task {name!r} has {d.num_classes} classes, but their dense targets are of "
+            f"{_shape(d).outputs} outputs, of which predict=argmax makes no class",
+            hint="give predict=nearest, or sign for two classes and one output",
+        )
+    per_epoch = steps_per_epoch(cell, samples)
     by_epoch = cell.evaluation.schedule in ("every-epoch", "log-epochs")
     if by_epoch and cell.steps % per_epoch:
         raise UsageError(f"steps {cell.steps} is no multiple of the {per_epoch} steps of an epoch")
 
 
-def _steps_per_epoch(cell: Experiment, samples: int) -> int:
+def _check_signs(task: str, d: TaskData) -> None:
+    """Raises UsageError where the sign of one output does not tell two classes apart."""
+    assert d.targets is not None
+    if d.targets.shape != (2, 1) or not float(d.targets.prod()) < 0:
+        classes, outputs = d.targets.shape
+        raise UsageError(
+            f"predict=sign needs two classes with targets of opposite sign, of one output; task "
+            f"{task!r} has {classes} classes and {outputs} outputs"
+            + (", both targets of one sign" if (classes, outputs) == (2, 1) else "")
+        )
+
+
+def steps_per_epoch(cell: Experiment, samples: int) -> int:
     """Steps of an epoch.
 
     Raises:
         UsageError: a batch size that does not go with the number of samples.
     """
-    batch = cell.batch_size or samples
+    batch = samples_of_batch(cell, samples)
     if batch > samples:
         raise UsageError(
             f"batch_size {batch} is more than the {samples} training samples",
@@ -164,6 +191,14 @@ def initial_model(model: Model, data: TaskData) -> _Initial:
         return _Initial(module, torch.get_rng_state())
 
 
+def _stream(model: Model, data: TaskData) -> bytes:
+    """What the initial draws of a model without a seed of its own go on from: models that go on
+    from the same are the same."""
+    if model.seed is not None or data.generator is None:
+        return b""
+    return data.generator.numpy().tobytes()
+
+
 def _make_bucket(
     cells: list[Experiment], indices: list[int], built: dict[Task, TaskData]
 ) -> Bucket:
@@ -173,11 +208,11 @@ def _make_bucket(
     data = [built[t] for t in tasks]
     shape = _shape(data[0])
 
-    # A model without a seed of its own is a different one on every data set.
-    sources = [(c.model, c.task if c.model.seed is None else None) for c in cells]
-    distinct = list(dict.fromkeys(sources))
-    made = [initial_model(m, built[t] if t else data[0]) for m, t in distinct]
-    init_index = torch.tensor([distinct.index(source) for source in sources])
+    sources = [(c.model, _stream(c.model, built[c.task])) for c in cells]
+    owner = {source: built[c.task] for source, c in zip(sources, cells, strict=True)}
+    made = [initial_model(model, own) for (model, _), own in owner.items()]
+    number = {source: k for k, source in enumerate(owner)}
+    init_index = torch.tensor([number[source] for source in sources])
     module = made[0].module
     parameters = tuple(
         Parameter(name, tuple(p.shape), first.model.group(name, shape))
@@ -185,7 +220,7 @@ def _make_bucket(
     )
 
     samples = data[0].x_train.shape[0]
-    per_epoch = _steps_per_epoch(first, samples)
+    per_epoch = steps_per_epoch(first, samples)
     schedule = Schedule(first.evaluation, first.record, per_epoch, first.steps)
     orders, order_index = _orders(first, samples, schedule, [m.generator for m in made], init_index)
 
@@ -194,11 +229,13 @@ def _make_bucket(
         return x.to(dtype) if x.is_floating_point() else x.long()
 
     lr, decay = _group_hyperparameters(cells, parameters)
+    form = first.model.stacked(shape)
     return Bucket(
         cell=first,
         cells=tuple(indices),
         shape=shape,
         layers=first.model.layers(shape),
+        stacked=form and form.on(stacked("x_train"), stacked("x_val")),
         parameters=parameters,
         tasks=tuple(tasks),
         num_classes=data[0].num_classes,
@@ -210,6 +247,7 @@ def _make_bucket(
         data_index=torch.tensor([tasks.index(c.task) for c in cells]),
         lr=lr,
         weight_decay=decay,
+        weight_decay_memorised=_decay_memorised(cells, decay),
         warmup=torch.tensor([c.optimizer.warmup for c in cells]),
         init=tuple(tuple(p.detach().to(dtype) for p in m.module.parameters()) for m in made),
         init_buffers=tuple(
@@ -220,6 +258,10 @@ def _make_bucket(
         orders=orders,
         order_index=order_index,
         schedule=schedule,
+        values={
+            f"optimizer.{name}": tuple(dict.fromkeys(getattr(c.optimizer, name) for c in cells))
+            for name in PER_CELL
+        },
     )
 
 
@@ -268,3 +310,16 @@ def _group_hyperparameters(
             lr[g, m] = o.encoder_lr if encoder else o.lr
             decay[g, m] = own if encoder else o.weight_decay
     return lr, decay
+
+
+def _decay_memorised(cells: list[Experiment], decay: Tensor) -> Tensor | None:
+    """Weight decay of every parameter tensor and cell once the cell has memorised: float64
+    ``[G, M]``, with that of before in cells where nothing changes; None where none does."""
+    changed = [cell.optimizer.weight_decay_memorised for cell in cells]
+    if all(value is None for value in changed):
+        return None
+    memorised = decay.clone()
+    for m, value in enumerate(changed):
+        if value is not None:
+            memorised[:, m] = value
+    return memorised

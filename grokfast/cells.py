@@ -93,7 +93,8 @@ class Cells:
 
     def find(self, **values: Any) -> int:
         """Position of the one cell nearest to the given axis values (numbers: nearest in value,
-        relative to the spacing on a log scale where all are positive; text: equal).
+        relative to the spacing on a log scale where all are positive; text: equal). ``None`` and
+        ``"none"`` name the cells of an axis that have no value there.
 
         Raises:
             UsageError: no such axis, a number beyond its ends by more than a spacing, or values
@@ -105,10 +106,12 @@ class Cells:
             if key not in self.variables:
                 raise UsageError(f"unknown axis {name!r}", hint=f"axes are {', '.join(self.axes)}")
             column = self[key]
-            if column.dtype.kind in "fiu":
+            if column.dtype.kind == "f" and str(wanted).lower() == "none":  # as which NaN stands
+                chosen &= np.isnan(column)
+            elif column.dtype.kind in "fiu":
                 chosen &= column == _nearest(column, wanted, name)
             else:
-                chosen &= column == _equal(column, wanted, key)
+                chosen &= column == _equal(column, "none" if wanted is None else wanted, key)
         found = np.flatnonzero(chosen)
         if len(found) != 1:
             given = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -147,7 +150,9 @@ def _nearest(column: NDArray[Any], wanted: Any, name: str) -> Any:
         target = float(wanted)
     except (TypeError, ValueError):
         raise UsageError(f"{name}={wanted!r} is no number") from None
-    values = np.unique(column)
+    values = np.unique(column[~np.isnan(column)])
+    if not len(values):
+        raise UsageError(f"no cell has {short_name(name)} {target:g}; it is none in all of them")
     log = target > 0 and bool((values > 0).all())
     at, goal = (np.log(values), np.log(target)) if log else (values, target)
     widest = np.diff(at).max(initial=0.0) or (0.05 if log else 0.05 * abs(at[0]))

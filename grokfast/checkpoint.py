@@ -1,33 +1,47 @@
 """Checkpoints: the full state of every cell that can still be trained, beside the results file.
 
-One HDF5 file ``<results>.ckpt``, replaced whole, no pickle. Rows are keyed by the identity of
-their cell, so a run with more axis values or a larger budget finds what is there. Cells whose
-stop rule has fired live in the results file alone.
+One file ``<results>.ckpt``, replaced whole, no pickle. Rows are keyed by the identity of their
+cell, so a run with more axis values or a larger budget finds what is there. Cells whose stop rule
+has fired live in the results file alone.
+
+Version 3: a mark, the raw values of one tensor after the other, a table of them as JSON, its length
+(64 bits, little-endian), and the seal (:mod:`grokfast.seal`). The table has one entry a bucket:
+``identities`` of its R cells and ``tensors``, each ``[name, dtype, shape, offset]``, with R rows.
+Versions 1 and 2 were HDF5 files.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import h5py
 import numpy as np
 import torch
 
+from grokfast import guarded, seal
 from grokfast.bucket import Bucket
-from grokfast.errors import UsageError
-from grokfast.files import open_hdf5, replacing
+from grokfast.errors import Damaged, EnvironmentProblem, UsageError
+from grokfast.files import write_whole
 from grokfast.grid import Grid
+from grokfast.hdf5 import Dataset, Group
 from grokfast.outcomes import CROSSINGS
 from grokfast.state import State
 
-_VERSION = 2
+_VERSION = 3
+_SCHEMA = "grokfast-checkpoint"
+_MARK = guarded.CHECKPOINT
 
 #: What a checkpoint of version 1 lacks: such a cell goes on as if it had just been begun in these.
 _SINCE_2 = ("train_correct", "val_correct", "best_train_correct", "best_val_correct", *CROSSINGS)
+
+#: Identity of a cell -> its rows by tensor name.
+Rows = dict[str, dict[str, np.ndarray]]
 
 
 def checkpoint_path(out: Path) -> Path:
@@ -45,6 +59,9 @@ def save_checkpoint(
 
     Returns:
         Size of the file in bytes; 0 where nothing is left to save and the old one was removed.
+
+    Raises:
+        EnvironmentProblem: it cannot be written; the old one is as it was.
     """
     rows = [
         torch.nonzero(((state.step > 0) & ~state.frozen(bucket)).cpu() & ~hollow)[:, 0]
@@ -53,64 +70,165 @@ def save_checkpoint(
     if not any(len(r) for r in rows):
         path.unlink(missing_ok=True)
         return 0
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(schema="grokfast-checkpoint", schema_version=_VERSION)
-        for number, (bucket, state, keep) in enumerate(zip(buckets, states, rows, strict=True)):
-            group = file.create_group(str(number))
-            identities = [grid.keys[bucket.cells[m]] for m in keep.tolist()]
-            group.attrs["identities"] = json.dumps(identities)
-            for name, tensor in state.tensors():
-                values = tensor[keep.to(tensor.device)].cpu().numpy()
-                dataset = group.create_dataset(name, data=values)
-                dataset.attrs["crc32"] = zlib.crc32(np.ascontiguousarray(values).data)
-        file.flush()
+    write_whole(path, _parts(grid, buckets, states, rows))
     return path.stat().st_size
 
 
-def load_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
+def _parts(
+    grid: Grid, buckets: list[Bucket], states: list[State], rows: list[torch.Tensor]
+) -> Iterator[bytes | memoryview]:
+    """The file, a tensor at a time: there is never a second copy of the whole state."""
+    sealing, table = seal.Sealing(), []
+    sealing.add(_MARK)
+    yield _MARK
+    for bucket, state, keep in zip(buckets, states, rows, strict=True):
+        tensors = []
+        for name, tensor in state.tensors():
+            values = tensor[keep.to(tensor.device)].cpu().numpy()
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+            tensors.append([name, values.dtype.str, list(values.shape), sealing.length])
+            sealing.add(values.data)
+            yield values.data
+        identities = [grid.keys[bucket.cells[m]] for m in keep.tolist()]
+        table.append({"identities": identities, "tensors": tensors})
+    end = json.dumps({"schema": _SCHEMA, "schema_version": _VERSION, "buckets": table}).encode()
+    end += len(end).to_bytes(8, "little")
+    sealing.add(end)
+    yield end
+    yield sealing.seal()
+
+
+def load_checkpoint(path: Path, reader: guarded.Reader | None = None) -> Rows:
     """Identity of a cell -> its rows by tensor name.
+
+    Args:
+        reader: of many older files; see :meth:`grokfast.Results.load`.
 
     A damaged checkpoint costs time, not truth: it is set aside with a warning, and its cells
     train again from the start to the same bits.
 
     Raises:
         UsageError: a newer grokfast wrote it.
+        EnvironmentProblem: it cannot be opened.
     """
     if not path.exists():
         return {}
     try:
-        with open_hdf5(path) as file:
-            if int(file.attrs["schema_version"]) <= _VERSION:
+        with path.open("rb") as file:
+            if file.read(len(_MARK)) == _MARK:
                 return _read(file)
-    except (OSError, KeyError, ValueError, UsageError) as error:
-        aside = path.with_name(path.name + ".damaged")
-        path.replace(aside)
-        warnings.warn(
-            f"checkpoint {path.name} is damaged ({error}); kept as {aside.name}, "
-            "unfinished cells start again",
-            stacklevel=2,
-        )
+        return _read_hdf5(path, reader)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read {path}: {error.strerror or error}") from error
+    except _Newer as error:
+        raise UsageError(
+            f"{path} was written by a newer grokfast", hint="upgrade grokfast"
+        ) from error
+    except (KeyError, ValueError, TypeError, RecursionError, Damaged, UsageError) as error:
+        _set_aside(path, str(error).removeprefix(f"{path} is damaged: "))
         return {}
-    raise UsageError(f"{path} was written by a newer grokfast", hint="upgrade grokfast")
 
 
-def _read(file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
-    cells: dict[str, dict[str, np.ndarray]] = {}
-    for group in file.values():
-        identities = json.loads(group.attrs["identities"])
-        for name, dataset in group.items():
-            values = dataset[...]
-            if zlib.crc32(np.ascontiguousarray(values).data) != int(dataset.attrs["crc32"]):
-                raise ValueError(f"checksum of {dataset.name}")
-            if len(values) != len(identities):
-                raise ValueError(f"length of {dataset.name}")
-            for identity, row in zip(identities, values, strict=True):
-                cells.setdefault(identity, {})[name] = row
+def _set_aside(path: Path, why: str) -> None:
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    warnings.warn(
+        f"checkpoint {path.name} is damaged ({why}); kept as {aside.name}, "
+        "unfinished cells start again",
+        stacklevel=3,
+    )
+
+
+class _Newer(Exception):
+    """Of a version that this grokfast does not know."""
+
+
+def _read(file: IO[bytes]) -> Rows:
+    if seal.sealed(file) != seal.WHOLE:
+        raise ValueError("it is not as it was written")
+    end = file.seek(-seal.SIZE - 8, os.SEEK_END)
+    length = int.from_bytes(file.read(8), "little")
+    file.seek(end - length)
+    table = json.loads(file.read(length))
+    if table["schema_version"] > _VERSION:
+        raise _Newer
+    cells: Rows = {}
+    for bucket in table["buckets"]:
+        for name, dtype, shape, offset in bucket["tensors"]:
+            file.seek(offset)
+            values = np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+            _add(cells, bucket["identities"], name, values)
     return cells
 
 
+def _add(cells: Rows, identities: list[str], name: str, values: np.ndarray) -> None:
+    if len(values) != len(identities):
+        raise ValueError(f"length of {name}")
+    for identity, row in zip(identities, values, strict=True):
+        cells.setdefault(identity, {})[name] = row
+
+
+def _read_hdf5(path: Path, reader: guarded.Reader | None) -> Rows:
+    """Of versions 1 and 2."""
+    _, pieces = guarded.read(path, 1, reader)
+    groups = {p.path: p.attributes for p in pieces if isinstance(p, Group)}
+    if int(groups["/"]["schema_version"]) > _VERSION:
+        raise _Newer
+    cells: Rows = {}
+    for dataset in pieces:
+        if not isinstance(dataset, Dataset):
+            continue
+        where, _, name = dataset.path.rpartition("/")
+        if zlib.crc32(np.ascontiguousarray(dataset.values).data) != dataset.crc32:
+            raise ValueError(f"checksum of {dataset.path}")
+        _add(cells, json.loads(groups[where]["identities"]), name, dataset.values)
+    return cells
+
+
+def restore_checkpoint(
+    path: Path, grid: Grid, buckets: list[Bucket], states: list[State]
+) -> set[str]:
+    """Puts the saved rows of all cells back into their states.
+
+    Returns:
+        Identities of the cells in the checkpoint; none of a damaged one (see
+        :func:`load_checkpoint`).
+
+    Raises:
+        UsageError, EnvironmentProblem: as :func:`load_checkpoint`.
+    """
+    rows = load_checkpoint(path)
+    mine = [
+        (state, m, rows[grid.keys[index]])
+        for bucket, state in zip(buckets, states, strict=True)
+        for m, index in enumerate(bucket.cells)
+        if grid.keys[index] in rows
+    ]
+    for state, m, row in mine:
+        if misfit := _misfit(state, m, row):
+            _set_aside(path, misfit)
+            return set()
+    for state, m, row in mine:
+        restore_row(state, m, row)
+    return set(rows)
+
+
+def _misfit(state: State, m: int, row: dict[str, np.ndarray]) -> str | None:
+    """What of a row is not there, or of another shape."""
+    for name, tensor in state.tensors():
+        if name not in row:
+            if name not in _SINCE_2:
+                return f"{name} is not there"
+            continue
+        own, saved = tuple(tensor[m].shape), np.shape(row[name])
+        # Curves and snapshots of a larger budget are longer.
+        if len(own) != len(saved) or own[1:] != saved[1:] or saved[:1] > own[:1]:
+            return f"{name} has the shape {list(saved)}, not {list(own)}"
+    return None
+
+
 def restore_row(state: State, m: int, row: dict[str, Any]) -> None:
-    """Puts one cell's saved row back; curves and snapshots of a larger budget are longer."""
+    """Puts one cell's saved row back; see :func:`restore_checkpoint`."""
     for name, tensor in state.tensors():
         if name in _SINCE_2 and name not in row:
             continue

@@ -27,3 +27,10 @@ class EnvironmentProblem(GrokfastError):
     """Something the machine lacks: data, a library, disk space, permissions."""
 
     exit_code = 3
+
+
+class Damaged(EnvironmentProblem):
+    """A file that is not as it was written: nothing in it can be relied upon."""
+
+    def __init__(self, path: object, reason: object) -> None:
+        super().__init__(f"{path} is damaged: {reason}")

@@ -50,6 +50,9 @@ class Optimizer:
             2022 call them the representation, the rest the decoder).
         encoder_lr: learning rate of the encoder group.
         encoder_weight_decay: decay of the encoder group; ``None`` for that of the rest.
+        weight_decay_memorised: decay of every parameter once the model has memorised: from the step
+            after the one in which T_train came to exist. Needs ``evaluation.train=after``; ``None``
+            for no change.
         decay_towards: the values that AdamW's decay draws parameters to: ``zero``, or the
             ``initial`` ones of the model.
         update_noise: every parameter also moves by the learning rate times this times a standard
@@ -70,6 +73,7 @@ class Optimizer:
     eps: float = 1e-8
     momentum: float = field(default=0.0, metadata=_NEW)
     warmup: int = field(default=0, metadata=_NEW)
+    weight_decay_memorised: float | None = field(default=None, metadata=_NEW)
     decay_towards: Literal["zero", "initial"] = field(default="zero", metadata=_NEW)
     update_noise: float = field(default=0.0, metadata=_NEW)
     weight_noise: float = field(default=0.0, metadata=_NEW)
@@ -86,10 +90,13 @@ class Batches:
             same for all models; ``fixed``, the order of the data, never shuffled.
         remainder: what is left over at the end of an epoch: ``none`` (the batch size must divide
             the training set), ``dropped``, or ``short`` (a last, smaller batch).
+        share: where this share of the training set, rounded up, is less than ``batch_size``, a
+            batch has so many samples: 0.5 in Power et al. 2022. ``None`` for no such bound.
     """
 
     order: Literal["loader", "continued", "by-step", "fixed"] = "loader"
     remainder: Literal["none", "dropped", "short"] = "none"
+    share: float | None = field(default=None, metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +113,10 @@ class Evaluation:
             run (numbers correctly rounded).
         train: the training accuracy is ``running``, counted over the batches of the epoch before
             their updates, or of the whole training set ``after`` the update, in evaluation mode.
-            With ``after`` the training loss is that of the step's own batch, before its update.
+        train_loss: with ``train=after``, the recorded training loss is that of the step's own batch
+            ``before`` its update, or the mean over the whole training set ``after`` it.
+        initial: whether losses and accuracies of the initial state are recorded, too, as step 0 of
+            the curves (the training loss is then that of the whole training set).
         thresholds: further accuracies whose first crossings are kept, besides the phase rule's.
     """
 
@@ -117,6 +127,8 @@ class Evaluation:
     points: int = 1000
     every: int = field(default=1, metadata=_NEW)
     train: Literal["running", "after"] = field(default="running", metadata=_NEW)
+    train_loss: Literal["before", "after"] = field(default="before", metadata=_NEW)
+    initial: bool = field(default=False, metadata=_NEW)
     thresholds: tuple[float, ...] = field(default=(), metadata=_NEW)
 
 
@@ -149,7 +161,8 @@ class Experiment:
         batch_size: 0 for the full batch; else see :class:`Batches`.
         steps: budget in optimizer updates.
         stop: ``both`` ends a cell when T_train and T_val exist, ``never`` at the budget.
-        predict: ``argmax`` of the outputs, or the class whose target is ``nearest`` (Euclidean).
+        predict: ``argmax`` of the outputs; the class whose target is ``nearest`` (Euclidean); or by
+            the ``sign`` of the one output, the class whose target has it: 0 is wrong for both.
         precision: of float32 matrix products: ``ieee``, or on a GPU ``tf32x3`` or ``tf32``.
 
     Raises:
@@ -159,7 +172,7 @@ class Experiment:
     task: Task
     model: Model = field(default_factory=Mlp)
     loss: Annotated[str, LOSSES] = "cross_entropy"
-    predict: Literal["argmax", "nearest"] = "argmax"
+    predict: Literal["argmax", "nearest", "sign"] = "argmax"
     optimizer: Optimizer = field(default_factory=Optimizer)
     batch_size: int = 0
     batches: Batches = field(default_factory=Batches, metadata=_NEW)
@@ -193,6 +206,8 @@ class Experiment:
         tree: dict[str, Any] = {}
         for name, value in values.items():
             path = resolve_field(self, name)
+            if isinstance(value, dict):  # which replace_tree would take for a part
+                raise UsageError(f"{path} is {value!r}; give a single value")
             *parents, leaf = path.split(".")
             node = tree
             for part in parents:
@@ -217,8 +232,8 @@ class Experiment:
         Raises:
             UsageError: unknown field.
         """
-        data = dict(data)
         try:
+            data = dict(data)
             parts: dict[str, Any] = {
                 "task": _registered(TASKS, task_stand_in, data.pop("task", {}), ""),
                 "model": _registered(MODELS, model_stand_in, data.pop("model", {}), "mlp"),
@@ -231,7 +246,7 @@ class Experiment:
             for entry in parts["record"].observables:
                 OBSERVABLES.tolerate(entry.partition(":")[0])
             return cls(**parts, **data)
-        except TypeError as error:
+        except MALFORMED as error:
             raise UsageError(f"this is not an experiment: {error}") from error
 
     def to_json(self) -> str:
@@ -256,6 +271,11 @@ class Experiment:
         data = self.to_dict()
         return json.dumps({name: data[name] for name in ("task", "dtype")}, sort_keys=True)
 
+
+#: What data that were never an experiment raise, wherever they are taken for one.
+MALFORMED = (
+    LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 _PARTS: dict[str, type] = {
     "optimizer": Optimizer,
@@ -306,14 +326,17 @@ def _check_ranges(e: Experiment) -> None:
             raise UsageError(
                 f"{short_name(path)} is {value!r}; give a finite value of {low} or more"
             )
-    decay = e.optimizer.encoder_weight_decay
-    if decay is not None and not (decay >= 0 and math.isfinite(decay)):
-        raise UsageError(f"optimizer.encoder_weight_decay is {decay!r}; give 0 or more, or none")
+    for path in ("optimizer.encoder_weight_decay", "optimizer.weight_decay_memorised"):
+        decay = e.get(path)
+        if decay is not None and not (decay >= 0 and math.isfinite(decay)):
+            raise UsageError(f"{path} is {decay!r}; give 0 or more, or none")
     if e.optimizer.decay_towards == "initial" and e.optimizer.kind != "adamw":
         raise UsageError(
             f"optimizer.decay_towards=initial is for the decay of adamw, but optimizer.kind is "
             f"{e.optimizer.kind!r}"
         )
+    if e.batches.share is not None and not 0 < e.batches.share <= 1:
+        raise UsageError(f"batches.share is {e.batches.share!r}; give 0 < share <= 1, or none")
     if e.steps >= 2**31:  # the kernels count steps in 32 bits
         raise UsageError(f"steps is {e.steps}; give less than 2**31")
     if e.batch_size >= 2**20:
@@ -352,7 +375,21 @@ def _check_ranges(e: Experiment) -> None:
         raise UsageError("optimizer.encoder is 'embedding' but model.embedding_dim is 0")
     if e.record.embeddings and not e.model.has_embedding:
         raise UsageError("record=embeddings: this experiment has no embedding to record")
-    if e.evaluation.train == "running" and e.evaluation.schedule in _BY_STEP and e.batch_size:
+    if e.evaluation.train == "running":
+        _check_running(e)
+
+
+def _check_running(e: Experiment) -> None:
+    """What there is not where the training accuracy is counted over batches before updates."""
+    if e.optimizer.weight_decay_memorised is not None:
+        raise UsageError(
+            f"optimizer.weight_decay_memorised is {e.optimizer.weight_decay_memorised!r}, but a "
+            "running accuracy tells of no single model that it has memorised: give "
+            "evaluation.train=after"
+        )
+    if e.evaluation.train_loss == "after":
+        raise UsageError("evaluation.train_loss=after goes with evaluation.train=after only")
+    if e.evaluation.schedule in _BY_STEP and e.batch_size:
         raise UsageError(
             f"evaluation.schedule={e.evaluation.schedule} looks at steps inside an epoch, where "
             "there is no running accuracy: give evaluation.train=after"

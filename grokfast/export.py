@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import replacing
+from grokfast.files import replacing, user_path, writable, write_whole
 from grokfast.results import STATUS, Results
 
 FORMATS = ("csv", "parquet", "nc", "json")
@@ -31,7 +32,7 @@ def check_target(
     Raises:
         UsageError: an unknown suffix, no such folder, or a file that exists.
     """
-    out = Path(out)
+    out = user_path(out)
     suffix = out.suffix.removeprefix(".").lower()
     if suffix not in formats:
         raise UsageError(
@@ -40,10 +41,7 @@ def check_target(
         )
     if long and suffix == "nc":
         raise UsageError("a .nc file has every step anyway, as dimension step; leave out --long")
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder")
-    if not out.parent.is_dir():
-        raise UsageError(f"no such folder: {out.parent}")
+    writable(out)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", hint="choose another name, or --overwrite")
     return suffix
@@ -68,7 +66,7 @@ def export(
         UsageError: an unknown suffix, an existing file, or ``long`` without recorded curves.
         EnvironmentProblem: a library is not installed, or the file cannot be written.
     """
-    out = Path(out)
+    out = user_path(out)
     kind = check_target(out, long=long, overwrite=overwrite)
     if kind == "nc":
         _write_netcdf(results, out)
@@ -116,11 +114,25 @@ def _rows(columns: dict[str, NDArray[Any]], missing: Any) -> Iterator[list[Any]]
 
 
 def write_csv(columns: dict[str, NDArray[Any]], out: Path) -> None:
-    """Writes equally long columns by name, NaN as an empty field."""
-    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    """Writes equally long columns by name, NaN as an empty field; text that a spreadsheet would
+    take for a formula begins with an apostrophe."""
+    with (
+        replacing(out) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(_rows(columns, missing=""))
+        writer.writerow(map(_inert, columns))
+        writer.writerows(map(_inert, row) for row in _rows(columns, missing=""))
+
+
+def _inert(value: Any) -> Any:
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _write_json(results: Results, columns: dict[str, NDArray[Any]], out: Path) -> None:
@@ -171,8 +183,14 @@ def _write_netcdf(results: Results, out: Path) -> None:
         "flag_values": np.arange(len(STATUS)),
         "flag_meanings": " ".join(STATUS),
     }
-    with replacing(out) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf")
+    # Packed in memory, as a full disk must not be met within HDF5.
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
+    packed = io.BytesIO()
+    with h5netcdf.File(packed, "w") as file:
+        dataset.dump_to_store(H5NetCDFStore(file))
+    write_whole(out, [packed.getbuffer()])
 
 
 def _missing(library: str, extra: str) -> EnvironmentProblem:

@@ -151,6 +151,8 @@ def as_field_type(kind: Any, value: Any) -> Any:
         return tuple(as_field_type(typing.get_args(kind)[0], v) for v in value)
     if hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, int) and not _fits(value):
+        return value  # check_type says what is wrong
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -158,6 +160,11 @@ def as_field_type(kind: Any, value: Any) -> Any:
     if kind == (float | None) and isinstance(value, int):
         return float(value)
     return value
+
+
+def _fits(value: int) -> bool:
+    """Whether 64 bits hold a whole number."""
+    return -(2**63) <= value < 2**63
 
 
 def check_type(path: str, value: Any, kind: Any) -> None:
@@ -185,6 +192,8 @@ def check_type(path: str, value: Any, kind: Any) -> None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
         names = " or ".join(k.__name__ for k in accepted if k is not type(None))
         raise UsageError(f"{path} is {value!r}; give a value of type {names}")
+    if isinstance(value, int) and not _fits(value):
+        raise UsageError(f"{path} is a number of {value.bit_length()} bits; give one of 64 at most")
 
 
 def replace_tree(value: Any, tree: dict[str, Any]) -> Any:

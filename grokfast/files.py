@@ -1,50 +1,216 @@
-"""Files that are never left half-written: whole to a temporary, fsync, rename; and a lock."""
+"""Files that are never left half-written: whole to a temporary beside them, fsync, rename."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
+import secrets
 import signal
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
-
-import h5py
 
 from grokfast.errors import EnvironmentProblem, UsageError
+from grokfast.processes import alive, here
+
+#: Links to links that are followed, as the system itself does.
+_MOST_LINKS = 40
+
+#: A day in seconds: the temporary of a process that cannot be asked for is older than any save.
+_LONG_AGO = 86400.0
+
+
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """A path as its user means it: ``~`` is the home folder.
+
+    Raises:
+        UsageError: no home folder, no such user, or no path at all.
+    """
+    text = os.fspath(given)
+    if "\0" in text:
+        raise UsageError(f"{text!r} is no path: it holds a zero byte")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"cannot expand {text!r}: {error}", hint=f"a file of that name is ./{text}"
+        ) from None
+
+
+def real_path(path: Path) -> Path:
+    """The file that a link of this name stands for, which need not be there; else the path itself.
+
+    Whatever belongs to a file (temporary, lock, checkpoint) lies beside this one.
+
+    Raises:
+        UsageError: links without an end.
+    """
+    at = path
+    for _ in range(_MOST_LINKS):
+        if not at.is_symlink():
+            return at
+        at = at.parent / at.readlink()
+    raise UsageError(f"{path} is a link that leads to itself")
+
+
+def writable(given: str | os.PathLike[str], option: str = "") -> Path:
+    """The path of a file that is to be written, as the user means it, checked before any work.
+
+    Args:
+        given: file or link; what a link stands for need not be there, its folder must.
+        option: what the user calls it, as ``--out=``.
+
+    Raises:
+        UsageError: no such folder, or something that is there and no file.
+    """
+    path = user_path(given)
+    real = real_path(path)
+    if real.is_dir():
+        raise UsageError(f"{option}{given} is a folder; name a file")
+    if real.exists() and not real.is_file():
+        raise UsageError(f"{option}{given} is a device or pipe; name a file")
+    check_folder(real.parent)
+    return path
+
+
+def check_file(path: Path) -> None:
+    """Raises UsageError where this is no file that can be read to its end."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if path.exists():
+        raise UsageError(f"{path} is a device or pipe; name a file")
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link to {path.readlink()}, which is not there")
+    check_folder(path.parent)
+    raise UsageError(f"no such file: {path}")
+
+
+def check_folder(folder: Path, option: str = "") -> None:
+    """Raises UsageError where this is no folder.
+
+    Args:
+        option: what the user typed, as ``--data-dir=x``.
+    """
+    if folder.is_dir():
+        return
+    if os.path.lexists(folder):
+        raise UsageError(f"{option or folder} is no folder")
+    raise UsageError(f"{option}: no such folder" if option else f"no such folder: {folder}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place, durably, if the block succeeds.
+    """A temporary path that takes the place of ``path``, durably, if the block succeeds.
 
-    At any instant ``path`` is the previous or the next complete file.
+    At any instant ``path`` is the previous or the next complete file, with the same mode and owner;
+    what a link stands for is replaced, not the link.
 
     Raises:
         EnvironmentProblem: no space, no permission, no such folder; ``path`` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = real_path(path)
+    clear_leftovers(path)
+    temporary = path.with_name(f".{path.name}.@{here()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
+        before = _regular(path)
+        # Of what nobody else may read no other can be read, either.
+        mode = 0o666 if before is None else 0o600
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield temporary
         _fault("written")
         with temporary.open("rb+") as file:
+            if before is not None:
+                _as_before(file.fileno(), before)
             os.fsync(file.fileno())
         _fault("synced")
         temporary.replace(path)
         _fault("replaced")
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="free some space" if error.errno == errno.ENOSPC else None,
-        ) from error
+        raise EnvironmentProblem(*_why(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """What is told of the file that is there; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is there and no file")
+    return found
+
+
+def _as_before(descriptor: int, before: os.stat_result) -> None:
+    """Gives an open file mode and owner of another, as far as this user may."""
+    now = os.fstat(descriptor)
+    for owner in ((before.st_uid, before.st_gid), (-1, before.st_gid)):
+        if (now.st_uid, now.st_gid) == (before.st_uid, before.st_gid):
+            break
+        try:
+            os.fchown(descriptor, *owner)
+        except OSError:
+            continue
+        break
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename durable, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # it may be written, not listed; the file itself is there
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _why(path: Path, error: OSError) -> tuple[str, str | None]:
+    """Message and hint for a file that cannot be written."""
+    if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+        return f"cannot write {path}: its folder has gone", None
+    hints = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EFBIG: "files may not grow so large here (ulimit -f)",
+    }
+    hint = hints.get(error.errno) if error.errno is not None else None
+    return f"cannot write {path}: {error.strerror or error}", hint
+
+
+def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Writes these bytes, one part after the other, as the next complete file.
+
+    Raises:
+        EnvironmentProblem: as :func:`replacing`.
+    """
+    with replacing(path) as temporary:
+        # An own descriptor and plain writes: whatever the disk says arrives as an OSError.
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            for part in parts:
+                _write_all(file, memoryview(part))
+        finally:
+            os.close(file)
+
+
+def _write_all(file: int, part: memoryview) -> None:
+    left = part.cast("B") if part.nbytes else memoryview(b"")
+    while left:  # a disk may take less than it is given
+        left = left[os.write(file, left) :]
 
 
 def _fault(point: str) -> None:
@@ -62,80 +228,19 @@ _passages: dict[str, int] = {}
 
 
 def clear_leftovers(path: Path) -> None:
-    """Removes temporaries that a killed writer of ``path`` has left behind."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+    """Removes temporaries that a killed writer of ``path`` has left behind: of this machine those
+    of processes that have died, of another one those that are older than a day."""
+    name = re.escape(f".{path.name}.")
+    own = re.compile(rf"{name}(?:@(?P<host>[^.]+)\.)?(?P<pid>\d{{1,10}})(?:\.[0-9a-f]{{8}})?\.tmp")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            match = own.fullmatch(entry.name)
+            if match and _abandoned(entry, match["host"], int(match["pid"])):
+                with contextlib.suppress(OSError):
+                    Path(entry.path).unlink()
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds ``<path>.lock`` against a second trainer; the kernel lets go of it on any death.
-
-    Raises:
-        UsageError: somebody else trains into ``path``.
-        EnvironmentProblem: the folder cannot be written.
-    """
-    import fcntl
-
-    lock = path.with_name(path.name + ".lock")
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                file = stack.enter_context(lock.open("a+"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UsageError(
-                    f"{path} is being written by another run ({file.read().strip() or 'unknown'})",
-                    hint="wait for it, or choose another --out",
-                ) from None
-            except OSError as error:
-                raise EnvironmentProblem(f"cannot lock {path}: {error.strerror}") from error
-            if _is_at(file, lock):
-                break  # else its last holder has removed it since: this lock is of no file
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Opens a file for reading, refusing what a crafted one could use to reach other files.
-
-    Raises:
-        UsageError: no such file, no HDF5 file, or links, external or virtual data in it.
-    """
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UsageError(f"{path} is no readable HDF5 file: {error}") from error
-    try:
-        _only_own_data(file, path)
-    except UsageError:
-        file.close()
-        raise
-    return file
-
-
-def _only_own_data(group: h5py.Group, path: Path) -> None:
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise UsageError(f"{path}: {group.name}/{name} is a link to elsewhere; refused")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _only_own_data(item, path)
-        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            raise UsageError(f"{path}: {item.name} keeps its data in another file; refused")
+def _abandoned(entry: os.DirEntry[str], host: str | None, pid: int) -> bool:
+    if host in (None, here()):
+        return not alive(pid)
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LONG_AGO

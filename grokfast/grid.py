@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment
+from grokfast.experiment import MALFORMED, Experiment
 from grokfast.fields import (
     SHORT_NAMES,
     is_tuple,
@@ -23,7 +23,14 @@ from grokfast.fields import (
 
 #: Fields of the optimizer that may differ between cells trained together: they are numbers, not
 #: operations.
-_PER_CELL = ("lr", "weight_decay", "encoder_lr", "encoder_weight_decay", "warmup")
+PER_CELL = (
+    "lr",
+    "weight_decay",
+    "encoder_lr",
+    "encoder_weight_decay",
+    "warmup",
+    "weight_decay_memorised",
+)
 
 #: Name of a setting's value -> field -> value.
 Setting = Mapping[str, Mapping[str, Any]]
@@ -314,22 +321,41 @@ class Grid:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Grid:
-        return cls(
-            experiment=Experiment.from_dict(data["experiment"]),
-            axes={
-                path: tuple(tuple(v) if isinstance(v, list) else v for v in values)
-                for path, values in data["axes"]
-            },
-            name=data["name"],
-            settings=data.get("settings", {}),
-        )
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            UsageError: data that no grid gives.
+        """
+        try:
+            return cls(
+                experiment=Experiment.from_dict(data["experiment"]),
+                axes={
+                    path: tuple(tuple(v) if isinstance(v, list) else v for v in values)
+                    for path, values in data["axes"]
+                },
+                name=_text(data["name"]),
+                settings=data.get("settings", {}),
+            )
+        except MALFORMED as error:
+            raise UsageError(f"this describes no grid ({type(error).__name__}: {error})") from error
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Grid:
-        return cls.from_dict(json.loads(text))
+        """The inverse of :meth:`to_json`; raises UsageError as :meth:`from_dict`."""
+        try:
+            data = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UsageError(f"this is no JSON of a grid: {error}") from error
+        return cls.from_dict(data)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value
 
 
 def same_number(a: Any, b: Any) -> bool:
@@ -378,5 +404,5 @@ def static_key(cell: Experiment) -> str:
     data = cell.to_dict()
     data["task"] = None  # its data may differ; of which shape they are, others look at
     data["model"] |= dict.fromkeys(("seed", *cell.model.per_cell))
-    data["optimizer"] |= dict.fromkeys(_PER_CELL)
+    data["optimizer"] |= dict.fromkeys(PER_CELL)
     return json.dumps(data, sort_keys=True)

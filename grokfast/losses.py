@@ -63,3 +63,11 @@ def mse(output: Tensor, label: Tensor, target: Tensor | None) -> Tensor:
 
     assert target is not None
     return functional.mse_loss(output, target)
+
+
+@loss("hinge", targets=True)
+def hinge(output: Tensor, label: Tensor, target: Tensor | None) -> Tensor:
+    """Mean over samples and outputs of max(0, 1 - target * output); where the two are equal the
+    gradient is 0."""
+    assert target is not None
+    return (1 - target * output).relu().mean()

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
 from grokfast.fields import short_name, value_text
-from grokfast.files import locked
+from grokfast.files import real_path, user_path, writable
 from grokfast.grid import Grid, static_key
+from grokfast.guarded import Reader
+from grokfast.locks import locked
 from grokfast.results import DIVERGED, OK, Results, listed_digests
 
 #: Cells named in a message, at most.
@@ -38,19 +40,18 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
             unfinished or in two shards, or an ``out`` that exists or is a shard itself.
         EnvironmentProblem: ``out`` cannot be written.
     """
-    paths, target = [Path(f) for f in files], Path(out)
+    paths, target = [user_path(f) for f in files], real_path(writable(out))
     if not paths:
         raise UsageError("nothing to merge; name the shard files")
     if any(p.exists() and target.exists() and p.samefile(target) for p in paths):
         raise UsageError(f"{target} is itself one of the shards; choose another --out")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists", hint="choose another --out, or --overwrite")
-    if not target.parent.is_dir():
-        raise UsageError(f"no such folder: {target.parent}")
     for path in paths:
         if path.suffix == ".ckpt":
             raise UsageError(f"{path} is a checkpoint", hint=f"name {path.with_suffix('')}")
-    first, *others = (Results.load(p) for p in dict.fromkeys(paths))
+    with Reader() as reader:
+        first, *others = (Results.load(p, reader) for p in dict.fromkeys(paths))
     aligned = [first, *(shard.aligned(first.grid) for shard in others)]
     shards = {str(p): shard for p, shard in zip(dict.fromkeys(paths), aligned, strict=True)}
     if len(shards) < len(paths):
@@ -102,8 +103,6 @@ def _each_cell_once(shards: Mapping[str, Results]) -> None:
                 hint="the same grokfast run goes on with it",
             )
         for run in runs:
-            if not 0 <= run < grid.size:
-                raise UsageError(f"{name} is damaged: cell {run} is not in its grid")
             if run in holder:
                 raise UsageError(f"{_cell(grid, run)} is in both {holder[run]} and {name}")
             holder[run] = name

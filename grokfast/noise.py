@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: Sites: dropout layers count from 0; each parameter has one of either kind, by its place.
+#: Sites of the noise on all parameters; dropout layers count from 0.
 UPDATE_NOISE, WEIGHT_NOISE = 2**20, 2**21
 
 _LOW = 0xFFFFFFFF
@@ -88,3 +88,12 @@ def normal(
     angle = 2 * math.pi * uniform[..., 1]
     pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], 2)
     return pairs.reshape(len(seeds), -1)[:, :count].reshape(len(seeds), *shape)
+
+
+def normal_like(params: Sequence[Tensor], seeds: Tensor, step: Tensor, site: int) -> list[Tensor]:
+    """Standard normal numbers for every element of the parameters ``[M, ...]`` of a network,
+    counted from one tensor to the next: one draw, which compiles once."""
+    sizes = [p[0].numel() for p in params]
+    numbers = normal(seeds, step, site, (sum(sizes),), params[0].dtype)
+    parts = numbers.split(sizes, dim=1)
+    return [part.reshape(p.shape) for part, p in zip(parts, params, strict=True)]

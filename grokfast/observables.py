@@ -91,6 +91,9 @@ class Observable:
 
 OBSERVABLES: Registry[Observable] = Registry("observable")
 
+#: Dimensions whose entries do not correspond in two networks.
+UNORDERED = frozenset({"neuron"})
+
 
 def observable(
     name: str,
@@ -146,6 +149,52 @@ def norms(cells: Snapshot) -> Tensor:
     return torch.stack(
         [p.double().reshape(len(p), -1).norm(dim=1) for p in cells.params.values()], 1
     )
+
+
+@observable("spectral_norm", label="spectral norm of the first layer")
+def spectral_norm(cells: Snapshot) -> Tensor:
+    """Largest singular value ``[K]`` of the weights of the first layer."""
+    return largest_singular_value(_first_layer(cells, "spectral_norm"))
+
+
+@observable(
+    "neuron_norms", dims=("neuron",), label="norm of the incoming weights of a first-layer neuron"
+)
+def neuron_norms(cells: Snapshot) -> Tensor:
+    """Euclidean norms ``[K, H]`` of what each neuron of the first hidden layer reads: of the rows
+    of its weights, without the biases (Merrill et al. 2023, arXiv 2303.11873)."""
+    weights = _first_layer(cells, "neuron_norms")
+    if not {"embedding.weight", "layers.1.weight"} & set(cells.params):
+        raise UsageError("neuron_norms: this experiment has no hidden layer")
+    return weights.double().norm(dim=2)
+
+
+def _first_layer(cells: Snapshot, observable: str) -> Tensor:
+    """Weights ``[K, H, I]`` of the first layer of a chain; of one-hot tokens those of the
+    embedding, which stands for it."""
+    if getattr(cells.experiment.model, "one_hot", False):
+        return cells.params["embedding.weight"].mT
+    if "layers.0.weight" not in cells.params:
+        raise UsageError(f"{observable}: this experiment has no layer that every input enters")
+    return cells.params["layers.0.weight"]
+
+
+def largest_singular_value(matrices: Tensor) -> Tensor:
+    """Of each matrix ``[K, R, C]``, float64 ``[K]``; NaN where it is not finite.
+
+    The root of the largest eigenvalue of the float64 Gram matrix of the smaller side. Squaring
+    costs small singular values their digits, not the largest: its relative error is a few
+    roundings of float64.
+    """
+    import torch
+
+    wide = matrices.double()
+    if wide.shape[1] < wide.shape[2]:
+        wide = wide.mT
+    gram = wide.mT @ wide  # [K, n, n]
+    finite = gram.isfinite().flatten(1).all(1)  # LAPACK raises on NaN
+    largest = torch.linalg.eigvalsh(gram.where(finite[:, None, None], 0.0))[:, -1]
+    return largest.clamp(min=0.0).sqrt().where(finite, torch.nan)
 
 
 def layers_of(cell: Experiment) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from grokfast.bucket import Bucket
+from grokfast.errors import GrokfastError
 from grokfast.experiment import Recording
 from grokfast.models.loading import load
 from grokfast.observables import OBSERVABLES, Observable, Samples, Snapshot
@@ -40,9 +42,14 @@ def observed_steps(record: Recording, budget: int) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Observer:
-    """The measurements of one bucket."""
+    """The measurements of one bucket.
+
+    Attributes:
+        by_engine: observables that the engine measures itself, without a stop.
+    """
 
     bucket: Bucket
+    by_engine: frozenset[str] = frozenset()
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray]:
@@ -50,13 +57,17 @@ class Observer:
         return observed_steps(self.bucket.cell.record, self.bucket.cell.steps)
 
     @cached_property
-    def _all_steps(self) -> np.ndarray:
-        return np.unique(np.concatenate([[], *self.steps.values()])).astype(np.int64)
+    def _stops(self) -> dict[str, np.ndarray]:
+        return {name: steps for name, steps in self.steps.items() if name not in self.by_engine}
+
+    @cached_property
+    def _all_stops(self) -> np.ndarray:
+        return np.unique(np.concatenate([[], *self._stops.values()])).astype(np.int64)
 
     def next_step(self, step: int) -> int | None:
-        """The first step after this one at which something is measured."""
-        at = int(np.searchsorted(self._all_steps, step, side="right"))
-        return int(self._all_steps[at]) if at < len(self._all_steps) else None
+        """The first step after this one at which the engine must stop for a measurement."""
+        at = int(np.searchsorted(self._all_stops, step, side="right"))
+        return int(self._all_stops[at]) if at < len(self._all_stops) else None
 
     def check(self) -> None:
         """Looks at whether everything can be measured, on one initial model.
@@ -64,21 +75,27 @@ class Observer:
         Raises:
             UsageError: an observable that this network does not have.
         """
-        _ = self.sizes
+        _ = self.shapes
 
     @cached_property
-    def sizes(self) -> dict[str, int]:
-        """Observable -> how many values a cell has at a step, measured on one initial model.
+    def shapes(self) -> dict[str, torch.Size]:
+        """Observable -> shape of its values in a cell at a step, measured on one initial model, of
+        which a number that has overflowed is replaced.
 
         Raises:
             UsageError: an observable that this network does not have.
         """
         if not self.steps:
             return {}
-        first = [p[None] for p in self.bucket.init[0]]
+        first = [torch.nan_to_num(p[None], 0.0, 1.0, -1.0) for p in self.bucket.init[0]]
         buffers = {name: b[None] for name, b in self.bucket.init_buffers[0].items()}
         snapshot = self._snapshot(first, buffers, [0])
-        return {name: OBSERVABLES[name].compute(snapshot).numel() for name in self.steps}
+        return {name: OBSERVABLES[name].compute(snapshot).shape[1:] for name in self.steps}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Observable -> how many values a cell has at a step."""
+        return {name: shape.numel() for name, shape in self.shapes.items()}
 
     def prepare(self, state: State) -> None:
         """Makes room in the state, and measures its cells, which are at step 0."""
@@ -91,17 +108,42 @@ class Observer:
 
     def record(self, state: State, cells: Tensor) -> None:
         """Measures the cells ``[K]`` that are now at a step at which something is measured."""
-        if not self.steps:
+        if not self._stops:
             return
         at = state.step[cells]
         for step in at.unique().tolist():
             here = cells[(at == step).to(cells.device)]
-            for name, steps in self.steps.items():
+            for name, steps in self._stops.items():
                 s = int(np.searchsorted(steps, step))
                 if s < len(steps) and steps[s] == step:
                     state.observed[name][here, s] = self._measured(name, state, here)
 
     def _measured(self, name: str, state: State, cells: Tensor) -> Tensor:
+        """Values of these cells ``[K, ...]``; NaN in those in which they cannot be computed, as of
+        parameters that have overflowed."""
+        try:
+            return self._computed(name, state, cells)
+        except GrokfastError:
+            raise
+        except (RuntimeError, ArithmeticError, ValueError) as error:
+            rows, reason = [self._alone(name, state, cell) for cell in cells.split(1)], error
+        nothing = torch.full((1, *self.shapes[name]), torch.nan, device=state.params[0].device)
+        missing = sum(row is None for row in rows)
+        warnings.warn(
+            f"observable {name} failed in {missing} cells, and is NaN there: "
+            f"{str(reason).splitlines()[0]}",
+            stacklevel=2,
+        )
+        return torch.cat([nothing if row is None else row for row in rows])
+
+    def _alone(self, name: str, state: State, cell: Tensor) -> Tensor | None:
+        """Values of one cell ``[1, ...]``, if it has some."""
+        try:
+            return self._computed(name, state, cell)
+        except (RuntimeError, ArithmeticError, ValueError):
+            return None
+
+    def _computed(self, name: str, state: State, cells: Tensor) -> Tensor:
         observable: Observable = OBSERVABLES[name]
         params = [p[cells] for p in state.params]
         buffers = {name: b[cells] for name, b in state.buffers.items()}

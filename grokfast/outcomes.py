@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 STEPS = "optimizer steps"
 
+#: What may be said of a cell, and the codes of these.
+STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
+PENDING, RUNNING, OK, DIVERGED = range(4)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -63,7 +67,7 @@ CROSSINGS = {
 
 #: Losses and accuracies at the recorded steps: ``[M, T]``.
 CURVES = {
-    "train_loss": "training loss before the update",
+    "train_loss": "training loss, before or after the update (evaluation.train_loss)",
     "val_loss": "validation loss after the update",
     "train_acc": "training accuracy",
     "val_acc": "validation accuracy after the update",

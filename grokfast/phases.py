@@ -219,7 +219,8 @@ class InversionRule(Rule):
     """The six phases of learning from partly corrupted labels: Doshi, Das, He and Gromov 2024
     (arXiv 2310.13061), Appendix C, Table 2, from accuracies alone.
 
-    With the corrupted share xi of the cell's task (0 where it has none), the first that holds:
+    With the corrupted share xi of the cell's task (its ``corruption`` or ``flip``, 0 where it has
+    none), the first that holds:
 
     1. coexistence: final validation and training accuracy >= ``threshold``;
     2. full inversion: validation >= ``threshold``, training < 1 + ``margin`` - xi: at most the
@@ -262,7 +263,7 @@ class InversionRule(Rule):
             np.asarray(a, np.float32)
             for a in (outcomes.final_train_acc, outcomes.final_val_acc, outcomes.best_val_acc)
         )
-        corruption = [getattr(cell.task, "corruption", 0.0) for cell in outcomes.cells] or 0.0
+        corruption = [_corruption(cell.task) for cell in outcomes.cells] or 0.0
         clean = np.asarray(1 + self.margin - np.asarray(corruption), np.float32)
         high = np.float32(self.threshold)
         in_order = [
@@ -297,6 +298,11 @@ class InversionRule(Rule):
         super().check()
         if not 0 <= self.margin < 1:
             raise UsageError(f"phase.margin is {self.margin!r}; give 0 <= margin < 1")
+
+
+def _corruption(task: Any) -> float:
+    """Share of the training labels that a task corrupts, by whichever name it has it."""
+    return float(getattr(task, "corruption", getattr(task, "flip", 0.0)))
 
 
 @phase_rule("collapse")

@@ -11,6 +11,7 @@ import torch
 
 from grokfast.bucket import Bucket
 from grokfast.engines import Engine
+from grokfast.files import real_path, writable
 from grokfast.grid import Grid
 from grokfast.observing import Observer
 from grokfast.preparing import checked_cells, prepare
@@ -69,8 +70,8 @@ def plan(
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
-    path = Path(out) if out is not None else None
-    indices = checked_cells(grid, path, device, threads, shard)
+    path = real_path(writable(out)) if out is not None else None
+    indices = checked_cells(grid, device, threads, shard)
     ready = prepare(grid, indices, path, engine, device, threads, overwrite)
     buckets = ready.buckets
     memory = sum(_state_bytes(p) for p in buckets)

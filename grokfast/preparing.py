@@ -20,7 +20,6 @@ from grokfast.results import Results
 
 def checked_cells(
     grid: Grid,
-    path: Path | None,
     device: str,
     threads: int | None,
     shard: tuple[int, int] | None,
@@ -33,8 +32,6 @@ def checked_cells(
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads is {threads}; give 1 to {MAX_THREADS}")
     resolve_device(device)
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"no such folder: {path.parent}")
     return grid.shard(*shard) if shard else list(range(grid.size))
 
 
@@ -137,8 +134,7 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
         allowed |= set() if budgets else {"steps"}
         changes = [f"{k}: {v}" for k, v in old.grid.difference(grid).items() if k not in allowed]
         raise UsageError(
-            f"{path} belongs to another run: "
-            f"{'; '.join(changes) or 'it holds cells of another shard'}",
+            f"{path} belongs to another run: {'; '.join(changes) or _other_cells(old, grid)}",
             hint="choose another --out, or --overwrite to start anew",
         )
     now = {grid.keys[i]: grid.cells[i].steps for i in indices}
@@ -149,6 +145,15 @@ def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -
                 f"{path} was run with steps={was}, more than {now[old.grid.keys[i]]}",
                 hint="budgets can be raised, not lowered",
             )
+
+
+def _other_cells(old: Results, grid: Grid) -> str:
+    """Why a file has cells that a run does not have, where no field differs."""
+    if not {old.grid.keys[i] for i in old["run"].tolist()} <= set(grid.keys):
+        return "it holds cells that this run does not have"
+    if len(old) == old.grid.size:
+        return "it holds the whole grid, and this run is of one shard"
+    return "it holds cells of another shard"
 
 
 def _holds(grid: Grid, old: Grid, path: str) -> bool:

@@ -1,12 +1,4 @@
-"""Results: what a run has found, cell by cell; one HDF5 file that xarray opens as it is.
-
-Layout (``grokfast-results``, version 2): a flat ``run`` axis of cells, dimension scales ``run``,
-``step``, ``snapshot``, ``observed``, ``threshold`` and plain indices, hyperparameters and outcomes
-``[run]``, crossings ``[run, threshold]``, curves ``[run, step]``, embeddings ``[run, snapshot,
-token, component]``, other observables ``[run, observed, ...]``, trained parameters and buffers in
-groups ``weights/<n>`` a bucket, and attributes of ``provenance``. Version 1 lacks thresholds,
-observables, buffers, and the last and best accuracies.
-"""
+"""Results: what a run has found, cell by cell; files of them are as :mod:`grokfast.layout` says."""
 
 from __future__ import annotations
 
@@ -16,18 +8,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast import layout
 from grokfast.cells import ALWAYS, Cells
-from grokfast.errors import UsageError
+from grokfast.errors import Damaged, UsageError
 from grokfast.fields import short_name, value_text
-from grokfast.files import open_hdf5, replacing
+from grokfast.files import user_path, write_whole
 from grokfast.grid import Grid
-from grokfast.observables import OBSERVABLES
-from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STEPS, crossing_name
+from grokfast.guarded import Reader
+from grokfast.layout import COORDINATES, SCHEMA, SCHEMA_VERSION
+from grokfast.outcomes import (
+    ACCURACIES,
+    CROSSINGS,
+    DIVERGED,
+    OK,
+    PENDING,
+    PROGRESS,
+    RUNNING,
+    STATUS,
+    crossing_name,
+)
 from grokfast.phases import classify, late_medians
+from grokfast.plausible import doubts
 
 if TYPE_CHECKING:
     import pandas
@@ -36,30 +40,23 @@ if TYPE_CHECKING:
 
     from grokfast.aggregate import Aggregate
 
-SCHEMA, SCHEMA_VERSION = "grokfast-results", 2
-STATUS: tuple[str, ...] = ("pending", "running", "ok", "diverged")
-PENDING, RUNNING, OK, DIVERGED = range(4)
-
-#: Dimensions with values of their own; the rest are plain indices.
-COORDINATES = ("run", "step", "snapshot", "observed", "threshold")
+__all__ = [
+    "ALWAYS",
+    "DIVERGED",
+    "INTERNAL",
+    "OK",
+    "PENDING",
+    "RUNNING",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "STATUS",
+    "Results",
+    "hyperparameter_columns",
+    "listed_digests",
+]
 
 #: Kept in the file so that a run can go on; no measurement.
 INTERNAL = tuple(x.in_file for x in PROGRESS if x.internal)
-
-_UNITS = {
-    **dict.fromkeys(("step", "snapshot", "observed", *CROSSINGS), STEPS),
-    **{x.in_file: x.units for x in PROGRESS if x.units},
-}
-_LONG_NAMES = {
-    "lr": "learning rate",
-    "weight_decay": "weight decay",
-    "data_seed": "data seed",
-    "model_seed": "model seed",
-    **{x.in_file: x.label for x in PROGRESS},
-    **{name: label for name, (_, label) in ACCURACIES.items()},
-    **CROSSINGS,
-    **CURVES,
-}
 
 
 @dataclass(eq=False)
@@ -248,31 +245,32 @@ class Results(Cells):
         Raises:
             EnvironmentProblem: the file cannot be written; the old one is as it was.
         """
-        with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as file:
-            _write(file, self)
+        write_whole(user_path(path), layout.packed(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> Results:
+    def load(cls, path: str | Path, reader: Reader | None = None) -> Results:
         """Reads a results file.
+
+        Args:
+            reader: of many files, for those that are older or not as they were written; without
+                one each takes a process of its own.
 
         Raises:
             UsageError: no such file, no grokfast results, or of a newer schema.
+            Damaged: it is not as it was written, or holds what no run writes.
         """
-        path = Path(path)
-        with open_hdf5(path) as file:
-            if file.attrs.get("schema") != SCHEMA:
-                raise UsageError(f"{path} holds no grokfast results")
-            version = int(file.attrs["schema_version"])
-            if version > SCHEMA_VERSION:
-                raise UsageError(
-                    f"{path} has schema version {version}; this grokfast reads up to "
-                    f"{SCHEMA_VERSION}",
-                    hint="upgrade grokfast",
-                )
-            try:
-                return _read(file)
-            except (KeyError, ValueError, OSError, RuntimeError) as error:  # RuntimeError: h5py
-                raise UsageError(f"{path} is damaged: {error}") from error
+        path = user_path(path)
+        content = layout.read(path, reader)
+        results = cls(
+            grid=content.grid,
+            variables=content.variables,
+            weights=content.weights,
+            provenance=content.provenance,
+            complete=content.complete,
+        )
+        for reason in doubts(results, sure=content.sure):
+            raise Damaged(path, reason)
+        return results
 
 
 def listed_digests(digests: dict[str, str]) -> list[str]:
@@ -295,108 +293,3 @@ def hyperparameter_columns(grid: Grid, indices: Iterable[int]) -> dict[str, NDAr
         array = np.array(values)
         columns[short_name(path)] = array.astype(object) if array.dtype.kind == "U" else array
     return columns
-
-
-def _write(file: h5py.File, r: Results) -> None:
-    file.attrs.update(
-        schema=SCHEMA,
-        schema_version=SCHEMA_VERSION,
-        Conventions="grokfast-1",
-        title=r.grid.name,
-        complete=int(r.complete),
-        config_json=r.grid.experiment.to_json(),
-        grid_json=r.grid.to_json(),
-    )
-    scales = {d for dims, _ in r.variables.values() for d in dims}
-    for name, (dims, values) in r.variables.items():
-        _write_variable(file, name, dims, values)
-    for name in scales - set(r.variables):  # plain indices
-        size = next(v.shape[d.index(name)] for d, v in r.variables.values() if name in d)
-        file.create_dataset(name, data=np.arange(size))
-    for name in scales:
-        file[name].make_scale(name)
-    coordinates = " ".join(r.hyperparameters)
-    for name, (dims, _) in r.variables.items():
-        dataset = file[name]
-        if name in scales:
-            continue
-        for axis, dim in enumerate(dims):
-            dataset.dims[axis].attach_scale(file[dim])
-        if name not in r.hyperparameters:
-            dataset.attrs["coordinates"] = coordinates
-    _flag(file["status"], STATUS, first=0)
-    _flag(file["phase"], ("unknown", *r.rule.phases), first=-1)
-    rule = {k: int(v) if isinstance(v, bool) else v for k, v in r.rule.to_dict().items()}
-    file["phase"].attrs.update(rule, definition=r.rule.sentence)
-    for number, bucket in enumerate(r.weights):
-        group = file.create_group(f"weights/{number}")
-        for name, values in bucket.items():
-            group.create_dataset(name, data=values)
-    provenance = file.create_group("provenance")
-    for name, value in r.provenance.items():
-        provenance.attrs[name] = (
-            value if isinstance(value, (str, int, float)) else json.dumps(value)
-        )
-
-
-def _write_variable(
-    file: h5py.File, name: str, dims: tuple[str, ...], values: NDArray[Any]
-) -> None:
-    options: dict[str, Any] = {}
-    if values.ndim >= 2 and values.size:
-        chunk = (min(values.shape[0], 256), *values.shape[1:])
-        if values.ndim > 2:  # one cell's trajectory is what is read at a time
-            chunk = (1, *values.shape[1:])
-        options = {
-            "chunks": chunk,
-            "compression": "gzip",
-            "compression_opts": 1,
-            "shuffle": True,
-            "fletcher32": True,
-        }
-    if values.dtype.kind == "O":
-        options["dtype"] = h5py.string_dtype()
-    dataset = file.create_dataset(name, data=values, **options)
-    label = OBSERVABLES[name].label if name in OBSERVABLES else name.replace("_", " ")
-    dataset.attrs["long_name"] = _LONG_NAMES.get(name, label)
-    dataset.attrs["units"] = _UNITS.get(name, "1")
-
-
-def _flag(dataset: h5py.Dataset, names: tuple[str, ...], first: int) -> None:
-    """CF-style meaning of integer codes, one word each."""
-    codes = np.arange(first, first + len(names)).astype(dataset.dtype)
-    meanings = " ".join(name.replace(" ", "_") for name in names)
-    dataset.attrs.update(flag_values=codes, flag_meanings=meanings)
-
-
-#: What every file holds of each cell.
-_OUTCOME = ("run", "t_train", "t_val", "steps_done", "status", "phase")
-
-
-def _read(file: h5py.File) -> Results:
-    variables: dict[str, tuple[tuple[str, ...], NDArray[Any]]] = {}
-    for name, item in file.items():
-        if not isinstance(item, h5py.Dataset) or (item.is_scale and name not in COORDINATES):
-            continue
-        dims = (name,) if item.is_scale else tuple(d[0].name.strip("/") for d in item.dims)
-        values = item.asstr()[...].astype(object) if item.dtype.kind == "O" else item[...]
-        variables[name] = (dims, values)
-    for name in _OUTCOME:
-        if name not in variables:
-            raise ValueError(f"it holds no variable {name!r}")
-        if variables[name][1].shape != variables["run"][1].shape:
-            raise ValueError(f"variable {name!r} does not hold one value a cell")
-    weights = [
-        {name: dataset[...] for name, dataset in group.items()}
-        for _, group in sorted(file.get("weights", {}).items(), key=lambda kv: int(kv[0]))
-    ]
-    return Results(
-        grid=Grid.from_json(file.attrs["grid_json"]),
-        variables=variables,
-        weights=weights,
-        provenance={
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in file["provenance"].attrs.items()
-        },
-        complete=bool(file.attrs["complete"]),
-    )

@@ -26,12 +26,15 @@ class Schedule:
         self.budget = budget
         self.eval_steps = evaluated_steps(evaluation, steps_per_epoch, budget)
         self.curve_steps = curve_steps(record, self.eval_steps, steps_per_epoch, budget)
+        if evaluation.initial and len(self.curve_steps):
+            self.curve_steps = np.concatenate([[0], self.curve_steps])
         # The loop of the authors' code has a pass over the validation loader there.
         self._epochs = evaluation.schedule in ("every-epoch", "log-epochs")
 
     #: Evaluated steps, sorted int64 ``[S]``; None: the end of every epoch.
     eval_steps: np.ndarray | None
-    #: Evaluated steps at which losses and accuracies are kept: int64 ``[T]``.
+    #: Evaluated steps at which losses and accuracies are kept, 0 (the initial state) before them
+    #: where that is asked for: int64 ``[T]``.
     curve_steps: np.ndarray
 
     @cached_property

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from grokfast.bucket import Bucket
+from grokfast.measuring import initial_curves
 from grokfast.outcomes import CROSSINGS, CURVES, PROGRESS
 
 
@@ -41,7 +42,7 @@ class State:
             torch.stack([model[g] for model in bucket.init])[bucket.init_index]
             for g in range(len(bucket.parameters))
         ]
-        return cls(
+        state = cls(
             params=params,
             slots={
                 name: [torch.zeros_like(p, dtype=dtype) for p in params] for name in bucket.slots
@@ -65,6 +66,10 @@ class State:
             curves={name: torch.full((m, len(bucket.curve_steps)), torch.nan) for name in CURVES},
             observed={},
         )
+        if 0 in bucket.curve_index:
+            for name, values in initial_curves(bucket).items():
+                state.curves[name][:, 0] = values
+        return state
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # while it is being copied or unpickled there are no tables

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from grokfast.checkpoint import checkpoint_path, load_checkpoint, restore_row, save_checkpoint
+from grokfast.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
-from grokfast.errors import GrokfastError
-from grokfast.files import clear_leftovers, locked
+from grokfast.engines import Engine
+from grokfast.errors import EnvironmentProblem, GrokfastError
+from grokfast.files import clear_leftovers, real_path, writable
 from grokfast.grid import Grid
+from grokfast.locks import locked
 from grokfast.observing import Observer
 from grokfast.phases import counts
 from grokfast.preparing import Ready, checked_cells, prepare
 from grokfast.progress import Progress, make_progress
 from grokfast.provenance import merged_provenance, provenance
 from grokfast.results import Results
+from grokfast.signals import handled
 from grokfast.state import State
 
 #: Seconds between writes of results and checkpoint, at least; more where writing would otherwise
@@ -32,7 +35,7 @@ SAVE_SHARE = 0.05
 
 
 class Interrupted(GrokfastError):
-    """SIGINT or SIGTERM came; everything done so far is on disk."""
+    """A signal asked to stop (:data:`grokfast.signals.STOPPING`); all done so far is on disk."""
 
     def __init__(self, signum: int, out: Path | None) -> None:
         where = f"saved to {out}" if out else "nothing was saved (no output file)"
@@ -68,14 +71,15 @@ def run(
     Raises:
         UsageError: the grid does not fit the existing file, the engine or the data.
         EnvironmentProblem: missing data, compiled parts or disk space.
-        Interrupted: SIGINT or SIGTERM, after everything was saved.
+        Interrupted: a signal asked to stop, and everything was saved.
     """
-    path = Path(out) if out is not None else None
-    indices = checked_cells(grid, path, device, threads, shard)
+    path = real_path(writable(out)) if out is not None else None
+    indices = checked_cells(grid, device, threads, shard)
     with contextlib.ExitStack() as stack:
         if path is not None:
             stack.enter_context(locked(path))
             clear_leftovers(path)
+            clear_leftovers(checkpoint_path(path))
         ready = prepare(grid, indices, path, engine, device, threads, overwrite)
         reporter = make_progress(progress)
         if ready.complete:
@@ -98,7 +102,7 @@ class Trainer:
     def __init__(self, ready: Ready, out: Path | None, progress: Progress) -> None:
         self.grid, self.buckets, self.engine = ready.grid, ready.buckets, ready.engine
         self.out, self.progress = out, progress
-        self.observers = [Observer(b) for b in self.buckets]
+        self.observers = [Observer(b, self.engine.measures(b)) for b in self.buckets]
         self.states = [State.initial(b) for b in self.buckets]
         for observer, state in zip(self.observers, self.states, strict=True):
             observer.prepare(state)
@@ -108,7 +112,7 @@ class Trainer:
         self.signum: int | None = None
         self._begun = time.monotonic()
         self._steps_before = 0
-        self._base = 0  # cell-steps accounted for when the engine was last called
+        self._base = (0, 0)  # cell-steps accounted for and trained when an engine was last called
         self._saved = time.monotonic()
         self._save_took = 0.0
 
@@ -118,13 +122,30 @@ class Trainer:
         assert self.out is not None
         self.known = old
         self.provenance = merged_provenance(self.provenance, old.provenance)
-        rows = load_checkpoint(checkpoint_path(self.out))
-        for bucket, state in zip(self.buckets, self.states, strict=True):
-            for m, index in enumerate(bucket.cells):
-                row = rows.get(self.grid.keys[index])
-                if row is not None:
-                    restore_row(state, m, row)
-        self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, set(rows))
+        checkpoint = checkpoint_path(self.out)
+        there = checkpoint.exists()
+        rows = restore_checkpoint(checkpoint, self.grid, self.buckets, self.states)
+        self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, rows)
+        cells, steps = self._lost(old)
+        if steps:
+            why = "does not hold their state" if there else "has gone"
+            warnings.warn(
+                f"{cells} unfinished cells start again, {steps:,} model-steps are trained a second "
+                f"time: {checkpoint} {why}",
+                stacklevel=3,
+            )
+
+    def _lost(self, old: Results) -> tuple[int, int]:
+        """Cells that the file knows further than they are now, and the steps between."""
+        keys = [old.grid.keys[i] for i in old["run"].tolist()]
+        was = dict(zip(keys, old["steps_done"].tolist(), strict=True))
+        behind = [
+            was.get(self.grid.keys[index], 0) - step
+            for bucket, state in zip(self.buckets, self.states, strict=True)
+            for index, step in zip(bucket.cells, state.step.tolist(), strict=True)
+        ]
+        lost = [steps for steps in behind if steps > 0]
+        return len(lost), sum(lost)
 
     def run(self) -> Results:
         """Trains to the end, or raises Interrupted."""
@@ -132,35 +153,39 @@ class Trainer:
         self._steps_before = self._steps_done()
         if self.out is not None:
             self.save()  # before any work: an unwritable place is found now
-        with _signals(self):
+        with handled(self._asked_to_stop):
             self.progress.start(self._total(), self._accounted())
             try:
                 for observer, state in zip(self.observers, self.states, strict=True):
                     self._train(observer, state)
+            except Exception:
+                # Ctrl+C reaches the compilers that a chunk waits for, too; such a chunk counts for
+                # nothing, and the state is that before it.
+                if self.signum is None or self.engine.keeps_partial:
+                    raise
             finally:
                 self.progress.stop()
-        results = self.save()
+            results = self.save()
         if self.signum is not None:
             raise Interrupted(self.signum, self.out)
         return results
 
+    def _asked_to_stop(self, signum: int, frame: Any) -> None:
+        """The first signal counts: a second one does not cut the save short."""
+        self.signum = self.signum or signum
+
     def _train(self, observer: Observer, state: State) -> None:
-        bucket = observer.bucket
-        chunk, budget = self.engine.chunk, bucket.cell.steps
         while self.signum is None:
-            left = torch.nonzero(~state.done(bucket))[:, 0]
-            if not len(left):
+            call = next_call(self.engine, observer, state)
+            if call is None:
                 return
-            at = state.step[left]
-            first = int(at.min())
-            until = min(budget, (first // chunk + 1) * chunk, observer.next_step(first) or budget)
-            left = left[at < until]
-            self._base = self._accounted()
-            self.engine.advance(bucket, state, left, until, self._tick)
+            left, until = call
+            self._base = self._accounted(), self._trained()
+            self.engine.advance(observer.bucket, state, left, until, self._tick)
             observer.record(state, left)
-            self.progress.update(self._accounted(), self._counts())
+            self.progress.update(self._accounted(), self._trained(), self._counts())
             if self._save_is_due():
-                self.save()
+                self._save_or_go_on()
 
     def _save_is_due(self) -> bool:
         pause = max(SAVE_EVERY, self._save_took / SAVE_SHARE)
@@ -168,7 +193,8 @@ class Trainer:
 
     def _tick(self, done: int) -> bool:
         """Whether the engine shall return early."""
-        self.progress.update(self._base + done, None)
+        accounted, trained = self._base
+        self.progress.update(accounted + done, trained + done, None)
         return self.signum is not None or (self.engine.keeps_partial and self._save_is_due())
 
     def _total(self) -> int:
@@ -176,6 +202,10 @@ class Trainer:
 
     def _steps_done(self) -> int:
         return sum(int(s.step.sum()) for s in self.states)
+
+    def _trained(self) -> int:
+        """Cell-steps of this run itself."""
+        return self._steps_done() - self._steps_before
 
     def _accounted(self) -> int:
         """Cell-steps that need no more work: all of a finished cell's budget counts."""
@@ -205,13 +235,21 @@ class Trainer:
 
     def _provenance_now(self) -> dict[str, Any]:
         took = time.monotonic() - self._begun
-        steps = self._steps_done() - self._steps_before
+        steps = self._trained()
         return {
             **self.provenance,
             "wall_seconds": round(self.provenance.get("wall_seconds", 0.0) + took, 3),
             "model_steps_per_second": round(steps / took, 1) if took and steps else 0.0,
             "updated_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+
+    def _save_or_go_on(self) -> None:
+        """A save that only bounds what a crash may cost costs no run itself."""
+        try:
+            self.save()
+        except EnvironmentProblem as error:
+            warnings.warn(f"{error}; training goes on, and saving is tried again", stacklevel=2)
+            self._saved = time.monotonic()
 
     def save(self) -> Results:
         """Results first, then the checkpoint: a cell is never in neither."""
@@ -227,21 +265,15 @@ class Trainer:
         return results
 
 
-@contextlib.contextmanager
-def _signals(trainer: Trainer) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the trainer to stop; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, frame: Any) -> None:
-        if trainer.signum is not None:
-            raise SystemExit(128 + signum)
-        trainer.signum = signum
-
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
+def next_call(engine: Engine, observer: Observer, state: State) -> tuple[Tensor, int] | None:
+    """Which cells the engine is to train next, and up to which step: to the end of its chunk, or to
+    where something is measured. None where all are done."""
+    bucket = observer.bucket
+    left = torch.nonzero(~state.done(bucket))[:, 0]
+    if not len(left):
+        return None
+    at, budget = state.step[left], bucket.cell.steps
+    first = int(at.min())
+    chunk = (first // engine.chunk + 1) * engine.chunk
+    until = min(budget, chunk, observer.next_step(first) or budget)
+    return left[at < until], until

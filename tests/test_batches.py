@@ -27,13 +27,13 @@ BATCHES = {
 ORDERS = ("loader", "continued", "by-step", "fixed")
 
 
-def bucket(order="fixed", remainder="short", batch_size=5, **axes):
+def bucket(order="fixed", remainder="short", batch_size=5, share=None, **axes):
     experiment = gf.Experiment(
         task=Modular(p=5),
         model=gf.Mlp(width=3, depth=2, one_hot=True, bias=False),
         loss="mse",
         batch_size=batch_size,
-        batches=gf.Batches(order=order, remainder=remainder),
+        batches=gf.Batches(order=order, remainder=remainder, share=share),
         steps=60,
     )
     return bucket_of(*gf.Grid(experiment=experiment).grid(**axes).cells)
@@ -124,3 +124,20 @@ def test_orders_by_step_and_of_the_data_know_no_model():
 def test_batches_that_cannot_be_made_are_refused(remainder, size, says):
     with pytest.raises(UsageError, match=says):
         bucket(remainder=remainder, batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "share", "samples"),
+    [(5, None, 5), (5, 0.5, 5), (10, 0.5, 6), (10, 0.3, 4), (99, 1.0, 12), (0, 0.5, 12)],
+)
+def test_a_batch_is_at_most_its_share_of_the_training_set(batch_size, share, samples):
+    own = bucket(batch_size=batch_size, share=share)
+    assert own.batch_size == samples
+    assert own.steps_per_epoch == -(-N // samples)
+    assert (own.orders is None) == (not batch_size)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, float("nan")])
+def test_a_share_that_cannot_be_is_refused(share):
+    with pytest.raises(UsageError, match=r"batches.share is .*; give 0 < share <= 1, or none"):
+        gf.Experiment(task=Modular(p=5), batches=gf.Batches(share=share))

@@ -149,5 +149,7 @@ def test_a_model_that_is_no_chain_has_operations_too():
     task = Algorithmic(operation="x+y", p=5, fraction=0.5)
     cell = gf.Experiment(task=task, model=Transformer(width=8, heads=2, feedforward=8), steps=10)
     (bucket,) = make_buckets([cell], [0])
-    forward = bucket.cell.model.multiply_adds(bucket.shape)
-    assert bucket.flops_per_step() == 2 * (12 * 3 + 13) * forward
+    form, all_of_it = bucket.stacked, bucket.cell.model.multiply_adds(bucket.shape)
+    assert form.multiply_adds(12, True) < 12 * all_of_it
+    forward = form.multiply_adds(12, True), form.multiply_adds(13, False)
+    assert bucket.flops_per_step() == 2 * (3 * forward[0] + forward[1])

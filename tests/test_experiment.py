@@ -211,3 +211,18 @@ def test_results_as_pandas_are_what_is_exported():
     assert table["phase"].tolist() == ["confusion"] * 2
     assert table["status"].tolist() == ["ok"] * 2
     assert "epoch_loss" not in table
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "null", "{", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"experiment": 1}',
+        '{"experiment": {}, "axes": {}, "name": 1}', '{"experiment": {"steps": 1e999}}',
+        '{"experiment": {"task": {"name": []}}, "axes": [], "name": "x"}',
+        '{"experiment": {}, "axes": [["lr", [%s]]], "name": "x"}' % ("[" * 300 + "]" * 300),
+    ],
+    ids=lambda text: text[:40],
+)  # fmt: skip
+def test_json_of_no_grid_is_one_line(text):
+    with pytest.raises(gf.UsageError, match=r"this (is|describes) no|unknown|is not|give"):
+        gf.Grid.from_json(text)

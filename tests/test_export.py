@@ -138,3 +138,16 @@ def test_a_missing_library_names_its_extra(results, tmp_path, monkeypatch, name,
     with pytest.raises(gf.EnvironmentProblem, match=rf"grokfast\[{extra}\]"):
         export(results, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_text_that_a_spreadsheet_would_run_is_text(tmp_path):
+    from grokfast.export import write_csv
+
+    wild = ["=cmd|' /C calc'!A0", "+1+2", "-2+3", "@SUM(A1)", "\tx", "tanh", "-1.5", "+3e2", "a=b"]
+    write_csv({"=name": np.array(wild, object), "x": -np.arange(9.0)}, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["'=name", "x"]
+    kept = ["'" + w if k < 5 else w for k, w in enumerate(wild)]
+    assert [row[0] for row in rows] == kept
+    assert [float(row[1]) for row in rows] == [-k for k in range(9)]

@@ -263,6 +263,48 @@ def test_a_chain_of_theirs_is_trained_by_all_who_know_its_layers(outside):
         assert "model 'deep-linear'" in unsupported(engine, bucket)
 
 
+class Maxout(torch.nn.Module):
+    """The larger of two linear maps: no chain of layers."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.a, self.b = (torch.nn.Linear(shape.inputs, shape.outputs) for _ in range(2))
+
+    def forward(self, x):
+        return torch.maximum(self.a(x), self.b(x))
+
+
+@dataclass(frozen=True)
+class StackedMaxout(gf.Stacked):
+    def forward(self, params, buffers, x, noise=None):
+        a, b = (
+            torch.matmul(x, params[f"{k}.weight"].mT) + params[f"{k}.bias"][:, None] for k in "ab"
+        )
+        return torch.maximum(a, b), {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxoutModel(gf.Model):
+    def build(self, shape):
+        return Maxout(shape)
+
+    def stacked(self, shape):
+        return StackedMaxout()
+
+
+def test_a_stacked_form_of_theirs_is_trained_by_compiled(outside):
+    gf.model("maxout")(MaxoutModel)
+    e = gf.Experiment(task=outside.Majority(), model=MaxoutModel(), steps=9, dtype="float64")
+    bucket = bucket_of(e, e.replace(model_seed=2), e.replace(lr=1e-2))
+    assert_close(trained("eager", bucket, 4, 9), trained("reference", bucket, 9), rtol=1e-9)
+    from grokfast.engines.support import unsupported
+
+    assert unsupported("compiled", bucket) is None
+    for engine in ("native", "triton"):
+        says = unsupported(engine, bucket)
+        assert says == "model 'maxout'; it has chains of layers only"
+
+
 def test_a_name_is_suggested_for_one_that_is_close(outside):
     with pytest.raises(UsageError, match="loss is 'hubert'; give one of"):
         experiment(outside).replace(loss="hubert")

@@ -65,11 +65,11 @@ def test_a_damaged_shard_leaves_what_was_there(shards, tmp_path):
     with h5py.File(paths[1], "a") as file:
         del file["t_val"]
     damaged = "s1.h5 is damaged: it holds no variable 't_val'"
-    with pytest.raises(gf.errors.UsageError, match=damaged):
+    with pytest.raises(gf.errors.Damaged, match=damaged):
         merge(paths, out, overwrite=True)
     with h5py.File(paths[1], "a") as file:
         file["t_val"] = np.zeros(5, np.int64)
-    with pytest.raises(gf.errors.UsageError, match=r"s1.h5 is damaged"):
+    with pytest.raises(gf.errors.Damaged, match=r"s1.h5 is damaged"):
         merge(paths, out, overwrite=True)
     assert out.read_bytes() == before
 
@@ -146,7 +146,7 @@ def test_the_same_file_twice_is_refused(shards, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"steps": 5}, "steps: 100000 -> 5"),
+        ({"steps": 50}, "steps: 100000 -> 50"),
         ({"lr": [1e-4, 1e-3, 2e-2]}, r"lr: 0.01 -> 0.02 \(2 more the same\)"),
         ({"task.p": 12}, "task.p: 10 -> 12"),
     ],

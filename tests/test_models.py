@@ -35,6 +35,7 @@ NETS = {
     "dense": (DENSE, {}),
     "depth 1": (DENSE, {"depth": 1}),
     "no biases": (DENSE, {"bias": False, "activation": "relu"}),
+    "no output bias": (DENSE, {"output_bias": False, "activation": "relu"}),
     "embedding": (TOKENS, {"embedding_dim": 3, "activation": "leaky_relu"}),
     "one-hot": (TOKENS, ONE_HOT | {"activation": "square"}),
     "dropout": (TOKENS, ONE_HOT | {"dropout": 0.5, "depth": 4}),
@@ -264,15 +265,16 @@ def by_hand(net, params, x):
         x = next(tensors)[x].sum(1)
         if net.activate_embedding:
             x = activate(x, net.activation)
-    for k in range(len(net.sizes) - 1):
+    last = len(net.sizes) - 2
+    for k in range(last + 1):
         x = activate(x, net.activation) if k else x
         x = x @ next(tensors).T
-        if net.bias:
+        if net.output_bias if k == last else net.bias:
             x = x + next(tensors)
     return x
 
 
-PLAIN = ("dense", "depth 1", "no biases", "embedding", "one-hot")
+PLAIN = ("dense", "depth 1", "no biases", "no output bias", "embedding", "one-hot")
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -298,7 +300,7 @@ EMBEDDING, ACT = EmbeddingSum(5, 3, False), Activation("tanh")
         (Linear(3, 4, True), Linear(4, 2, True)),
         (Linear(3, 4, True), ACT),
         (Linear(3, 4, True), ACT, ACT, Linear(4, 2, True)),
-        (Linear(3, 4, True), ACT, Linear(4, 2, False)),
+        (Linear(3, 4, False), ACT, Linear(4, 2, True)),
         (Linear(3, 4, True), ACT, Linear(4, 4, True), Activation("relu"), Linear(4, 2, True)),
         (EMBEDDING, Activation("relu"), Linear(3, 4, True), ACT, Linear(4, 2, True)),
         (EMBEDDING, Linear(3, 4, True), ACT, LayerNorm(4), Linear(4, 2, True)),

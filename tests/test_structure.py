@@ -12,15 +12,31 @@ PACKAGE = Path(grokfast.__file__).parent
 
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
-    {"errors", "files", "hardware", "noise", "outcomes", "phases", "registry", "spacing"},
+    {
+        "checksums",
+        "errors",
+        "files",
+        "guarded",
+        "hardware",
+        "hdf5",
+        "locks",
+        "noise",
+        "outcomes",
+        "phases",
+        "processes",
+        "registry",
+        "seal",
+        "signals",
+        "spacing",
+    },
     {"tasks", "data"},
     {"experiment", "fields", "losses", "models", "observables", "optimizers"},
     {"grid", "presets", "ranges"},
-    {"batches", "bucket", "bucketing", "observing", "schedule", "state"},
+    {"batches", "bucket", "bucketing", "measuring", "observing", "schedule", "state"},
     {"engines"},
-    {"cells", "results", "aggregate"},
+    {"cells", "layout", "plausible", "results", "aggregate"},
     {"collect", "checkpoint", "preparing", "progress", "provenance"},
-    {"planning", "trainer"},
+    {"planning", "replaying", "reproduced", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},
     {"cli", "__main__", "__init__"},
 ]
@@ -77,3 +93,30 @@ def test_kernels_import_only_torch_and_triton():
             root = module.split(".")[0]
             known = root in ("torch", "triton") or root in sys.stdlib_module_names
             assert known or module.startswith("grokfast.kernels"), f"{path.name} imports {module}"
+
+
+def test_nothing_is_pickled():
+    """A pickle is a program; what is read is data. Of NumPy and torch, too, where they would."""
+    modules = {"pickle", "cPickle", "_pickle", "shelve", "dill", "cloudpickle", "joblib", "marshal"}
+    readers = {("numpy", "load"), ("np", "load"), ("torch", "load"), ("torch", "save")}
+    checkout = Path(__file__).parents[1]
+    files = [p for top in ("bench", "csrc") for p in (checkout / top).rglob("*.py")]
+    for path in [*PACKAGE.rglob("*.py"), *files]:
+        assert not modules & {m.split(".")[0] for m in imported_anywhere(path)}, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+            assert not given.get("allow_pickle"), path
+            called = node.func
+            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+                assert (called.value.id, called.attr) not in readers, path
+                assert called.attr not in ("read_pickle", "to_pickle"), path
+
+
+def imported_anywhere(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module

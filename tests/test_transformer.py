@@ -268,7 +268,11 @@ def test_fields_that_cannot_be_are_refused_in_one_line(fields, says):
 @pytest.mark.parametrize(
     ("task", "fields", "says"),
     [
-        (Algorithmic(p=5), {"context": 5}, "gives 4 tokens a sample, but model.context is 5"),
+        (
+            Algorithmic(p=5),
+            {"context": 5},
+            "gives 4 tokens a sample, but .* is 5; give model.context=4",
+        ),
         (Addition(), {"context": 2}, "19 outputs and 10 tokens, but model.tied=true"),
     ],
 )
@@ -280,6 +284,30 @@ def test_data_that_do_not_fit_are_refused_in_one_line(task, fields, says):
 def test_it_takes_no_dense_inputs():
     with pytest.raises(UsageError, match="'mnist' gives dense inputs"):
         Transformer().fits(Shape(inputs=784, outputs=10), "mnist")
+
+
+def test_fractions_are_an_axis_of_one_run_and_modules_come_back():
+    """Two data sets of other sizes, each with two models."""
+    experiment = gf.Experiment(
+        task=Algorithmic(operation="x*y", p=5),
+        model=Transformer(**SMALL),
+        optimizer=gf.Optimizer(lr=1e-2, weight_decay=1.0, warmup=2),
+        steps=30,
+        stop="never",
+        evaluation=gf.Evaluation(schedule="every-steps", every=10, train="after"),
+        record=gf.Recording(weights=True),
+    )
+    axes = {"task.fraction": (0.3, 0.6), "model.seed": (0, 1)}
+    r = gf.run(gf.Grid(experiment=experiment, axes=axes), engine="reference", progress=False)
+    assert r["steps_done"].tolist() == [30] * 4
+    for fraction in (0.3, 0.6):
+        d = Algorithmic(operation="x*y", p=5, fraction=fraction).build()
+        for seed in (0, 1):
+            net = r.module(model_seed=seed, **{"task.fraction": fraction})
+            run = r.find(model_seed=seed, **{"task.fraction": fraction})
+            with torch.no_grad():
+                right = (net(d.x_train).argmax(1) == d.y_train).double().mean()
+            assert float(r["final_train_acc"][run]) == pytest.approx(float(right))
 
 
 def test_pairs_of_tokens_do_as_well():

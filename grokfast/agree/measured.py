@@ -154,8 +154,7 @@ def _cells_with(results: Results, fields: dict[str, Any]) -> NDArray[np.int64] |
 
 def _plain(value: Any) -> Any:
     """Numbers as floats, whether they are written 5 or 5.0."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number else value
+    return float(value) if is_finite(value) else value
 
 
 def _row(results: Results, cells: NDArray[np.int64], point: Point) -> Row:
@@ -243,12 +242,30 @@ def _measurements(table: Any, where: str, file: dict[str, Any]) -> Measurements:
     return Measurements(str(title), str(source), tuple(points))
 
 
+def is_finite(value: Any) -> bool:
+    """Whether this is a number that can be calculated with."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond floating point
+        return False
+
+
+def _merged(name: str, table: dict[str, Any], row: dict[str, Any], where: str) -> dict[str, Any]:
+    """What a table says of all its rows, and what a row says of itself."""
+    both = table.get(name, {}), row.get(name, {})
+    if not all(isinstance(part, dict) for part in both):
+        raise Malformed(f"{where}: {name} is no object")
+    return both[0] | both[1]
+
+
 def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[Point]:
-    own = {**table.get("fields", {}), **row.get("fields", {})}
-    tolerance = {**table.get("tolerance", {}), **row.get("tolerance", {})}
-    ranges = {**table.get("range", {}), **row.get("range", {})}
+    fields, tolerance = (_merged(name, table, row, where) for name in ("fields", "tolerance"))
+    ranges = _merged("range", table, row, where)
     step = row.get("step")
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int) or step < 0):
+    whole = isinstance(step, int) and not isinstance(step, bool)
+    if step is not None and not (whole and 0 <= step < 2**62):
         raise Malformed(f"{where}.step is {step!r}, not a step")
     for column, value in row.items():
         if column in _NO_COLUMNS:
@@ -259,12 +276,13 @@ def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[
         within = ranges.get(column)
         allowed = next((t for end, t in tolerance.items() if column.endswith(end)), None)
         if within is not None:
-            if not isinstance(within, list) or len(within) != 2:
-                raise Malformed(f"{where}.range.{column} is {within!r}, not two numbers")
+            numbers = within if isinstance(within, list) else []
+            if len(numbers) != 2 or not all(map(is_finite, [value, *numbers])):
+                raise Malformed(f"{where}.range.{column} is {within!r:.40}, not two numbers")
             allowed = max(abs(value - end) for end in within)
         for name, number in (("", value), ("'s tolerance", allowed)):
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise Malformed(f"{where}.{column}{name} is {number!r}, not a number")
+            if not is_finite(number):
+                raise Malformed(f"{where}.{column}{name} is {number!r:.40}, not a finite number")
         assert allowed is not None
         yield Point(
             column=column,
@@ -272,6 +290,6 @@ def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[
             tolerance=float(allowed),
             step=step,
             transition=bool(row.get("transition")),
-            fields=own,
+            fields=fields,
             within=tuple(within or (value - allowed, value + allowed)),
         )

@@ -20,7 +20,6 @@ The JSON has one of four shapes:
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,10 +29,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from grokfast.agree.measured import Malformed, Measurements, read_measured
+from grokfast.agree.measured import Malformed, Measurements, is_finite, read_measured
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.fields import resolve_field, short_name
+from grokfast.files import check_file, user_path
 from grokfast.phases import UNKNOWN, PhaseRule, classify
 from grokfast.presets import PRESETS
 from grokfast.results import Results
@@ -100,9 +100,8 @@ def load_reference(path: str | Path | None = None) -> list[Table | Measurements]
     """
     if path is None:
         return [t for file in sorted(PUBLISHED.glob("*.json")) for t in load_reference(file)]
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+    path = user_path(path)
+    check_file(path)
     if h5py.is_hdf5(path):
         return _tables_of(Results.load(path), path.name)
     try:
@@ -189,6 +188,8 @@ def _items(data: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]
 
 def _diagram(data: dict[str, Any], where: str, file: dict[str, Any]) -> Table:
     names = [data.get(*side) for side in (("columns", "learning_rate"), ("rows", "weight_decay"))]
+    if not all(isinstance(name, str) for name in names):
+        raise Malformed(f"{where}: rows and columns are {names[1]!r} and {names[0]!r}, no names")
     x, y = (_values(data, name, where) for name in names)
     title, experiment = _published(_task(data, where), data, where)
     rule = experiment.phase
@@ -233,7 +234,7 @@ def interior(phase: NDArray[np.int8]) -> NDArray[np.bool_]:
 def _cell_tables(data: dict[str, Any]) -> list[Table | Measurements]:
     """One table for each task (and seeds, activation) of the list, in order of appearance."""
     axes = data.get("axes", ["lr", "wd"])
-    if not isinstance(axes, list) or len(axes) != 2:
+    if not isinstance(axes, list) or [type(name) for name in axes] != [str, str]:
         raise Malformed(f"axes is {axes!r}, not two names")
     groups: dict[str, tuple[Experiment, list[tuple[Any, Any, int, int, int]]]] = {}
     for k, entry in _items(data, "cells"):
@@ -347,8 +348,8 @@ def _value(value: Any, where: str) -> Any:
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Malformed(f"{where} is {value!r}, not a finite number")
+    if not is_finite(value):
+        raise Malformed(f"{where} is {value!r:.40}, not a finite number")
     return float(value)
 
 

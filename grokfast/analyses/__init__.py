@@ -1,5 +1,6 @@
 """Analyses of trained networks: what the two-layer nets of modular arithmetic have learned, and
-what recorded curves say (:mod:`grokfast.analyses.dips`); layouts of points in the plane.
+what recorded curves say (:mod:`grokfast.analyses.dips`); layouts of points in the plane and
+densities of numbers, as of hidden representations and weights.
 
 The former read weights, of a results file or of an ``nn.Module``, as :class:`Neurons`, compute in
 float64 and train nothing. Letters: p symbols, N neurons (the width); U and V ``[N, p]`` are what a
@@ -9,6 +10,7 @@ authors, arXiv 2406.03495. Importing this package does not import torch.
 """
 
 from grokfast.analyses.analytic import amplitude, answers, solution, width_table
+from grokfast.analyses.density import kernel_density
 from grokfast.analyses.dips import Signature, dips, first_step, last_median, signature, window_means
 from grokfast.analyses.layout import tsne
 from grokfast.analyses.neurons import Neurons, evaluate, outputs
@@ -56,6 +58,7 @@ __all__ = [
     "histogram",
     "ipr",
     "is_multiplicative",
+    "kernel_density",
     "last_median",
     "mean_field",
     "network_ipr",

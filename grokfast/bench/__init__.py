@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from grokfast.bench.machine import ceilings, describe, floor_us
-from grokfast.bench.measure import Row, Work, measure
+from grokfast.bench.measure import CHECK_STEPS, Row, Work, measure
 from grokfast.bench.trials import BASIC, FEWER_BITS, Contender, Unavailable, engine
 
 __all__ = [
     "BASIC",
+    "CHECK_STEPS",
     "FEWER_BITS",
     "Contender",
     "Row",
@@ -51,7 +52,8 @@ def side_by_side(
         floor = floor_us(one, rates)
         say(f"{work.task}: floor {floor:.3g} us a model-step (multiply-adds at the measured rate)")
         for models in numbers:
-            say(f"{work.task}, {models} models")
+            evaluated = f", evaluated every {work.every} steps" if work.every else ""
+            say(f"{work.task}, {models} models{evaluated}")
             rows = measure(
                 work,
                 models,

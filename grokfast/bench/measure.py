@@ -26,7 +26,7 @@ from grokfast.bucket import Bucket
 from grokfast.bucketing import make_buckets
 from grokfast.presets import preset
 
-#: Steps after which every contender's losses are compared with float64.
+#: Steps after which every contender's losses are compared with float64, by default.
 CHECK_STEPS = 60
 #: Cells of it whose losses are: the float64 reference is slow.
 CHECK_CELLS = 4
@@ -38,14 +38,19 @@ class Work:
 
     Attributes:
         task: name of the preset.
-        batch: samples a minibatch (a remainder is dropped); 0 for the preset's.
+        batch: samples a minibatch (a remainder is dropped, as is a preset's own shorter one: all
+            steps are of equal work); 0 for the preset's.
         evaluation_points: of the ``log-epochs`` schedule; 0 evaluates after every epoch, which is
             the same work at every step wherever a repetition begins; 3 next to never.
+        every: not 0: training and validation set are evaluated after every so many steps.
+        check_steps: after which losses are compared.
     """
 
     task: str
     evaluation_points: int = 0
     batch: int = 0
+    every: int = 0
+    check_steps: int = CHECK_STEPS
 
     def bucket(self, models: int, dtype: str = "float32") -> Bucket:
         """``models`` cells spread over the preset's grid.
@@ -59,6 +64,8 @@ class Work:
                 "evaluation.schedule": "log-epochs",
                 "evaluation.points": self.evaluation_points,
             }
+        if self.every:
+            schedule = {"evaluation.schedule": "every-steps", "evaluation.every": self.every}
         if self.batch:
             schedule |= {
                 "batch_size": self.batch,
@@ -66,6 +73,8 @@ class Work:
                 "batches.remainder": "dropped",
             }
         grid = preset(self.task)
+        if grid.experiment.batches.remainder == "short":
+            schedule["batches.remainder"] = "dropped"
         samples = len(grid.experiment.task.build().y_train)
         per_epoch = samples // (self.batch or grid.experiment.batch_size or samples)
         grid = grid.grid(
@@ -73,7 +82,7 @@ class Work:
             stop="never",
             dtype=dtype,
             **{
-                "evaluation.train": "running",
+                "evaluation.train": "after" if self.every else "running",
                 "record.curve_points": 0,
                 "record.curves": "log-spaced",
                 "record.observables": (),
@@ -105,7 +114,7 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Truth:
-    """The float64 reference after CHECK_STEPS steps, and how far plain float32 is from it."""
+    """The float64 reference after ``check_steps`` steps, and how far plain float32 is from it."""
 
     loss: Tensor  # [K] float64
     t_train: Tensor
@@ -118,7 +127,7 @@ class Truth:
         for dtype in ("float64", "float32"):
             bucket = work.bucket(models, dtype)
             trial = EngineTrial("reference", bucket, torch.device("cpu"), checked(bucket))
-            trial.advance(CHECK_STEPS)
+            trial.advance(work.check_steps)
             found.append(trial.results())
         (loss, t_train, t_val), (rough, *_) = found
         # Sums in another order may be a few times as far off.
@@ -170,6 +179,7 @@ class Row:
     compile_s: float | None = None
     skipped: str | None = None  # why nothing was timed
     batch: int = 0  # samples a minibatch; 0 for the preset's
+    every: int = 0  # steps between evaluations of everything; 0 for the schedule's
 
     @property
     def median_us(self) -> float:
@@ -194,13 +204,15 @@ def measure(
     truth = Truth.of(work, models)
     rows, trials = [], {}
     for name, contender in contenders.items():
-        row = Row(work.task, work.evaluation_points, name, models, batch=work.batch)
+        row = Row(
+            work.task, work.evaluation_points, name, models, batch=work.batch, every=work.every
+        )
         rows.append(row)
         memory = Memory(device)
         start = time.perf_counter()
         try:
             trial = contender(bucket, device)
-            trial.advance(CHECK_STEPS)
+            trial.advance(work.check_steps)
             row.error = truth.error_of(trial, bucket)
             row.compile_s = time.perf_counter() - start
             row.memory_mb = None if trial.elsewhere else memory.grown_mb()
@@ -235,10 +247,11 @@ def _why_not(reason: Exception) -> str:
 def _steps_for(trial: Trial, seconds: float, device: torch.device) -> int:
     """Steps of a repetition: of an engine at least 100, on a GPU 1,000, because it packs and
     unpacks its state (or captures a graph) at every call; the trainer's calls are of 500 and more.
+    Where a step takes milliseconds that is nothing.
     """
     took = _timed(trial, 10, device)
-    least = 20
-    if isinstance(trial, EngineTrial):
+    least = 20 if took < 1 else 5
+    if isinstance(trial, EngineTrial) and took < 0.1:
         least = 1000 if trial.engine.device.type == "cuda" else 100
     return max(least, round(10 * seconds / took))
 

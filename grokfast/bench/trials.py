@@ -114,6 +114,7 @@ class EagerLoop:
             betas=(o.beta1, o.beta2),
             eps=o.eps,
         )
+        self.rates = [lr for lr, _ in groups]
         self.t_train = self.t_val = -1
         self.epoch_loss = torch.zeros((), device=device)
         self.epoch_correct = 0
@@ -122,6 +123,7 @@ class EagerLoop:
         bucket = self.bucket
         for _ in range(steps):
             x, y = self._batch()
+            self._warm_up()
             if self.step % bucket.steps_per_epoch == 0:
                 self.epoch_loss, self.epoch_correct = torch.zeros_like(self.epoch_loss), 0
             self.step += 1
@@ -136,6 +138,13 @@ class EagerLoop:
                 if bucket.evaluates(self.step):
                     self._evaluate()
 
+    def _warm_up(self) -> None:
+        if not bool(self.bucket.warmup[self.cells[0]] > 0):
+            return
+        factor = float(self.bucket.lr_factor(self.step + 1)[self.cells[0]])
+        for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = lr * factor
+
     def _batch(self) -> tuple[Tensor, Tensor]:
         bucket = self.bucket
         if bucket.orders is None:
@@ -146,8 +155,13 @@ class EagerLoop:
         return self.x[rows], self.y[rows]
 
     def _evaluate(self) -> None:
+        self.model.eval()
         val = self._correct(self.model(self.x_val), self.y_val)
-        if self.t_train < 0 and self.epoch_correct >= self.bucket.need_train:
+        train = self.epoch_correct
+        if self.bucket.cell.evaluation.train == "after":
+            train = self._correct(self.model(self.x), self.y)
+        self.model.train()
+        if self.t_train < 0 and train >= self.bucket.need_train:
             self.t_train = self.step
         if self.t_val < 0 and val >= self.bucket.need_val:
             self.t_val = self.step

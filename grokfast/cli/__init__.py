@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from grokfast.cli.boundary import guarded
+from grokfast.cli.watching import end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code (see ``grokfast --help``)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _main(words), debug="--debug" in words)
+    code = guarded(lambda: _main(words), debug="--debug" in words)
+    return end(code) if argv is None else code
 
 
 def _main(words: list[str]) -> int | None:

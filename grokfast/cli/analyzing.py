@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from grokfast.cli.tables import number, print_table, without_nan
 from grokfast.errors import UsageError
 from grokfast.export import check_target, write_csv
 from grokfast.fields import value_text
+from grokfast.files import user_path
 from grokfast.results import Results
 
 #: A neuron with a higher IPR counts as periodic.
@@ -84,7 +84,7 @@ def analyze(
             print()
             _print_pruning(_name(row, list(results.axes)), one)
     if neurons is not None:
-        write_csv(_per_neuron(results, nets, ipr), Path(neurons))
+        write_csv(_per_neuron(results, nets, ipr), user_path(neurons))
         if not as_json:
             print(neurons)
 

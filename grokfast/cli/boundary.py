@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
+from grokfast.cli.watching import Terminated, stoppable
 from grokfast.errors import EnvironmentProblem, GrokfastError
 
 OK, INTERNAL, USAGE, ENVIRONMENT = range(4)
@@ -18,8 +17,9 @@ OK, INTERNAL, USAGE, ENVIRONMENT = range(4)
 BROKEN_PIPE = 128 + 13
 
 
-class Terminated(BaseException):
-    """SIGTERM outside the trainer, which handles it itself."""
+#: Of matplotlib: how figures would be shown, of which nothing is here, in a notebook of another
+#: environment the name of a module that this one lacks.
+_NOT_FOR_US = ("MPLBACKEND",)
 
 
 def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
@@ -29,35 +29,53 @@ def guarded(work: Callable[[], int | None], debug: bool = False) -> int:
         work: returns an exit code, None for 0.
         debug: show tracebacks too.
     """
+    _occupy()
+    for name in _NOT_FOR_US:
+        os.environ.pop(name, None)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller: >&-
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(getattr(sys, name), "reconfigure"):  # a file name may hold any bytes
             getattr(sys, name).reconfigure(errors="backslashreplace")
-    with _sigterm_raises(), _plain_warnings(debug):
+    try:
+        with stoppable(), _plain_warnings(debug):
+            return _caught(work, debug)
+    except Terminated as error:
+        return _report(str(error), 128 + error.signum)
+
+
+def _occupy() -> None:
+    """Opens what the caller has closed of descriptors 0 to 2: else the next file gets the number,
+    and what a library prints goes into a results file."""
+    for descriptor in range(3):
         try:
-            code = work() or OK
-            sys.stdout.flush()
-            return code
-        except BrokenPipeError:  # | head: its reader has seen enough
-            _drop(sys.stdout, sys.stderr)
-            return BROKEN_PIPE
-        except SystemExit as error:
-            return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
-        except KeyboardInterrupt:
-            return _report("interrupted", 130)
-        except Terminated:
-            return _report("terminated", 143)
-        except GrokfastError as error:
-            _traceback(debug)
-            return _report(str(error), error.exit_code)
-        except Exception as error:
-            _traceback(debug)
-            problem = _environment_problem(error)
-            if problem is not None:
-                return _report(str(problem), problem.exit_code)
-            hint = "" if debug else "; --debug shows where, and a report is welcome"
-            return _report(f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL)
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+
+
+def _caught(work: Callable[[], int | None], debug: bool) -> int:
+    try:
+        code = work() or OK
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # | head: its reader has seen enough
+        _drop(sys.stdout, sys.stderr)
+        return BROKEN_PIPE
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
+    except KeyboardInterrupt:
+        return _report("interrupted", 130)
+    except GrokfastError as error:
+        _traceback(debug)
+        return _report(str(error), error.exit_code)
+    except Exception as error:
+        _traceback(debug)
+        problem = _environment_problem(error)
+        if problem is not None:
+            return _report(str(problem), problem.exit_code)
+        hint = "" if debug else "; --debug shows where, and a report is welcome"
+        return _report(f"internal error: {type(error).__name__}: {error}{hint}", INTERNAL)
 
 
 def one_line(text: str) -> str:
@@ -80,17 +98,37 @@ def _report(message: str, code: int) -> int:
     return code
 
 
+#: Of torch's allocators, C++ and the system, in what they raise where memory is short.
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "bad_alloc", "Cannot allocate memory")
+
+
 def _environment_problem(error: Exception) -> EnvironmentProblem | None:
     """What the machine lacks, where that is what an unforeseen exception says."""
-    # torch raises a plain RuntimeError where its CPU allocator finds no memory.
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    text = str(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
         return EnvironmentProblem("not enough memory", hint="--dry-run shows what a run needs")
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("grokfast"):
         return EnvironmentProblem(f"the Python package {error.name!r} is not installed")
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return EnvironmentProblem("this system lets no more threads begin (ulimit -u)")
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
         return EnvironmentProblem(f"{error.strerror}{where}")
+    if _while_loading(error):  # short of memory, or by a variable that it does not understand
+        return EnvironmentProblem(f"a Python package cannot be loaded: {text or repr(error)}")
     return None
+
+
+def _while_loading(error: Exception) -> bool:
+    """Whether it was raised while somebody else's module was being imported."""
+    importing, at = False, error.__traceback__
+    while at is not None:
+        name = at.tb_frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] == "grokfast":
+            importing = False
+        importing |= name == "importlib._bootstrap"
+        at = at.tb_next
+    return importing
 
 
 def _traceback(debug: bool) -> None:
@@ -110,23 +148,6 @@ def _drop(*streams: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM unwinds the stack, so that temporary files go; the trainer has its own handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, frame: Any) -> None:
-        raise Terminated
-
-    old = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
-@contextlib.contextmanager
 def _plain_warnings(debug: bool) -> Iterator[None]:
     """Warnings as one line without file and source, except with ``--debug``."""
 
@@ -143,6 +164,11 @@ def _plain_warnings(debug: bool) -> Iterator[None]:
     if not debug:
         warnings.formatwarning = short
     try:
-        yield
+        with warnings.catch_warnings():
+            if "error" in (action for action, *_ in warnings.filters):  # PYTHONWARNINGS=error
+                warnings.simplefilter("ignore")  # deprecations in libraries end no run
+                warnings.simplefilter("default", UserWarning)
+                warnings.simplefilter("default", RuntimeWarning)
+            yield
     finally:
         warnings.formatwarning = old

@@ -61,10 +61,11 @@ def run(
         model_seed: Seed of the initial weights.
         activation: tanh, relu, leaky_relu or square.
         stop: End a cell once it has memorised and generalised, or never before the budget.
-        record: Any of curves:N, curves:all, weights, embeddings:N, norms, ipr, neuron_ipr; or none.
-            Curves are losses and accuracies, at N log-spaced or at all evaluated steps, weights the
-            trained parameters. The others are measured at log-spaced steps, or every N with such a
-            number behind a colon (embeddings without one every 10).
+        record: Any of curves:N, curves:all, weights, embeddings:N, norms, neuron_norms,
+            spectral_norm, ipr, neuron_ipr; or none. Curves are losses and accuracies, at N
+            log-spaced or at all evaluated steps, weights the trained parameters. The others are
+            measured at log-spaced steps, or every N with such a number behind a colon (embeddings
+            without one every 10).
         set: Any other field by its dotted name, as optimizer.beta2=0.98,task.p=12, or values of a
             preset's setting, as batch=8,64; may be repeated. A tuple is written with plus signs, as
             evaluation.thresholds=0.5+0.99.
@@ -134,9 +135,12 @@ def plot(
     cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
     budget: Number = None,
     over: Annotated[str | None, "AXIS,..."] = None,
-    x: Annotated[str | None, "AXIS"] = None,
+    x: Annotated[str | None, "AXIS|epochs"] = None,
     y: Annotated[str | None, "AXIS"] = None,
     outcome: Annotated[str | None, "NAME"] = None,
+    band: Annotated[str | None, "sd|none"] = None,
+    until: Annotated[str | None, "generalised|end"] = None,
+    epochs: Annotated[str | None, "N,..."] = None,
     out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
 ) -> None:
     """Draw a figure of a results file, also while its run goes on.
@@ -147,26 +151,48 @@ def plot(
         file: Results file.
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
             (T_train), times (T_train and T_val along an axis), lines (any outcome along an axis, a
-            line for each value of another); of chosen cells curves (losses and
-            accuracies), observables (what was recorded by step), embeddings and outputs (rows of a
-            transformer's output matrix, by t-SNE). Of modular nets
-            with weights, ipr (histograms over neurons), rows (what a few neurons read and write),
-            gamma (BatchNorm's weights against IPR), phase-sums (of the neurons' waves), pruning
-            (accuracy as neurons are removed), maps (preactivations and their Fourier transforms)
-            and widths (accuracy of the analytic solution).
-        cell: The cell nearest to these axis values; may be repeated, or several split by ';'.
+            line for each value of another); of chosen cells curves (losses and accuracies),
+            observables (what was recorded by step), embeddings and outputs (rows of a transformer's
+            output matrix, by t-SNE); tsne (hidden representations of
+            the training set) and density (of the weights of each layer), for which cells are
+            trained again. Of modular nets with weights, ipr (histograms over neurons), rows (what a
+            few neurons read and write), gamma (BatchNorm's weights against IPR), phase-sums (of the
+            neurons' waves), pruning (accuracy as neurons are removed), maps (preactivations and
+            their Fourier transforms) and widths (accuracy of the analytic solution).
+        cell: The cell nearest to these axis values; may be repeated, or several split by ';'; all
+            for every one.
         budget: Read the diagram as of this many steps.
         over: Axes of replicates, as model_seed, which are put together: the phase that most have,
-            medians of steps, means of curves with bands of one standard deviation.
-        x: The axis that shall lie along x, as task.fraction; further axes make panels.
+            medians of steps, means of curves and observables.
+        x: The axis that shall lie along x, as task.fraction; further axes make panels. For curves
+            and observables, steps or epochs.
         y: The axis that shall lie along y; of lines, the one that has a line for each value.
         outcome: Of lines: best_val_acc (the default), final_val_acc, t_train, t_val, or the step
             over a further threshold, as t_val_0.99.
+        band: Around means of curves and observables: sd (one standard deviation, the default), or
+            none.
+        until: For tsne and density, the last of the five epochs shown: in which the cell
+            generalised (the default of tsne), or the end (of density). The first is the one in
+            which it memorised.
+        epochs: Instead of these five.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading
 
-    reading.plot(file, kind, cell, budget, over, (x, y), outcome, out)
+    reading.plot(
+        file,
+        kind,
+        cell=cell,
+        budget=budget,
+        over=over,
+        out=out,
+        x=x,
+        y=y,
+        outcome=outcome,
+        band=band,
+        until=until,
+        epochs=epochs,
+    )
 
 
 def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:

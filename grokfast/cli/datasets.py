@@ -20,7 +20,7 @@ from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.export import check_target
 from grokfast.fields import SHORT_NAMES, parse_value, scalar_fields
-from grokfast.files import replacing
+from grokfast.files import replacing, user_path
 from grokfast.presets import PRESETS, preset
 from grokfast.tasks.base import TASKS, Task
 
@@ -124,7 +124,7 @@ def export(
     under the names of :class:`grokfast.TaskData`."""
     kind = check_target(out, formats=FORMATS, overwrite=overwrite)
     data = _chosen(task, set, data_seed, data_dir).build()
-    path = Path(out)
+    path = user_path(out)
     with replacing(path) as temporary:
         if kind == "npz":
             with temporary.open("wb") as file:  # by name, savez would add a suffix

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grokfast.cli.boundary import ENVIRONMENT
 from grokfast.errors import EnvironmentProblem, UsageError
+from grokfast.files import check_folder, user_path
 
 
 def fetch(data_dir: str | None = None) -> None:
@@ -45,16 +46,15 @@ def look_in(data_dir: str, task: str, name: str) -> None:
     """
     if task != "mnist":
         raise UsageError(f"--data-dir: {name!r} reads no files")
-    if not Path(data_dir).expanduser().is_dir():
-        raise UsageError(f"--data-dir={data_dir}: no such folder")
+    check_folder(user_path(data_dir), f"--data-dir={data_dir}")
     # The environment, not the experiment: where files lie does not change a result.
     os.environ["GROKFAST_DATA"] = data_dir
 
 
 def _folder(data_dir: str | None) -> Path | None:
-    folder = Path(data_dir) if data_dir is not None else None
-    if folder is not None and not folder.expanduser().is_dir():
-        raise UsageError(f"no such folder: {folder}")
+    folder = user_path(data_dir) if data_dir is not None else None
+    if folder is not None:
+        check_folder(folder)
     return folder
 
 

@@ -226,6 +226,23 @@ def parse_count(option: str, text: str | None, example: int, most: int = 2**31 -
     )
 
 
+def parse_epochs(text: str | None) -> list[int] | None:
+    """``0,14,500`` -> numbers of epochs.
+
+    Raises:
+        UsageError: a part that is no whole number of 0 or more.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if wrong := [part for part in parts if not part.isdecimal() or len(part) > 9]:
+        raise UsageError(
+            f"--epochs={text!r}: {wrong[0]!r} is no whole number of 0 or more",
+            hint="an example: --epochs=0,14,500",
+        )
+    return [int(part) for part in parts]
+
+
 def parse_device(text: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether there is one is for torch to say.
 

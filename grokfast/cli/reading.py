@@ -1,4 +1,5 @@
-"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch."""
+"""Commands that read results files: plot, info, agree, export, merge. None of them needs torch,
+but for figures that train a cell again or have epochs of minibatches along x."""
 
 from __future__ import annotations
 
@@ -12,20 +13,25 @@ from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError
 from grokfast.fields import short_name
+from grokfast.files import check_file, user_path, writable
 from grokfast.results import Results
 
 
 def plot(
     file: str,
     kind: str,
+    *,
     cell: str | None,
     budget: str | None,
     over: str | None,
-    along: tuple[str | None, str | None],
     outcome: str | None,
     out: str | None,
+    x: str | None,
+    y: str | None,
+    epochs: str | None,
+    **options: str | None,
 ) -> None:
-    """Draws one figure and prints where it is."""
+    """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
     from grokfast.figures import FORMATS, KINDS
 
     if kind not in KINDS:
@@ -38,34 +44,33 @@ def plot(
     replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
     named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
     suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
-    path = Path(out) if out is not None else beside(Path(file), suffix)
+    path = user_path(out) if out is not None else beside(user_path(file), suffix)
     if path.suffix.removeprefix(".").lower() not in FORMATS:
         raise UsageError(
             f"cannot tell the format of {path}",
             hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
         )
-    if path.is_dir():
-        raise UsageError(f"--out={path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"no such folder: {path.parent}")
-    cells = overrides.parse_cells(cell)
+    writable(path, "--out=")
+    cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
+    at = overrides.parse_epochs(epochs)
     results = load(file)
     check_cells(cells, results)
 
     from grokfast.figures import draw
 
-    x, y = (None if name is None else _name(name) for name in along)
     for written in draw(
         results,
         kind,
-        cells=cells,
+        cells="all" if cell == "all" else cells,
         out=path,
         budget=steps,
         over=replicates,
-        x=x,
-        y=y,
+        x=None if x is None else _name(x),
+        y=None if y is None else _name(y),
         outcome=outcome,
+        epochs=at,
+        **options,
     ):
         print(written)
 
@@ -88,8 +93,8 @@ def export(file: str, out: str, long: bool, overwrite: bool) -> None:
     from grokfast.export import export as write
 
     check_target(out, long=long, overwrite=overwrite)
-    path = Path(out)
-    if path.exists() and Path(file).exists() and path.samefile(file):
+    path, source = user_path(out), user_path(file)
+    if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"--out={out} is the results file itself")
     print(write(load(file), out, long=long, overwrite=overwrite))
 
@@ -133,11 +138,12 @@ def load(file: str) -> Results:
 
 def _check(file: str) -> None:
     """Raises UsageError, with a suggestion, where there is no such file."""
-    path = Path(file)
+    path = user_path(file)
     if path.is_dir():
         raise UsageError(f"{file} is a folder; name a results file")
-    if not path.exists():
-        here = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
+    if not path.exists() and not path.is_symlink() and path.parent.is_dir():
+        here = [p.name for p in path.parent.glob("*.h5")]
         close = closest(path.name, here)
         hint = f"did you mean {path.parent / close}?" if close else None
         raise UsageError(f"no such file: {file}", hint=hint)
+    check_file(path)

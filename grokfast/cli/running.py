@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grokfast.cli import mnist, overrides, show
-from grokfast.errors import UsageError
 from grokfast.fields import short_name
+from grokfast.files import writable
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
 
@@ -69,11 +69,7 @@ def parse(
         grid.shard(*part)
     if out is None:
         out = f"{preset}.h5" if part is None else f"{preset}.shard-{part[0]}-of-{part[1]}.h5"
-    path = Path(out)
-    if path.is_dir():
-        raise UsageError(f"--out={out} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"no such folder: {path.parent}")
+    path = writable(out, "--out=")
     if data_dir is not None:
         mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(

@@ -254,7 +254,8 @@ def _search(
         if place.folder.is_dir() and not os.access(place.folder, os.R_OK | os.X_OK):
             lacks = "not readable"
         else:
-            lacks = "lacks " + ", ".join(missing) if contents else "not there"
+            empty = "none of the files in it" if place.folder.is_dir() else "not there"
+            lacks = "lacks " + ", ".join(missing) if contents else empty
         looked.append(f"{place.folder} ({place.label}): {lacks}")
     return None, looked
 

@@ -46,9 +46,15 @@ class Engine(Protocol):
     chunk: int
     #: Whether a call that ``tick`` ends keeps what it has done; else it is as if never made.
     keeps_partial: bool
+    #: Whether a cell has the same bits alone and among any others.
+    invariant: bool
 
     def unsupported(self, bucket: Bucket) -> str | None:
         """Why this engine cannot run the bucket, or None."""
+
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        """Observables that ``advance`` itself measures at their steps, into ``state.observed``
+        where that has room for them."""
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None

@@ -7,12 +7,13 @@ itself advances.
 The forward pass of step i + 1 uses the very weights that are validated after step i, so one pass
 does both: step i is judged at the start of the pass that does step i + 1. A pass after the last
 step judges that one and updates nothing. Outputs and gradients come from ``lockstep_explicit``,
-whose backward pass is written out, or from ``lockstep_autograd``, for any other chain of layers.
+whose backward pass is written out, or from ``lockstep_autograd``, for any other network;
+``lockstep_update`` is the optimizer's. A large network is judged by a pass of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,22 +23,22 @@ from torch import Tensor
 from grokfast.bucket import Bucket
 from grokfast.experiment import Optimizer
 from grokfast.losses import LOSSES
-from grokfast.models.layers import BatchNorm, Dropout, Layer, Plain
-from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
-from grokfast.optimizers import OPTIMIZERS
+from grokfast.models.layers import Plain
+from grokfast.models.stacked import Stacked
 
 
 @dataclass(frozen=True)
 class Spec:
     """What a pass depends on besides its tensors; equal specs share one compilation."""
 
-    layers: tuple[Layer, ...]
+    net: Stacked
     plain: Plain | None  # the same in simpler terms, where there are any
     parameters: tuple[str, ...]  # names, [G]
     buffers: tuple[str, ...]
     loss: str
     predict: str
     train_accuracy: str  # "running" or "after"
+    train_loss: str  # "before" or "after"
     full_batch: bool
     steps_per_epoch: int
     num_train: int
@@ -49,19 +50,21 @@ class Spec:
     stop_at_both: bool
     optimizer: Optimizer  # without the numbers that differ from cell to cell
     warms_up: bool  # whether learning rates change from step to step
+    changes_decay: bool  # whether decays change once a model has memorised
 
     @classmethod
     def of(cls, bucket: Bucket) -> Spec:
         cell = bucket.cell
-        assert bucket.layers is not None
+        assert bucket.stacked is not None
         return cls(
-            layers=bucket.layers,
+            net=bucket.stacked,
             plain=bucket.plain,
             parameters=bucket.names,
             buffers=tuple(bucket.init_buffers[0]),
             loss=cell.loss,
             predict=cell.predict,
             train_accuracy=cell.evaluation.train,
+            train_loss=cell.evaluation.train_loss,
             full_batch=bucket.orders is None,
             steps_per_epoch=bucket.steps_per_epoch,
             num_train=bucket.num_train,
@@ -78,23 +81,24 @@ class Spec:
                 encoder_lr=0.0,
                 encoder_weight_decay=None,
                 warmup=0,
+                weight_decay_memorised=None,
             ),
             warms_up=bool(bucket.warmup.any()),
+            changes_decay=bucket.weight_decay_memorised is not None,
         )
 
     @property
     def explicit(self) -> bool:
         """Whether the backward pass is written out for this network and loss."""
         net = self.plain
-        known = net is not None and net.bias and not net.activate_embedding
+        known = net is not None and net.bias and net.output_bias and not net.activate_embedding
         known = known and not self.optimizer.weight_noise
         return known and self.loss in ("cross_entropy", "mse")
 
     @property
     def same_in_evaluation(self) -> bool:
         """Whether the network computes in training what it computes in evaluation."""
-        noisy = any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
-        return not noisy and not self.optimizer.weight_noise
+        return self.net.same_in_evaluation and not self.optimizer.weight_noise
 
 
 class Data(NamedTuple):
@@ -118,6 +122,8 @@ class Tables(NamedTuple):
     lr: Tensor  # [G, M]
     keep: Tensor  # [G, M]: 1 - lr * weight_decay
     decay: Tensor  # [G, M]: weight decay
+    keep_memorised: Tensor  # [G, M]: the same two once T_train is there
+    decay_memorised: Tensor  # [G, M]
 
 
 class Models(NamedTuple):
@@ -140,7 +146,7 @@ class Batch(NamedTuple):
     y: Tensor  # [U, B]
     loss: Tensor  # [M]
     gradients: Callable[[], list[Tensor]]  # of the mean loss, by parameter
-    buffers: dict[str, Tensor]  # after this batch
+    buffers: Mapping[str, Tensor]  # after this batch
     val_output: Tensor | None  # [M, V, O], where the pass judges
     train_output: Tensor | None  # [M, N, O], where it judges and the batch's will not do
 
@@ -149,15 +155,22 @@ Pass = Callable[[Models, Data, Tables], None]
 
 
 def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
-    """The pass for ``spec``; one that ``judges`` carries the validation rows.
+    """The pass for ``spec``; one that ``judges`` carries the validation rows, and does nothing else
+    where the network is large.
 
     Args:
         rows: samples in the batch.
     """
-    from grokfast.engines.lockstep_autograd import autograd_batch
+    from grokfast.engines.lockstep_autograd import autograd_batch, judged_alone
     from grokfast.engines.lockstep_explicit import explicit_batch
+    from grokfast.engines.lockstep_update import update
 
     make_batch = explicit_batch if spec.explicit else autograd_batch
+
+    def only_judge(models: Models, data: Data, tables: Tables) -> None:
+        number, judge, *_ = tables.flags.index_select(0, tables.next)[0].unbind()
+        batch, correct = judged_alone(spec, models, data)
+        models.live.copy_(_judge(spec, models, data, batch, correct, number - 1, judge > 0))
 
     def one_pass(models: Models, data: Data, tables: Tables) -> None:
         number, judge, train, first = tables.flags.index_select(0, tables.next)[0].unbind()
@@ -174,15 +187,16 @@ def make_pass(spec: Spec, judges: bool, rows: int) -> Pass:
         diverged_at.copy_(torch.where(live & ~finite, number, diverged_at))
         live = live & finite
         _count(models, live, first > 0, batch.loss, correct)
-        _update(spec, models, data, batch, live, number, tables)
+        update(spec, models, data, batch, live, number, tables)
         step = models.progress["step"]
         step.copy_(torch.where(live, number, step))
         models.live.copy_(live)
         tables.next.add_(1)
 
+    run = only_judge if judges and spec.net.large else one_pass
     # Dynamo keeps compilations, and counts them against its limit, by code object.
-    one_pass.__code__ = one_pass.__code__.replace()
-    return one_pass
+    run.__code__ = run.__code__.replace()
+    return run
 
 
 def batch_rows(data: Data, position: Tensor, rows: int) -> Tensor:
@@ -211,6 +225,8 @@ def mean_loss(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None) -> 
             # where, not a product with 0: the logits of a diverging model may be infinite.
             own = torch.where(of_label(output, y), output, 0).sum(2)  # [M, R]
             return (torch.logsumexp(output, 2) - own).mean(1)
+        case "hinge":
+            return (1 - goal(targets, y) * output).relu().mean((1, 2))
     loss = LOSSES[spec.loss]
     m, rows = output.shape[:2]
     target = goal(targets, y).expand(m, -1, -1) if loss.targets else None
@@ -229,6 +245,8 @@ def count_correct(spec: Spec, output: Tensor, y: Tensor, targets: Tensor | None)
             assert targets is not None
             distance = (output[:, :, None, :] - targets[:, None]).square().sum(3)  # [M, R, C]
             return (distance.argmin(2) == y).sum(1)
+        case "sign":
+            return (output * goal(targets, y) > 0)[:, :, 0].sum(1)
     raise ValueError(f"unknown prediction {spec.predict!r}")
 
 
@@ -251,7 +269,7 @@ def _judge(
             train_correct = progress["epoch_correct"]
             train_loss = progress["epoch_loss"] / spec.steps_per_epoch
         case "after":
-            train_correct, train_loss = batch_correct, models.batch_loss
+            train_correct, train_loss = batch_correct, _train_loss(spec, models, data, batch)
             if batch.train_output is not None:
                 y = data.y[:, : spec.num_train]
                 train_correct = count_correct(spec, batch.train_output, y, data.targets)
@@ -282,6 +300,18 @@ def _judge(
     return models.live & ~((progress["t_train"] >= 0) & (progress["t_val"] >= 0))
 
 
+def _train_loss(spec: Spec, models: Models, data: Data, batch: Batch) -> Tensor:
+    """Of the last step's own batch before its update, or of the training set after it: [M]."""
+    match spec.train_loss:
+        case "before":
+            return models.batch_loss
+        case "after":
+            if batch.train_output is None:  # the batch is the training set
+                return batch.loss
+            return mean_loss(spec, batch.train_output, data.y[:, : spec.num_train], data.targets)
+    raise ValueError(f"unknown training loss {spec.train_loss!r}")
+
+
 def _outcomes(name: str) -> tuple[str, str, str]:
     return f"t_{name}", f"{name}_correct", f"best_{name}_correct"
 
@@ -293,82 +323,3 @@ def _count(models: Models, live: Tensor, fresh: Tensor, loss: Tensor, correct: T
         so_far = torch.where(fresh, torch.zeros_like(total), total)
         total.copy_(torch.where(live, so_far + own, total))
     models.batch_loss.copy_(torch.where(live, loss, models.batch_loss))
-
-
-def with_weight_noise(
-    spec: Spec, params: dict[str, Tensor], data: Data, number: Tensor
-) -> dict[str, Tensor]:
-    """The parameters that the forward pass of training sees in a step."""
-    size = spec.optimizer.weight_noise
-    if not size:
-        return dict(params)
-    return {
-        name: p + size * normal(data.seeds, number, WEIGHT_NOISE + g, p.shape[1:], p.dtype)
-        for g, (name, p) in enumerate(params.items())
-    }
-
-
-def _update(
-    spec: Spec,
-    models: Models,
-    data: Data,
-    batch: Batch,
-    live: Tensor,
-    number: Tensor,
-    tables: Tables,
-) -> None:
-    """The optimizer's step; models that are not live stay as they are to the bit: a select,
-    because 0 * NaN is not 0.
-    """
-    rule = _adamw if spec.optimizer.kind == "adamw" else _by_rule
-    gradients = batch.gradients()
-    for g, (p, gradient) in enumerate(zip(models.params, gradients, strict=True)):
-        slots = [own[g] for own in models.slots]
-        shape = (-1,) + (1,) * (p.ndim - 1)
-        lr, keep, decay = (t[g].view(shape) for t in (tables.lr, tables.keep, tables.decay))
-        if spec.warms_up:
-            lr = lr * tables.factor.index_select(0, tables.next)[0].view(shape)
-            keep = 1 - lr * decay
-        new_p, new_slots = rule(spec, p, gradient, slots, lr, keep, decay, number, tables)
-        new_p = _besides(spec, new_p, g, lr, decay, number, data)
-        go = live.view(shape)
-        for old, new in zip((*slots, p), (*new_slots, new_p), strict=True):
-            old.copy_(torch.where(go, new, old))
-    for name, buffer in models.buffers.items():
-        go = live.view((-1,) + (1,) * (buffer.ndim - 1))
-        buffer.copy_(torch.where(go, batch.buffers[name], buffer))
-
-
-def _besides(
-    spec: Spec, p: Tensor, g: int, lr: Tensor, decay: Tensor, number: Tensor, data: Data
-) -> Tensor:
-    """Parameter g, which a rule has just updated, with what no rule knows of."""
-    match spec.optimizer.decay_towards:
-        case "zero":
-            pass
-        case "initial":  # p - lr decay (p - initial), of which the rule does the first half
-            p = p + lr * decay * data.initial[g]
-        case other:
-            raise ValueError(f"unknown aim of decay {other!r}")
-    if size := spec.optimizer.update_noise:
-        noise = normal(data.seeds, number, UPDATE_NOISE + g, p.shape[1:], p.dtype)
-        p = p - lr * size * noise
-    return p
-
-
-def _adamw(spec, p, g, slots, lr, keep, decay, number, tables):
-    """AdamW with decoupled decay, as ``torch.optim.AdamW``, its corrections read from a table."""
-    beta1, beta2 = spec.optimizer.beta1, spec.optimizer.beta2
-    correction, root_correction = tables.bias.index_select(0, tables.next)[0].unbind()
-    m, v = slots
-    new_m = m + (1 - beta1) * (g - m)
-    new_v = beta2 * v + (1 - beta2) * g * g
-    update = new_m / (new_v.sqrt() * root_correction + spec.optimizer.eps)
-    return p * keep - (lr * correction) * update, (new_m, new_v)
-
-
-def _by_rule(spec, p, g, slots, lr, keep, decay, number, tables):
-    """Any other optimizer, as it is registered."""
-    rule = OPTIMIZERS[spec.optimizer.kind]
-    # A power of a whole tensor would be one in float32.
-    return rule.update(p, g, slots, lr, decay, number.double(), spec.optimizer)

@@ -156,7 +156,7 @@ class Block:
         self.orders = r
         self.models = self._gather(state)
         self.data = self._data(Samples.of(bucket, device), d)
-        self.tables = self._tables(bucket.lr[:, cells], bucket.weight_decay[:, cells])
+        self.tables = self._tables(cells)
         steps, live = range(self.start + 1, until + 1), self.models.live
         points = [step for step in steps if step in bucket.curve_index]
         self.curves = Records(points, tuple(self.models.judged.shape), live)
@@ -195,8 +195,11 @@ class Block:
             for g in range(len(bucket.parameters))
         )
 
-    def _tables(self, lr: Tensor, decay: Tensor) -> Tables:
-        device, dtype = self.index.device, self.bucket.dtype
+    def _tables(self, cells: Tensor) -> Tables:
+        bucket, device, dtype = self.bucket, self.index.device, self.bucket.dtype
+        lr, decay = bucket.lr[:, cells], bucket.weight_decay[:, cells]
+        later = bucket.weight_decay_memorised
+        memorised = decay if later is None else later[:, cells]
         return Tables(
             next=torch.zeros(1, dtype=torch.int64, device=device),
             flags=torch.zeros(WINDOW, 4, dtype=torch.int64, device=device),
@@ -205,6 +208,8 @@ class Block:
             lr=lr.to(device, dtype),
             keep=(1 - lr * decay).to(device, dtype),
             decay=decay.to(device, dtype),
+            keep_memorised=(1 - lr * memorised).to(device, dtype),
+            decay_memorised=memorised.to(device, dtype),
         )
 
     def load(self, k: int) -> None:
@@ -238,7 +243,7 @@ class Block:
     def tensors(self) -> tuple[Models, Data, Tables]:
         return self.models, self.data, self.tables
 
-    def layout(self, eager: bool = False) -> Layout:
+    def layout(self, eager: bool = False, threads: int = 1) -> Layout:
         return Layout(
             models=len(self.index),
             shared=len(self.data.x) == 1,
@@ -246,6 +251,7 @@ class Block:
             device=self.index.device,
             precision=self.bucket.cell.precision,
             eager=eager,
+            threads=threads,
         )
 
     @property
@@ -253,16 +259,32 @@ class Block:
         """One a step, and one more where the last step remains to be judged."""
         return self.until - self.start + self.bucket.evaluates(self.until)
 
-    def kind(self, k: int) -> tuple[bool, int]:
-        """Whether pass k (from 0) judges, and the rows of its batch."""
+    def kinds_of(self, k: int) -> list[tuple[bool, int]]:
+        """Pass k (from 0) by kind: whether it judges, and the rows of its batch.
+
+        A large network's is two, one that judges, without a batch, and one that trains.
+        """
         first, last = self.bucket.batch_rows(min(self.start + k, self.until - 1))
-        return self._judges(k), last - first
+        judges = self._judges(k)
+        if not self.apart:
+            return [(judges, last - first)]
+        trains = self.start + k < self.until
+        return [(True, 0)] * judges + [(False, last - first)] * trains
 
     def kinds(self) -> set[tuple[bool, int]]:
         """All kinds of passes that there may be."""
         bucket = self.bucket
-        sizes = {bucket.batch_rows(step) for step in (0, bucket.steps_per_epoch - 1)}
-        return {(judges, last - first) for judges in (False, True) for first, last in sizes}
+        ranges = [bucket.batch_rows(step) for step in (0, bucket.steps_per_epoch - 1)]
+        sizes = {last - first for first, last in ranges}
+        if self.apart:
+            return {(True, 0), *((False, size) for size in sizes)}
+        return {(judges, size) for judges in (False, True) for size in sizes}
+
+    @property
+    def apart(self) -> bool:
+        """Whether judging is a pass of its own."""
+        assert self.bucket.stacked is not None
+        return self.bucket.stacked.large
 
     def _judges(self, k: int) -> bool:
         """Whether pass k (from 0) judges the step before it.
@@ -271,7 +293,7 @@ class Block:
         is not worth a compilation of its own.
         """
         bucket = self.bucket
-        every_step = bucket.steps_per_epoch == 1 and bucket.eval_steps is None
+        every_step = bucket.steps_per_epoch == 1 and bucket.eval_steps is None and not self.apart
         return every_step or (k > 0 and bucket.evaluates(self.start + k))
 
     def record(self, k: int) -> None:

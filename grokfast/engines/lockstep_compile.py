@@ -18,8 +18,9 @@ from torch._inductor import config as inductor
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from grokfast.engines import facts
+from grokfast.engines import facts, onednn
 from grokfast.engines.lockstep import Data, Models, Pass, Spec, Tables, make_pass
+from grokfast.engines.lockstep_check import difference
 from grokfast.errors import EnvironmentProblem
 
 
@@ -33,6 +34,7 @@ class Layout:
     device: torch.device
     precision: str
     eager: bool  # not to be compiled at all
+    threads: int  # of the CPU, that share one pass
 
 
 @cache
@@ -69,7 +71,24 @@ class CompiledPass:
             run(models, data, tables)
             return run
         try:
-            run = compiled(run, self.layout.device)
+            eager, run = (
+                run,
+                compiled(
+                    run,
+                    self.layout.device,
+                    self.layout.threads,
+                    replace_products=self.spec.net.large,
+                ),
+            )
+            # On a GPU the keys of inductor's folder tell the machine.
+            if self.layout.device.type == "cpu":
+                wrong = difference(run, eager, models, data, tables)
+                if wrong is not None:
+                    raise EnvironmentProblem(
+                        f"code of torch.compile computes other {wrong} than torch itself",
+                        hint=f"remove {cache_dir()}, from which it may come, or set "
+                        "TORCHDYNAMO_DISABLE=1",
+                    )
             run(models, data, tables)
             return run
         except _COMPILER_ERRORS as error:  # to go on eagerly would be to mix bits
@@ -79,15 +98,26 @@ class CompiledPass:
             ) from error
 
 
-def compiled(run: Callable[..., None], device: torch.device) -> Callable[..., None]:
-    """The function under torch.compile, as all passes on this device are."""
+def compiled(
+    run: Callable[..., None],
+    device: torch.device,
+    threads: int = 1,
+    replace_products: bool = False,
+) -> Callable[..., None]:
+    """The function under torch.compile, as all passes on this device are.
+
+    Args:
+        threads: of the CPU.
+        replace_products: whether they are oneDNN's on the CPU, where this torch has it.
+    """
     # Guards would check on every call what is checked once, by the key of `compiled_pass`.
     options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
     if device.type == "cpu":
         _keep_code_apart()
-        # One thread a block. Calls through the C++ wrapper run without Python's lock, so
-        # that blocks run side by side.
-        options |= {"cpp_wrapper": True, "cpp.threads": 1}
+        # Calls through the C++ wrapper run without Python's lock, so that blocks run side by side.
+        options |= {"cpp_wrapper": True, "cpp.threads": threads}
+        if replace_products and onednn.is_there():
+            options["post_grad_custom_post_pass"] = onednn.ReplaceProducts()
     elif hasattr(inductor, "deterministic"):
         # Else kernels are chosen by how fast they were just now, and the bits with them.
         options["deterministic"] = True

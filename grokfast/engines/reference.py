@@ -17,9 +17,9 @@ from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.engines.support import unsupported
 from grokfast.experiment import Optimizer
-from grokfast.losses import LOSSES
+from grokfast.measuring import count_correct, mean_loss, measure
 from grokfast.models.noisy import Noisy
-from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal
+from grokfast.noise import UPDATE_NOISE, WEIGHT_NOISE, normal_like
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.state import State
 
@@ -30,6 +30,7 @@ class ReferenceEngine:
     name = "reference"
     chunk = 1000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self.device = device
@@ -48,6 +49,9 @@ class ReferenceEngine:
 
     def unsupported(self, bucket: Bucket) -> str | None:
         return unsupported(self.name, bucket)
+
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None
@@ -84,9 +88,6 @@ _TORCH: dict[str, Callable[[list[dict[str, Any]], Optimizer], torch.optim.Optimi
     "sgd": lambda groups, o: torch.optim.SGD(groups, momentum=o.momentum, foreach=False),
 }
 
-#: Samples that go through the network at once where nothing is learned from them.
-_ROWS = 20_000
-
 
 class _Cell:
     """One model on its way: an ``nn.Module``, an optimizer and the cell's counters."""
@@ -95,6 +96,7 @@ class _Cell:
         self.bucket, self.state, self.m = bucket, state, m
         self.step = int(state.step[m])
         self.frozen = False
+        self.memorised = False  # whether the decay has changed
         self.warms_up = bool(bucket.warmup[m] > 0)
         d = int(bucket.data_index[m])
         self.x_train = bucket.x_train[d].to(device)  # [N, I] or [N, K]
@@ -131,27 +133,6 @@ class _Cell:
             optimizer.state[p] = {"step": torch.tensor(float(self.step)), **kept}
         return optimizer
 
-    def loss(self, output: Tensor, label: Tensor) -> Tensor:
-        """Mean loss of outputs ``[B, O]`` for labels ``[B]``."""
-        loss = LOSSES[self.bucket.cell.loss]
-        if not loss.targets:
-            return loss.mean(output, label, None)
-        assert self.targets is not None
-        return loss.mean(output, label, self.targets[label])
-
-    def correct(self, output: Tensor, label: Tensor) -> int:
-        """Number of right predictions: the largest output, or the nearest target row."""
-        match self.bucket.cell.predict:
-            case "argmax":
-                prediction = output.argmax(dim=1)
-            case "nearest":
-                assert self.targets is not None
-                distance = (output[:, None, :] - self.targets).square().sum(dim=2)  # [B, C]
-                prediction = distance.argmin(dim=1)
-            case other:
-                raise ValueError(f"unknown prediction {other!r}")
-        return int((prediction == label).sum())
-
     def batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the next step."""
         bucket = self.bucket
@@ -176,7 +157,7 @@ class _Cell:
         before = [buffer.clone() for buffer in self.model.buffers()]
         clean = self.add_weight_noise(i)
         output = self.model(x)
-        loss = self.loss(output, y)
+        loss = mean_loss(bucket.cell, output, y, self.targets)
         if not torch.isfinite(loss):
             self.put_back(clean)
             for buffer, old in zip(self.model.buffers(), before, strict=True):
@@ -187,28 +168,52 @@ class _Cell:
         if self.step % bucket.steps_per_epoch == 0:
             state.epoch_correct[m] = 0
             state.epoch_loss[m] = 0.0
-        state.epoch_correct[m] += self.correct(output.detach(), y)
+        state.epoch_correct[m] += count_correct(bucket.cell, output.detach(), y, self.targets)
         state.epoch_loss[m] += float(loss.detach())
         if self.warms_up:
             factor = float(bucket.lr_factor(i)[m])
             for g, group in enumerate(self.optimizer.param_groups):
                 group["lr"] = float(bucket.lr[g, m]) * factor
+        self.change_decay()
         self.optimizer.zero_grad()
         loss.backward()
         self.put_back(clean)
-        self.optimizer.step()
-        self.move_besides(i)
+        self.update(i)
         self.step = i
         if bucket.evaluates(i):
             self.evaluate(i, float(loss.detach()))
         if bucket.stop_at_both:
             self.frozen = bool(state.t_train[m] >= 0 and state.t_val[m] >= 0)
 
-    def noise(self, site: int, g: int, i: int) -> Tensor:
-        """Standard normal numbers of parameter g in step i, at one of the sites."""
-        p, seed = self.parameters[g], self.bucket.noise_seeds[self.m]
-        seeds, step = seed.to(p.device)[None], torch.tensor(i, device=p.device)
-        return normal(seeds, step, site + g, p.shape, p.dtype)[0]
+    def update(self, i: int) -> None:
+        """Every parameter in step i, by its gradient and besides."""
+        try:
+            self.optimizer.step()
+            self.move_besides(i)
+        except RuntimeError as error:
+            # torch refuses a factor that the type cannot hold, such as a learning rate of 1e39,
+            # which in its arithmetic is infinite: so are the parameters, and the next loss.
+            if "without overflow" not in str(error):
+                raise
+            with torch.no_grad():
+                for p in self.parameters:
+                    p.fill_(torch.nan)
+
+    def noise(self, site: int, i: int) -> list[Tensor]:
+        """Standard normal numbers for every parameter in step i, at one of the sites."""
+        device = self.parameters[0].device
+        seeds = self.bucket.noise_seeds[self.m].to(device)[None]
+        step = torch.tensor(i, device=device)
+        return [z[0] for z in normal_like([p[None] for p in self.parameters], seeds, step, site)]
+
+    def change_decay(self) -> None:
+        """The decay of the steps after the one in which T_train came to exist."""
+        decay = self.bucket.weight_decay_memorised
+        if self.memorised or decay is None or self.state.t_train[self.m] < 0:
+            return
+        self.memorised = True
+        for g, group in enumerate(self.optimizer.param_groups):
+            group["weight_decay"] = float(decay[g, self.m])
 
     @torch.no_grad()
     def add_weight_noise(self, i: int) -> list[Tensor]:
@@ -217,8 +222,8 @@ class _Cell:
         if not size:
             return []
         clean = [p.clone() for p in self.parameters]
-        for g, p in enumerate(self.parameters):
-            p.add_(size * self.noise(WEIGHT_NOISE, g, i))
+        for p, noise in zip(self.parameters, self.noise(WEIGHT_NOISE, i), strict=True):
+            p.add_(size * noise)
         return clean
 
     @torch.no_grad()
@@ -231,6 +236,7 @@ class _Cell:
     def move_besides(self, i: int) -> None:
         """What torch's optimizers do not have: decay to the initial values, noise."""
         o = self.bucket.cell.optimizer
+        noise = self.noise(UPDATE_NOISE, i) if o.update_noise else []
         for g, (p, group) in enumerate(
             zip(self.parameters, self.optimizer.param_groups, strict=True)
         ):
@@ -243,8 +249,8 @@ class _Cell:
                     p.add_(group["lr"] * group["weight_decay"] * self.initial[g])
                 case other:
                     raise ValueError(f"unknown aim of decay {other!r}")
-            if o.update_noise:
-                p.sub_(group["lr"] * o.update_noise * self.noise(UPDATE_NOISE, g, i))
+            if noise:
+                p.sub_(group["lr"] * o.update_noise * noise[g])
 
     @torch.no_grad()
     def evaluate(self, i: int, batch_loss: float) -> None:
@@ -252,13 +258,14 @@ class _Cell:
         bucket, state, m = self.bucket, self.state, self.m
         self.model.eval()
         val_loss, val_correct = self.measure(self.x_val, self.y_val)
-        match bucket.cell.evaluation.train:
+        evaluation = bucket.cell.evaluation
+        match evaluation.train:
             case "running":
                 train_correct = int(state.epoch_correct[m])
                 train_loss = float(state.epoch_loss[m]) / bucket.steps_per_epoch
             case "after":
-                _, train_correct = self.measure(self.x_train, self.y_train)
-                train_loss = batch_loss
+                now, train_correct = self.measure(self.x_train, self.y_train)
+                train_loss = {"before": batch_loss, "after": now}[evaluation.train_loss]
             case other:
                 raise ValueError(f"unknown training accuracy {other!r}")
         for name, correct in (("train", train_correct), ("val", val_correct)):
@@ -274,19 +281,15 @@ class _Cell:
                     crossings[m, h] = i
         j = bucket.curve_index.get(i)
         if j is not None:
-            state.train_loss[m, j] = train_loss
+            # As tensors: a loss that float32 cannot hold is infinite there, and no error.
+            state.train_loss[m, j] = torch.tensor(train_loss, dtype=torch.float64)
             state.train_acc[m, j] = train_correct / bucket.counted
-            state.val_loss[m, j] = val_loss
+            state.val_loss[m, j] = torch.tensor(val_loss, dtype=torch.float64)
             state.val_acc[m, j] = val_correct / bucket.num_val
 
     def measure(self, x: Tensor, y: Tensor) -> tuple[float, int]:
-        """Mean loss and right predictions of samples, in chunks of rows."""
-        total, correct = 0.0, 0
-        for rows, labels in zip(x.split(_ROWS), y.split(_ROWS), strict=True):
-            output = self.model(rows)
-            total += float(self.loss(output, labels)) * len(rows)
-            correct += self.correct(output, labels)
-        return total / len(x), correct
+        """Mean loss and right predictions of samples."""
+        return measure(self.model, self.bucket.cell, x, y, self.targets)
 
     def store(self) -> None:
         """Parameters, slots, buffers and step back into the stacked state."""

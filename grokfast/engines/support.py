@@ -12,6 +12,7 @@ from typing import Any
 
 from grokfast.bucket import Bucket
 from grokfast.fields import scalar_fields, short_name, value_text
+from grokfast.models.layers import Plain
 
 #: Whatever is registered.
 ANY = None
@@ -25,16 +26,19 @@ _CHAINS: dict[str, Values] = {
     "model.dropout": ANY,
     "model.parametrization": ("standard", "mean-field"),
     "model.bias": (True, False),
+    "model.output_bias": (True, False),
     "model.one_hot": (True, False),
     "loss": ANY,
-    "predict": ("argmax", "nearest"),
+    "predict": ("argmax", "nearest", "sign"),
     "optimizer.kind": ANY,
     "optimizer.warmup": ANY,
+    "optimizer.weight_decay_memorised": ANY,
     "optimizer.decay_towards": ("zero", "initial"),
     "optimizer.update_noise": ANY,
     "optimizer.weight_noise": ANY,
     "batches.remainder": ("none", "dropped", "short"),
     "evaluation.train": ("running", "after"),
+    "evaluation.train_loss": ("before", "after"),
     "dtype": ("float32", "float64"),
     "precision": ("ieee",),
 }
@@ -44,12 +48,25 @@ _FORMULAS: dict[str, Values] = _CHAINS | {
     "model.norm": ("none",),
     "model.dropout": (0.0,),
     "model.parametrization": ("standard",),
+    "model.output_bias": (True,),
     "loss": ("cross_entropy", "mse"),
+    "predict": ("argmax", "nearest"),
     "optimizer.kind": ("adamw",),
     "optimizer.warmup": (0,),
+    "optimizer.weight_decay_memorised": (None,),
+    "evaluation.train_loss": ("before",),
     "optimizer.decay_towards": ("zero",),
     "optimizer.update_noise": (0.0,),
     "optimizer.weight_noise": (0.0,),
+}
+#: What native has beyond that.
+_NATIVE: dict[str, Values] = {
+    "model.output_bias": (True, False),
+    "loss": ("cross_entropy", "mse", "hinge"),
+    "predict": ("argmax", "nearest", "sign"),
+    "optimizer.kind": ("adamw", "sgd"),
+    "optimizer.weight_decay_memorised": ANY,
+    "evaluation.train_loss": ("before", "after"),
 }
 
 #: Of the transformer. Sizes are any.
@@ -67,8 +84,8 @@ _NO_TRANSFORMER: dict[str, Values] = dict.fromkeys(_TRANSFORMER, ())
 #: Engine -> field -> the values that it knows. Numbers stand for themselves: 0 dropout is none.
 SUPPORT: dict[str, dict[str, Values]] = {
     "reference": _CHAINS | _TRANSFORMER,
-    "compiled": _CHAINS | {"precision": ("ieee", "tf32")} | _NO_TRANSFORMER,
-    "native": _FORMULAS | _NO_TRANSFORMER,
+    "compiled": _CHAINS | {"precision": ("ieee", "tf32")} | _TRANSFORMER,
+    "native": _FORMULAS | _NATIVE | _NO_TRANSFORMER,
     "triton": _FORMULAS
     | _NO_TRANSFORMER
     | {"batches.remainder": ("none",), "precision": ("ieee", "tf32x3", "tf32")},
@@ -86,8 +103,10 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
     """
     cell = bucket.cell
     fields = scalar_fields(cell)  # a user's own model has others
-    if engine != "reference" and bucket.layers is None:
+    if engine in _PLAIN and bucket.layers is None:
         return f"model {cell.model.name!r}; it has chains of layers only"
+    if engine == "compiled" and bucket.stacked is None:
+        return f"model {cell.model.name!r}; it has models with a stacked form only"
     # A user's own model that is no chain is what it is: its fields mean nothing here.
     own = cell.model.name if bucket.layers is None else "model"
     for row, values in SUPPORT[engine].items():
@@ -96,13 +115,19 @@ def unsupported(engine: str, bucket: Bucket, **here: Values) -> str | None:
         values = here.get(leaf, values)
         if values is ANY or path not in fields or (part == "model" != own):
             continue
-        value = cell.get(path)
-        if value not in values:
-            return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
-    net, activations = bucket.plain, SUPPORT[engine]["model.activation"] or ()
-    if engine in _PLAIN and (net is None or net.activation not in activations):
+        for value in bucket.values.get(path, (cell.get(path),)):
+            if value not in values:
+                return f"{short_name(path)} {value!r}; it has {' or '.join(map(str, values))} only"
+    if engine in _PLAIN and not _knows(bucket.plain, SUPPORT[engine]):
         return f"model {cell.model.name!r}; it has linear layers with one activation between only"
     return None
+
+
+def _knows(net: Plain | None, table: dict[str, Values]) -> bool:
+    """Whether a table has what a network is made of, whoever made it."""
+    if net is None or net.activation not in (table["model.activation"] or ()):
+        return False
+    return net.output_bias == net.bias or False in (table["model.output_bias"] or ())
 
 
 def table() -> list[tuple[str, str, tuple[str, ...]]]:

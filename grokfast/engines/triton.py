@@ -29,6 +29,7 @@ class TritonEngine:
     name = "triton"
     chunk = 10_000
     keeps_partial = True
+    invariant = True
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         try:
@@ -70,6 +71,9 @@ class TritonEngine:
             every_step=bucket.eval_steps is None,
         )
         return self._kernels.unsupported(spec)
+
+    def measures(self, bucket: Bucket) -> frozenset[str]:
+        return frozenset()
 
     def advance(
         self, bucket: Bucket, state: State, cells: Tensor, until: int, tick: Tick | None = None

@@ -1,4 +1,4 @@
-"""Figures: pure readers of Results, at the standard of a paper.
+"""Figures: readers of Results, at the standard of a paper.
 
 They draw on figure objects of their own and never touch pyplot's state. Names are loaded when
 first used, so that importing this package waits neither for Matplotlib nor for anything else.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from grokfast.figures.observed import observables
     from grokfast.figures.outputs import output_map
     from grokfast.figures.pruned import pruning_curves
+    from grokfast.figures.replayed import hidden_layouts, weight_densities
     from grokfast.figures.rows import neuron_rows
     from grokfast.figures.smooth import smooth_diagram
     from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
@@ -37,6 +38,9 @@ NEURON_KINDS: tuple[str, ...] = (
     "widths",
 )
 
+#: Kinds that train a cell again to find what the run did not keep.
+REPLAYED_KINDS: tuple[str, ...] = ("tsne", "density")
+
 #: What :func:`draw` and ``grokfast plot --kind=`` know.
 KINDS: tuple[str, ...] = (
     "phases",
@@ -48,6 +52,7 @@ KINDS: tuple[str, ...] = (
     "observables",
     "embeddings",
     "outputs",
+    *REPLAYED_KINDS,
     *NEURON_KINDS,
 )
 
@@ -61,6 +66,7 @@ _HOMES = {
     "embedding_trajectories": "trajectories",
     "gamma_scatter": "spectra",
     "grokking_times": "times",
+    "hidden_layouts": "replayed",
     "ipr_histograms": "spectra",
     "neuron_rows": "rows",
     "observables": "observed",
@@ -71,6 +77,7 @@ _HOMES = {
     "preactivation_maps": "maps",
     "pruning_curves": "pruned",
     "smooth_diagram": "smooth",
+    "weight_densities": "replayed",
     "width_accuracy": "widths",
 }
 
@@ -78,12 +85,14 @@ __all__ = [
     "FORMATS",
     "KINDS",
     "NEURON_KINDS",
+    "REPLAYED_KINDS",
     "convergence_diagram",
     "curves",
     "draw",
     "embedding_trajectories",
     "gamma_scatter",
     "grokking_times",
+    "hidden_layouts",
     "ipr_histograms",
     "neuron_rows",
     "observables",
@@ -94,6 +103,7 @@ __all__ = [
     "preactivation_maps",
     "pruning_curves",
     "smooth_diagram",
+    "weight_densities",
     "width_accuracy",
 ]
 

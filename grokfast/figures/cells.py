@@ -18,6 +18,11 @@ from grokfast.results import DIVERGED
 COLUMNS, PANEL = 4, 1.95
 
 
+def side_by_side(count: int) -> int:
+    """Panels in a row: up to four, or five where that leaves no gap and four would."""
+    return 5 if count % 5 == 0 and count % COLUMNS else min(COLUMNS, count)
+
+
 def headings(results: Cells, chosen: Sequence[int], width: float, last: Sequence[str]) -> list[str]:
     """Phase, axis values and a last line for each cell, wrapped to a width in inches; as many
     lines each."""

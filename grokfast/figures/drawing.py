@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
@@ -20,13 +22,14 @@ from grokfast.figures.maps import preactivation_maps
 from grokfast.figures.observed import observables
 from grokfast.figures.outputs import output_map
 from grokfast.figures.pruned import pruning_curves
+from grokfast.figures.replayed import hidden_layouts, weight_densities
 from grokfast.figures.rows import neuron_rows
 from grokfast.figures.smooth import smooth_diagram
 from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histograms
 from grokfast.figures.times import grokking_times
 from grokfast.figures.trajectories import embedding_trajectories
 from grokfast.figures.widths import width_accuracy
-from grokfast.files import replacing
+from grokfast.files import writable, write_whole
 from grokfast.results import Results
 
 #: Kind -> its function, the options that it has, and whether it draws replicates put together.
@@ -36,10 +39,12 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "convergence": (convergence_diagram, ("budget", "x", "y"), True),
     "times": (grokking_times, ("budget", "x"), True),
     "lines": (outcome_lines, ("budget", "x", "y", "outcome"), True),
-    "curves": (curves, ("cell",), True),
+    "curves": (curves, ("cell", "x", "band"), True),
     "embeddings": (embedding_trajectories, ("cell",), False),
     "outputs": (output_map, ("cell",), False),
-    "observables": (observables, ("cell",), False),
+    "observables": (observables, ("cell", "x", "band"), True),
+    "tsne": (hidden_layouts, ("cell", "until", "epochs"), False),
+    "density": (weight_densities, ("cell", "until", "epochs"), False),
     "ipr": (ipr_histograms, ("cell",), False),
     "rows": (neuron_rows, ("cell",), False),
     "gamma": (gamma_scatter, ("cell",), False),
@@ -54,27 +59,33 @@ def draw(
     results: Results,
     kind: str,
     *,
-    cells: Sequence[Cell] | None = None,
+    cells: Sequence[Cell] | Literal["all"] | None = None,
     out: str | Path,
     budget: int | None = None,
     over: Sequence[str] = (),
     x: str | None = None,
     y: str | None = None,
     outcome: str | None = None,
+    band: str | None = None,
+    until: str | None = None,
+    epochs: Sequence[int] | None = None,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
     Args:
         kind: one of ``figures.KINDS``.
-        cells: for the kinds of single cells: which; by default one of each phase (for ``widths``
-            every one).
+        cells: for the kinds of single cells: which, or ``"all"``; by default one of each phase (for
+            ``widths`` every one).
         out: its suffix, png, pdf or svg, chooses the format.
         budget: for the diagrams and times: read them as of this many steps.
         over: axes of replicates, which are put together (:meth:`Results.aggregate`); for the
-            diagrams, times and curves.
+            diagrams, times, lines, curves and observables.
         x, y: for the diagrams, and x for times: names of the axes that shall lie there; for lines
-            x, and y for the axis that has a line for each value.
+            x, and y for the axis that has a line for each value; x for curves and observables:
+            ``steps`` or ``epochs``.
         outcome: for lines: what is drawn of each cell (see :func:`outcome_lines`).
+        band: for curves and observables of replicates: ``sd`` or ``none``.
+        until, epochs: for tsne and density: which epochs, see :func:`grokfast.replay`.
 
     Returns:
         The files written.
@@ -84,10 +95,11 @@ def draw(
             figure itself refuses.
         EnvironmentProblem: the file cannot be written; an old one is as it was.
     """
-    out = Path(out)
+    out = writable(out)
     suffix = check(kind, out)
     function, own, of_replicates = _KINDS[kind]
-    options = {"cell": cells or None, "budget": budget, "x": x, "y": y, "outcome": outcome}
+    options: dict[str, Any] = {"cell": cells or None, "budget": budget, "x": x, "y": y}
+    options |= {"outcome": outcome, "band": band, "until": until, "epochs": epochs}
     for name, value in options.items():
         if value is not None and name not in own:
             having = [k for k, (_, names, _) in _KINDS.items() if name in names]
@@ -101,9 +113,12 @@ def draw(
             )
         shown = results.aggregate(over, budget=budget)
     options["cells"] = options.pop("cell")
+    if options["cells"] == "all":
+        options["cells"] = range(len(shown))
     figure = function(shown, **{k: v for k, v in options.items() if v is not None})
-    with replacing(out) as temporary:
-        figure.savefig(temporary, format=suffix)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix)
+    write_whole(out, [drawn.getbuffer()])
     return [out]
 
 

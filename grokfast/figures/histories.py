@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -14,12 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.figures.caption import caption, replicates, steps_of, wrap
-from grokfast.figures.cells import COLUMNS, PANEL, headings, mark_phase
+from grokfast.figures.along import Along, Unit
+from grokfast.figures.caption import caption, replicates, wrap
+from grokfast.figures.cells import PANEL, headings, mark_phase, side_by_side
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
@@ -30,24 +32,34 @@ _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("val", VALIDATION, "--"),
 )
 
+Band = Literal["sd", "none"]
+
 #: Inches that a line of a label may be long beside its panel.
 _LABEL = 1.25
 
 
 def curves(
-    results: Cells, cells: Sequence[Cell] | None = None, *, title: str | None = None
+    results: Cells,
+    cells: Sequence[Cell] | None = None,
+    *,
+    x: Unit = "steps",
+    band: Band = "sd",
+    title: str | None = None,
 ) -> Figure:
     """Accuracy (above) and loss (below) of chosen cells against steps, T_train and T_val marked;
-    as the curves of an unstable MNIST cell in Shabalin et al. 2023, and as [P24] Figs 1 and 19. Of
-    replicates the means, with bands of one standard deviation, and the medians of the two moments.
+    as the curves of an unstable MNIST cell in Shabalin et al. 2023, as [P24] Figs 1 and 19, and as
+    Figs 1, 5, 7 and 8 of the parity blog. Of replicates the means, with bands of one standard
+    deviation, and the medians of the two moments.
 
     Args:
         cells: positions, or axis values such as ``{"lr": 1e-3, "weight_decay": 5}``; by default
             one cell of each phase that occurs.
+        x: ``steps`` or ``epochs``; the initial state, 0, has no place on its log scale.
+        band: of replicates: ``sd``, or ``none`` for the means alone.
         title: instead of the name of the grid.
 
     Raises:
-        UsageError: no such cell, or a run without curves.
+        UsageError: no such cell, a run without curves, or another ``x`` or ``band``.
     """
     if not has_curves(results):
         raise UsageError(
@@ -55,15 +67,46 @@ def curves(
             hint=f"run it again into a new file: grokfast run {plain(results.grid.name)} "
             "--set=record.curve_points=200",
         )
-    chosen = choose(results, cells)
-    put_together = replicates(
-        results, "Means over {over}; bands: one standard deviation; medians of T."
-    )
-    return stacked(results, chosen, curve_panels(results, chosen), title, put_together)
+    view = View.of(results, choose(results, cells), x, band)
+    return stacked(view, curve_panels(view), title, view.said)
 
 
 def has_curves(results: Cells) -> bool:
     return "step" in results and "train_acc" in results
+
+
+@dataclass(frozen=True)
+class View:
+    """Which cells are drawn, and how.
+
+    Attributes:
+        chosen: their positions.
+        along: what lies along x.
+        band: whether replicates have bands.
+    """
+
+    results: Cells
+    chosen: Sequence[int]
+    along: Along
+    band: bool
+
+    @classmethod
+    def of(cls, results: Cells, chosen: Sequence[int], x: Unit, band: Band) -> View:
+        """Raises UsageError for an ``x`` or ``band`` that there is not."""
+        if band not in ("sd", "none"):
+            raise UsageError(f"band is {band!r}; give sd or none")
+        return cls(results, chosen, Along.of(results, chosen, x), band == "sd")
+
+    @property
+    def said(self) -> str:
+        """A sentence on replicates."""
+        bands = "bands: one standard deviation; " if self.band else ""
+        return replicates(self.results, f"Means over {{over}}; {bands}medians of T.")
+
+    def spread(self, name: str, cell: int) -> NDArray[Any] | None:
+        """Standard deviations of a variable of a cell, where they are to be drawn."""
+        there = self.band and f"{name}_std" in self.results
+        return self.results[f"{name}_std"][cell] if there else None
 
 
 @dataclass(frozen=True)
@@ -83,34 +126,33 @@ class Panel:
     scale: Literal["linear", "log"] = "linear"
 
 
-def curve_panels(results: Cells, chosen: Sequence[int]) -> list[Panel]:
+def curve_panels(view: View) -> list[Panel]:
     """Accuracy and loss."""
-    losses = _loss_limits(results, chosen)
+    losses = _loss_limits(view.results, view.chosen)
     return [
-        Panel("accuracy", partial(_accuracy, results), (-0.03, 1.03)),
-        Panel("loss", partial(_lines, results, "loss"), losses, "log" if losses else "linear"),
+        Panel("accuracy", partial(_accuracy, view), (-0.03, 1.03)),
+        Panel("loss", partial(_lines, view, "loss"), losses, "log" if losses else "linear"),
     ]
 
 
-def stacked(
-    results: Cells, chosen: Sequence[int], panels: Sequence[Panel], title: str | None, *notes: str
-) -> Figure:
-    """Panels one above the other, a column for each cell, four columns side by side."""
-    high, columns = len(panels), min(COLUMNS, len(chosen))
+def stacked(view: View, panels: Sequence[Panel], title: str | None, *notes: str) -> Figure:
+    """Panels one above the other, a column for each cell, four or five columns side by side."""
+    results, chosen = view.results, view.chosen
+    high, columns = len(panels), side_by_side(len(chosen))
     blocks = math.ceil(len(chosen) / columns)
     width = max(0.75 + (PANEL + 0.1) * columns, 3.9)
     with style():
         figure = Paper((width, 1.1 + blocks * (0.6 + 1.3 * high)), layout="constrained")
         grid = figure.subplots(high * blocks, columns, squeeze=False)
         grid = grid.reshape(blocks, high, columns).transpose(0, 2, 1).reshape(-1, high)
-        titles = headings(results, chosen, PANEL, [_moments(results, cell) for cell in chosen])
+        titles = headings(results, chosen, PANEL, [_moments(view, cell) for cell in chosen])
         for k, (cell, axes) in enumerate(zip(chosen, grid, strict=False)):
             axes[0].set_title(titles[k], linespacing=1.3)
             mark_phase(axes[0], results, cell)
-            axes[-1].set_xlabel("steps")
+            axes[-1].set_xlabel(view.along.unit)
             for ax, panel in zip(axes, panels, strict=True):
                 panel.draw(ax, cell)
-                _steps_axis(ax, results, cell)
+                _x_axis(ax, view, cell)
                 ax.set(yscale=panel.scale, ylim=panel.limits)
                 ax.tick_params(which="both", labelbottom=ax is axes[-1])
                 if k % columns:
@@ -125,50 +167,71 @@ def stacked(
     return figure
 
 
-def _steps_axis(ax: Axes, results: Cells, cell: int) -> None:
-    """Log steps, with the two moments marked."""
+def _x_axis(ax: Axes, view: View, cell: int) -> None:
+    """Log steps or epochs, with the two moments marked."""
+    results = view.results
     ax.set_xscale("log")
-    ax.set_xlim(1, steps_of(results))
+    ax.set_xlim(1, view.along.end(results, cell))
     ax.xaxis.set_major_locator(LogLocator(numticks=5))
     ax.xaxis.set_minor_locator(LogLocator(numticks=20))  # the decades between
     ax.xaxis.set_minor_formatter(NullFormatter())
+
+    def place(step: float) -> float:
+        """Step 0 does not exist; a crossing before the axis would be lost."""
+        return max(float(view.along.at(cell, step)), 1.0)
+
     for name, colour, line in _LINES:
         moment = results.moments(f"t_{name}")[cell]
         if np.isfinite(moment):
-            # Step 0 does not exist; a crossing before the axis would be lost.
-            ax.axvline(max(moment, 1), color=colour, linestyle=line, linewidth=1, alpha=0.45)
+            ax.axvline(place(moment), color=colour, linestyle=line, linewidth=1, alpha=0.45)
     if "diverged_at" in results and results["status"][cell] == DIVERGED:
-        at = max(int(results["diverged_at"][cell]), 1)
+        at = place(results["diverged_at"][cell])
         ax.axvline(at, color=INK, linewidth=2, linestyle=":")
 
 
-def _lines(results: Cells, what: str, ax: Axes, cell: int) -> None:
-    step = results["step"]
+def _lines(view: View, what: str, ax: Axes, cell: int) -> None:
+    step = view.results["step"]
     for name, colour, line in _LINES:
-        values = results[f"{name}_{what}"][cell]
+        values = view.results[f"{name}_{what}"][cell]
+        spread = view.spread(f"{name}_{what}", cell)
         there = np.isfinite(values) & (step >= 1)
-        ax.plot(step[there], values[there], color=colour, linestyle=line)
-        if f"{name}_{what}_std" in results:
-            spread = results[f"{name}_{what}_std"][cell]
-            below, above = values - spread, values + spread
-            ax.fill_between(step, below, above, where=there, color=colour, alpha=0.2, linewidth=0)
+        draw_line(ax, view.along.at(cell, step), values, there, spread, colour, linestyle=line)
 
 
-def _accuracy(results: Cells, ax: Axes, cell: int) -> None:
-    _lines(results, "acc", ax, cell)
-    ax.axhline(results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
+def draw_line(
+    ax: Axes,
+    x: NDArray[Any],
+    values: NDArray[Any],
+    there: NDArray[np.bool_],
+    spread: NDArray[Any] | None,
+    colour: str,
+    **options: Any,
+) -> None:
+    """Values ``[S]`` at x ``[S]``, those that are there, with a band around them."""
+    ax.plot(x[there], values[there], color=colour, **options)
+    if spread is not None:
+        below, above = values - spread, values + spread
+        ax.fill_between(x, below, above, where=there, color=colour, alpha=0.2, linewidth=0)
 
 
-def _moments(results: Cells, cell: int) -> str:
-    beyond = f"> {results['budget'][cell]:,}" if isinstance(results, Aggregate) else "never"
+def _accuracy(view: View, ax: Axes, cell: int) -> None:
+    _lines(view, "acc", ax, cell)
+    ax.axhline(view.results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
+
+
+def _moments(view: View, cell: int) -> str:
+    results, beyond = view.results, "never"
+    if isinstance(results, Aggregate):
+        beyond = f"> {view.along.at(cell, results['budget'][cell]):,.0f}"
 
     def shown(name: str) -> str:
         moment = results.moments(name)[cell]
         if np.isnan(moment):
             return "not yet"
-        return f"{moment:,.0f}" if np.isfinite(moment) else beyond
+        return f"{view.along.at(cell, moment):,.0f}" if np.isfinite(moment) else beyond
 
-    return f"T(train) {shown('t_train')}, T(val) {shown('t_val')}"
+    unit = "" if view.along.unit == "steps" else f" {view.along.unit}"
+    return f"T(train) {shown('t_train')}, T(val) {shown('t_val')}{unit}"
 
 
 def _loss_limits(results: Cells, chosen: Sequence[int]) -> tuple[float, float] | None:

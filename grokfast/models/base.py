@@ -22,6 +22,8 @@ from grokfast.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from grokfast.models.stacked import Stacked
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -76,9 +78,19 @@ class Model:
         raise NotImplementedError
 
     def layers(self, shape: Shape) -> tuple[Layer, ...] | None:
-        """The network as a chain of layers, which is what ``native``, ``triton`` and ``compiled``
-        read; None where it is no such chain: then ``reference`` alone trains it."""
+        """The network as a chain of layers, which is what ``native`` and ``triton`` read; None
+        where it is no such chain."""
         return None
+
+    def stacked(self, shape: Shape) -> Stacked | None:
+        """The network in stacked tensors, which is what ``compiled`` trains; None where it has no
+        such form: then ``reference`` alone trains it."""
+        layers = self.layers(shape)
+        if layers is None:
+            return None
+        from grokfast.models.chain import StackedChain
+
+        return StackedChain(layers)
 
     @property
     def has_embedding(self) -> bool:

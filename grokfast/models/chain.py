@@ -6,7 +6,8 @@ The module is the source of initial values, what ``reference`` trains, and what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,7 @@ from grokfast.models.layers import (
     Scale,
 )
 from grokfast.models.noisy import Noisy
+from grokfast.models.stacked import Differentiated, Loss, Noise, Stacked, Tensors
 from grokfast.noise import dropout_mask
 
 if TYPE_CHECKING:
@@ -163,7 +165,42 @@ def _deviation(init: str, inputs: int, width: int) -> float:
 #: Of torch's BatchNorm1d and LayerNorm by default.
 _EPS, _MOMENTUM = 1e-5, 0.1
 
-Tensors = Mapping[str, Tensor]
+
+@dataclass(frozen=True)
+class StackedChain(Stacked):
+    """Chains of layers in stacked tensors."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def same_in_evaluation(self) -> bool:  # type: ignore[override]
+        return not any(isinstance(x, (BatchNorm, Dropout)) for x in self.layers)
+
+    def forward(
+        self, params: Tensors, buffers: Tensors, x: Tensor, noise: Noise = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return stacked_forward(self.layers, params, buffers, x, noise)
+
+    def differentiated(
+        self, loss: Loss, params: Tensors, buffers: Tensors, x: Tensor, noise: Noise
+    ) -> Differentiated:
+        """An embedding sum by hand: autograd would scatter, which on a GPU is another sum in every
+        run."""
+        if not isinstance(self.layers[0], EmbeddingSum):
+            return super().differentiated(loss, params, buffers, x, noise)
+        learned = dict(params)
+        table = learned.pop("embedding.weight")
+        h = embedding_sum(table, x)
+
+        def total(learned: Tensors, h: Tensor):
+            output, new = stacked_forward(self.layers[1:], learned, buffers, h, noise)
+            losses = loss(output)
+            return losses.sum(), (output, losses, new)
+
+        grad = torch.func.grad(total, argnums=(0, 1), has_aux=True)
+        (found, d), (output, losses, new) = grad(learned, h)
+        found["embedding.weight"] = _embedding_gradient(d, x, table.shape[1])
+        return Differentiated(found, output, losses, new)
 
 
 def stacked_forward(
@@ -171,7 +208,7 @@ def stacked_forward(
     params: Tensors,
     buffers: Tensors,
     x: Tensor,
-    noise: tuple[Tensor, Tensor] | None = None,
+    noise: Noise = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """M networks on their samples.
 
@@ -222,6 +259,20 @@ def embedding_sum(table: Tensor, tokens: Tensor) -> Tensor:
     """Sum of the vectors ``[M, P, E]`` of each sample's tokens ``[U, B, K]``: ``[M, B, E]``."""
     models = torch.arange(len(table), device=table.device)[:, None, None]
     return table[models, tokens].sum(2)
+
+
+def _embedding_gradient(d: Tensor, tokens: Tensor, vocabulary: int) -> Tensor:
+    """Of each token the sum of d ``[M, B, E]`` over the rows that show it, as often as they do:
+    ``[M, P, E]``, for tokens ``[U, B, K]``."""
+    m, width = len(d), d.shape[2]
+    if d.is_cuda:  # a product: additions to one place come in another order every time
+        shows = tokens[..., None] == torch.arange(vocabulary, device=d.device)  # [U, B, K, P]
+        return torch.bmm(shows.sum(2).to(d.dtype).mT.expand(m, -1, -1), d)
+    places = tokens + vocabulary * torch.arange(m)[:, None, None]  # [M, B, K]
+    total = d.new_zeros(m * vocabulary, width)
+    for k in range(tokens.shape[2]):
+        total = total.index_add(0, places[..., k].reshape(-1), d.reshape(-1, width))
+    return total.view(m, vocabulary, width)
 
 
 def _batch_norm(

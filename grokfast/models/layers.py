@@ -90,7 +90,8 @@ class Plain:
         sizes: ``(I, H, ..., O)``; with an embedding, I is its width.
         vocabulary: P, 0 for dense inputs.
         activate_embedding: whether the activation comes right after the embedding sum, too.
-        bias: whether the linear layers have biases.
+        bias: whether the linear layers have biases, except maybe the last.
+        output_bias: whether the last has one.
     """
 
     sizes: tuple[int, ...]
@@ -98,6 +99,7 @@ class Plain:
     activation: str
     activate_embedding: bool
     bias: bool
+    output_bias: bool
 
 
 def plain(layers: Sequence[Layer]) -> Plain | None:
@@ -107,8 +109,8 @@ def plain(layers: Sequence[Layer]) -> Plain | None:
     rest = list(layers[1:] if embedding else layers)
     names = {x.name for x in rest if isinstance(x, Activation)}
     linear = [x for x in rest if isinstance(x, Linear)]
-    biases = {x.bias for x in linear}
-    if len(names) > 1 or len(biases) != 1:
+    biases = {x.bias for x in linear[:-1] or linear}
+    if len(names) > 1 or len(biases) != 1 or linear[-1].bias > linear[0].bias:
         return None
     name = names.pop() if names else "tanh"  # without hidden layers there is none to apply
     activate_embedding = isinstance(rest[0], Activation)
@@ -123,4 +125,5 @@ def plain(layers: Sequence[Layer]) -> Plain | None:
         activation=name,
         activate_embedding=activate_embedding,
         bias=biases.pop(),
+        output_bias=linear[-1].bias,
     )

@@ -1,4 +1,4 @@
-"""The MLP of the toy, MNIST and modular-arithmetic experiments, as fields."""
+"""The MLP of the toy, MNIST, modular-arithmetic and parity experiments, as fields."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Mlp(Model):
         one_hot: the first layer sees the sum of the tokens' one-hot vectors, as in modular
             arithmetic (Gromov 2023): its weights ``[P, width]`` are kept as an embedding.
         bias: whether linear layers have biases.
+        output_bias: whether the last of them has one, where ``bias`` is true.
         activation: after all layers but the last; ``leaky_relu`` has slope 0.1.
         dropout: probability of a zero before each activation, in training.
         norm: after each activation: ``batch`` (over the batch, running averages in evaluation) or
@@ -60,6 +61,7 @@ class Mlp(Model):
     embedding_dim: int = 0
     one_hot: bool = field(default=False, metadata=_NEW)
     bias: bool = field(default=True, metadata=_NEW)
+    output_bias: bool = field(default=True, metadata=_NEW)
     activation: Literal["tanh", "relu", "leaky_relu", "square"] = "tanh"
     dropout: float = field(default=0.0, metadata=_NEW)
     norm: Literal["none", "batch", "layer"] = field(default="none", metadata=_NEW)
@@ -143,7 +145,7 @@ class Mlp(Model):
             chain.append(Linear(inputs_now, self.width, self.bias))
             inputs_now = self.width
             hidden()
-        chain.append(Linear(inputs_now, shape.outputs, self.bias))
+        chain.append(Linear(inputs_now, shape.outputs, self.bias and self.output_bias))
         if mean_field:
             chain.append(Scale(1 / self.width))
         return tuple(chain)

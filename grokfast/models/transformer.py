@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from grokfast.errors import UsageError
@@ -12,6 +12,8 @@ from grokfast.models.base import Model, Shape, model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from grokfast.models.stacked import Stacked
 
 
 @model("transformer")
@@ -74,7 +76,8 @@ class Transformer(Model):
                 raise UsageError(f"model.{name} is {value}; give 1 or more, less than 2**20")
         if self.width % self.heads:
             raise UsageError(
-                f"model.heads is {self.heads}, which does not divide model.width, {self.width}"
+                f"model.heads is {self.heads}, which does not divide model.width, {self.width}; "
+                "give a divisor of it"
             )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model.dropout is {self.dropout!r}; give 0 <= dropout < 1")
@@ -92,7 +95,7 @@ class Transformer(Model):
         if shape.inputs != self.context:
             raise UsageError(
                 f"task {task!r} gives {shape.inputs} tokens a sample, but model.context is "
-                f"{self.context}"
+                f"{self.context}; give model.context={shape.inputs}"
             )
         if self.tied and shape.outputs != shape.vocabulary:
             raise UsageError(
@@ -106,6 +109,12 @@ class Transformer(Model):
         net = Decoder(self, shape)
         initialize(net, self)
         return net
+
+    def stacked(self, shape: Shape) -> Stacked:
+        from grokfast.models.stacked_decoder import StackedDecoder
+
+        shared = replace(self, seed=0, init="torch", init_scale=1.0, same_layers=True)
+        return StackedDecoder(shared, shape.vocabulary, shape.outputs, (None,) * shape.inputs)
 
     @property
     def has_embedding(self) -> bool:

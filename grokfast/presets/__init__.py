@@ -6,13 +6,14 @@ import difflib
 
 from grokfast.errors import UsageError
 from grokfast.grid import Grid
-from grokfast.presets import mnist, modular, power, toy
+from grokfast.presets import mnist, modular, parity, power, toy
 from grokfast.presets.base import Preset
 
 PRESETS: dict[str, Preset] = {
     **toy.PRESETS,
     **mnist.PRESETS,
     **modular.PRESETS,
+    **parity.PRESETS,
     **power.PRESETS,
 }
 

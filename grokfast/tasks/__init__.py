@@ -5,6 +5,7 @@ from grokfast.tasks.algorithmic import Algorithmic
 from grokfast.tasks.base import TASKS, Task, TaskData, task
 from grokfast.tasks.images import Digits, Mnist
 from grokfast.tasks.modular import Modular
+from grokfast.tasks.parity import Parity
 
 __all__ = [
     "TASKS",
@@ -13,6 +14,7 @@ __all__ = [
     "Digits",
     "Mnist",
     "Modular",
+    "Parity",
     "Task",
     "TaskData",
     "task",

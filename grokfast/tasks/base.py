@@ -30,8 +30,8 @@ class TaskData:
         y_train: class labels, int64 ``[N]``.
         x_val, y_val: the same for the V validation samples.
         num_classes: C, labels lie in ``0..C-1``.
-        targets: dense target of each class, float ``[C, O]``, for MSE and nearest-target
-            prediction; ``None`` where the loss is cross-entropy (then O = C).
+        targets: dense target of each class, float ``[C, O]``, for MSE, hinge, and prediction by
+            target; ``None`` where the loss is cross-entropy (then O = C).
         vocabulary: number of distinct tokens P where inputs are tokens, else 0.
         y_clean: the training labels before some were corrupted, int64 ``[N]``; ``None`` where
             the task corrupts none.

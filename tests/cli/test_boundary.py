@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from grokfast.cli.boundary import Terminated, guarded, one_line
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
+from grokfast.signals import STOPPING
 
 
 def raising(error):
@@ -88,3 +91,76 @@ def test_warnings_are_one_line(capsys):
 
 def test_one_line_is_printable():
     assert one_line("a\n  b\x00\udc80ä") == "a b\\x00\\udc80ä"
+
+
+def test_what_a_library_raises_while_it_loads_is_the_environments(capsys, tmp_path, monkeypatch):
+    """As torch does of a TORCH_LOGS that it does not know."""
+    (tmp_path / "library_of_a_test.py").write_text('raise ValueError("TORCH_LOGS is nonsense")')
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def work():
+        import library_of_a_test  # noqa: F401
+
+    assert guarded(work) == 3
+    said = "grokfast: error: a Python package cannot be loaded: TORCH_LOGS is nonsense\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_backend_of_another_environment_is_not_for_us(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed_here.backend_inline")
+    assert guarded(lambda: int("MPLBACKEND" in os.environ)) == 0
+
+
+def test_warnings_that_were_to_be_errors_are_warnings(capsys):
+    def work():
+        warnings.warn("a run goes on", UserWarning, stacklevel=1)
+        warnings.warn("of a library", DeprecationWarning, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert guarded(work) == 0
+
+
+@pytest.mark.parametrize("signum", STOPPING)
+def test_every_signal_that_asks_for_an_end(signum, capsys):
+    def work():
+        os.kill(os.getpid(), signum)
+        signal.pause()
+
+    before = signal.getsignal(signum)
+    assert guarded(work) == 128 + signum
+    assert capsys.readouterr().err.count("\n") == 1
+    assert signal.getsignal(signum) is before
+
+
+def test_a_second_signal_does_not_cut_the_cleaning_short():
+    cleaned = []
+
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned.append(True)
+
+    assert guarded(work) == 143
+    assert cleaned
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-", "2>&-"])
+def test_closed_descriptors_do_not_become_files(closed, tmp_path):
+    """What a library prints on stderr would go into the file that has its number."""
+    program = (
+        "import os\n"
+        "from grokfast.cli.boundary import guarded\n"
+        "def work():\n"
+        "    file = os.open('a', os.O_WRONLY | os.O_CREAT)\n"
+        "    os.write(file, b'%d' % file)\n"
+        "    os.write(2, b'of a library')\n"
+        "raise SystemExit(guarded(work))\n"
+    )
+    (tmp_path / "p.py").write_text(program)
+    command = f"{sys.executable} p.py {closed}"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path).returncode == 0
+    assert int((tmp_path / "a").read_text()) > 2

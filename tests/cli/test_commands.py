@@ -301,9 +301,9 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
 
     calls, more = [], []
 
-    def draw(results, kind, *, cells, out, budget, over, x, y, outcome):
+    def draw(results, kind, *, cells, out, budget, over, x, y, **options):
         calls.append((len(results), kind, cells, str(out), budget))
-        more.append((over, x, y, outcome))
+        more.append((over, x, y, options))
         return [out]
 
     monkeypatch.setitem(sys.modules, "grokfast.figures.drawing", types.SimpleNamespace(draw=draw))
@@ -315,9 +315,21 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     assert calls == [(4, "phases", None, default, None), (4, "curves", cells, "x.PDF", 10)]
     assert capsys.readouterr().out == f"{default}\nx.PDF\n"
     assert main(["plot", finished, "--over=model-seed,task.seed", "--x=optimizer.lr"]) == 0
-    assert more == [([], None, None, None)] * 2 + [(["model_seed", "data_seed"], "lr", None, None)]
+    nothing = {"outcome": None, "band": None, "until": None, "epochs": None}
+    assert more[:2] == [([], None, None, nothing)] * 2
+    assert more[2] == (["model_seed", "data_seed"], "lr", None, nothing)
     name = default.replace(".png", ".over-model_seed.over-data_seed.png")
     assert capsys.readouterr().out == f"{name}\n"
     assert main(["plot", finished, "--kind=lines", "--outcome=t_val_0.99"]) == 0
-    assert more[-1] == ([], None, None, "t_val_0.99")
+    assert more[-1] == ([], None, None, nothing | {"outcome": "t_val_0.99"})
     assert capsys.readouterr().out == default.replace("phases", "lines.t_val_0.99") + "\n"
+    rest = ("--kind=tsne", "--cell=all", "--band=none", "--until=end", "--epochs=0,14, 500")
+    assert main(["plot", finished, *rest]) == 0
+    assert calls[-1][2] == "all"
+    assert more[-1][3] == nothing | {"band": "none", "until": "end", "epochs": [0, 14, 500]}
+
+
+@pytest.mark.parametrize("epochs", ["1,,2", "-1", "1.5", "all", "9999999999"])
+def test_epochs_to_plot_are_whole_numbers(epochs, finished, capsys):
+    assert main(["plot", finished, "--kind=density", f"--epochs={epochs}"]) == 2
+    assert "is no whole number of 0 or more" in capsys.readouterr().err

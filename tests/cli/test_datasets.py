@@ -56,6 +56,21 @@ def test_a_data_set_is_shown_with_sizes_rows_and_digests(capsys):
     assert f"  y_train   {digest}  int64 [4704]\n" in out
 
 
+def test_equations_are_shown_as_their_tokens(capsys):
+    out = shown(capsys, "show", "algorithmic", "--set=operation=x.y,fraction=0.5,outliers=7")
+    for line in (
+        "  task.operation = x.y",
+        "classes   122",
+        "tokens    122",
+        "train     7140 samples; 7 labels redrawn, of rows 0, 1, 2, ..., 6; 7 of them wrong",
+        "val       7140 samples",
+    ):
+        assert f"{line}\n" in out
+    (row,) = [line for line in out.splitlines() if line.startswith("  val 0 ")]
+    x, o, y, equals, z = map(int, row.split()[2:])
+    assert (o, equals) == (120, 121) and 0 <= x < 120 and 1 <= y < 120 and 0 <= z < 120
+
+
 def test_a_preset_is_its_task_with_its_values(capsys):
     out = shown(capsys, "show", "addition-regression")
     assert out == shown(capsys, "show", "addition", "--set=target_dim=30")
@@ -168,7 +183,7 @@ def test_equal_data_make_equal_files_and_none_is_overwritten_unasked(here, capsy
         (["zzz"], "there are list, show, export, fetch, verify, path"),
         (["show"], "'data show' needs TASK"),
         (["show", "modlar"], "unknown task 'modlar'; did you mean modular?"),
-        (["show", "zzz"], "there are addition, mnist, digits, modular"),
+        (["show", "zzz"], "there are addition, modular, algorithmic, mnist, digits"),
         (["show", "addition-regresion"], "did you mean addition-regression?"),
         (["show", "modular", "--set=fractoin=0.3"], "no field 'fractoin'; did you mean fraction?"),
         (["show", "modular", "--set=width=8"], "task 'modular' has no field 'width'; it has seed"),
@@ -177,6 +192,9 @@ def test_equal_data_make_equal_files_and_none_is_overwritten_unasked(here, capsy
         (["show", "modular", "--set=p=1"], "task.p is 1; give 2 to 1000"),
         (["show", "modular", "--set=operation=a/b"], "task.operation is 'a/b'"),
         (["show", "modular", "--set=fraction=nan"], "task.fraction is nan"),
+        (["show", "algorithmic", "--set=operation=x+z"], "task.operation='x+z' is not one of x+y"),
+        (["show", "algorithmic", "--set=operation=x.y,p=5"], "of the permutations S5; give none"),
+        (["show", "algorithmic", "--set=p=none,fraction=1e-9"], "give less than 1, and at least"),
         (["show", "modular", "--set=seed=1", "--data-seed=1"], "task.seed is given twice"),
         (["show", "modular", "--data-seed=x"], "data_seed='x' is not a whole number"),
         (["show", "modular", "--out=x.csv"], "'data show' takes no --out; it is for export"),

@@ -31,12 +31,21 @@ class Shape:
     activate_embedding: bool = False
     train_accuracy: str = "running"
     short_batch: bool = False  # the remainder of an epoch is a batch, and not dropped
+    output_bias: bool = True
+    optimizer: str = "adamw"
+    momentum: float = 0.0
+    recorded_loss: str = "before"
+    norm_every: int = 0  # steps between measurements of the first layer's norm; 0: none
+    memorised: bool = False  # the decay changes once the training set has its time
 
     @property
     def steps_per_epoch(self) -> int:
         whole, rest = divmod(self.train, self.batch or self.train)
         return whole + (self.short_batch and rest > 0)
 
+
+#: What each optimizer keeps beside a parameter.
+SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 COUNTED = ("train", "val", "best_train", "best_val")
 
@@ -47,8 +56,9 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
     real = np.dtype(shape.dtype)
     m, d, n, v = shape.models, 2, shape.train, shape.val
     shapes = [] if shape.vocabulary is None else [(shape.vocabulary, shape.sizes[0])]
-    for i, o in zip(shape.sizes[:-1], shape.sizes[1:], strict=True):
-        shapes += [(o, i), (o,)] if shape.bias else [(o, i)]
+    for layer, (i, o) in enumerate(zip(shape.sizes[:-1], shape.sizes[1:], strict=True), 1):
+        biased = shape.bias and (shape.output_bias or layer < len(shape.sizes) - 1)
+        shapes += [(o, i), (o,)] if biased else [(o, i)]
     # Drawn in float32, so that both dtypes start from the same values.
     bound = [0.5 if len(s) < 2 or shape.vocabulary == s[0] else s[1] ** -0.5 for s in shapes]
     params = [
@@ -62,6 +72,8 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
         x_train = rng.integers(0, shape.vocabulary, (d, n, shape.tokens), dtype=np.int32)
         x_val = rng.integers(0, shape.vocabulary, (d, v, shape.tokens), dtype=np.int32)
     targets = rng.standard_normal((d, shape.classes, shape.sizes[-1])).astype(np.float32)
+    if shape.predict == "sign":
+        targets = np.sign(targets)
     batch = shape.batch or n
     order = None
     if shape.batch is not None:
@@ -76,17 +88,19 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
         activation=shape.activation,
         activate_embedding=shape.activate_embedding,
         bias=shape.bias,
+        output_bias=shape.output_bias,
         loss=shape.loss,
         predict=shape.predict,
-        optimizer="adamw",
+        optimizer=shape.optimizer,
         beta1=0.9,
         beta2=0.999,
         eps=1e-8,
+        momentum=shape.momentum,
         params=params,
-        exp_avg=[np.zeros_like(p) for p in params],
-        exp_avg_sq=[np.zeros_like(p) for p in params],
+        **{name: [np.zeros_like(p) for p in params] for name in SLOTS[shape.optimizer]},
         lr=np.ascontiguousarray(10 ** rng.uniform(-3.5, -2, (len(params), m))),
         weight_decay=np.ascontiguousarray(rng.uniform(0, 3, (len(params), m))),
+        weight_decay_memorised=None,
         x_train=x_train,
         y_train=rng.integers(0, shape.classes, (d, n), dtype=np.int32),
         x_val=x_val,
@@ -100,6 +114,7 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
         first_epoch=0,
         steps_per_epoch=shape.steps_per_epoch,
         train_accuracy=shape.train_accuracy,
+        recorded_loss=shape.recorded_loss,
         eval_steps=None,
         need_train=n + 1,
         need_val=v + 1,
@@ -120,12 +135,19 @@ def make_job(shape: Shape, until: int, seed: int = 0, **changes) -> dict:
             k: np.full((m, len(curve)), np.nan, np.float32)
             for k in ("train_loss", "val_loss", "train_acc", "val_acc")
         },
+        norm_steps=None,
         cells=np.arange(m, dtype=np.int32),
         until=until,
         threads=1,
         level=None,
         tick=None,
     )
+    if shape.norm_every:
+        job["norm_steps"] = np.arange(shape.norm_every, until + 1, shape.norm_every)
+        job["spectral_norm"] = np.full((m, len(job["norm_steps"])), np.nan, np.float32)
+    if shape.memorised:
+        job["weight_decay_memorised"] = np.ascontiguousarray(rng.uniform(0, 3, (len(params), m)))
+        job["need_train"] = n // 2
     job.update(changes)
     return job
 
@@ -137,7 +159,7 @@ def clone(job: dict) -> dict:
 
 
 RESULTS = [
-    *("params", "exp_avg", "exp_avg_sq", "step", "t_train", "t_val", "diverged_at"),
+    *("params", "step", "t_train", "t_val", "diverged_at"),
     *("epoch_correct", "epoch_loss", "train_loss", "val_loss", "train_acc", "val_acc"),
     *("train_crossings", "val_crossings", *(f"{k}_correct" for k in COUNTED)),
 ]
@@ -146,7 +168,8 @@ RESULTS = [
 def results(job: dict) -> dict[str, np.ndarray]:
     """Everything that training writes."""
     flat = {}
-    for name in RESULTS:
+    norms = ["spectral_norm"] if "spectral_norm" in job else []
+    for name in (*SLOTS[job["optimizer"]], *norms, *RESULTS):
         values = job[name]
         if isinstance(values, list):
             flat |= {f"{name}[{g}]": v for g, v in enumerate(values)}
@@ -177,7 +200,7 @@ ACTIVATIONS = {
 
 
 def torch_train(job: dict, dtype: torch.dtype | None = None) -> None:
-    """What ``_native.train`` is to do, by autograd and torch.optim.AdamW, in `dtype`."""
+    """What ``_native.train`` is to do, by autograd and ``torch.optim``, in `dtype`."""
     dtype = dtype or getattr(torch, job["dtype"])
     for m in job["cells"].tolist():
         _torch_cell(job, m, dtype)
@@ -185,25 +208,23 @@ def torch_train(job: dict, dtype: torch.dtype | None = None) -> None:
 
 def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
     tensors = [torch.tensor(p[m]).to(dtype).requires_grad_() for p in job["params"]]
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": [p],
-                "lr": float(job["lr"][g, m]),
-                "weight_decay": float(job["weight_decay"][g, m]),
-            }
-            for g, p in enumerate(tensors)
-        ],
-        betas=(job["beta1"], job["beta2"]),
-        eps=job["eps"],
-        foreach=False,
-    )
-    for g, p in enumerate(tensors):
-        optimizer.state[p] = {
-            "step": torch.tensor(float(job["step"][m])),
-            "exp_avg": torch.tensor(job["exp_avg"][g][m]).to(dtype),
-            "exp_avg_sq": torch.tensor(job["exp_avg_sq"][g][m]).to(dtype),
+    groups = [
+        {
+            "params": [p],
+            "lr": float(job["lr"][g, m]),
+            "weight_decay": float(job["weight_decay"][g, m]),
         }
+        for g, p in enumerate(tensors)
+    ]
+    if job["optimizer"] == "adamw":
+        betas = job["beta1"], job["beta2"]
+        optimizer = torch.optim.AdamW(groups, betas=betas, eps=job["eps"], foreach=False)
+    else:
+        optimizer = torch.optim.SGD(groups, momentum=job["momentum"], foreach=False)
+    names = SLOTS[job["optimizer"]]
+    for g, p in enumerate(tensors):
+        optimizer.state[p] = {name: torch.tensor(job[name][g][m]).to(dtype) for name in names}
+        optimizer.state[p]["step"] = torch.tensor(float(job["step"][m]))
     d = int(job["data_index"][m])
     cast = (
         (lambda x: torch.tensor(x)) if job["embedding"] else (lambda x: torch.tensor(x).to(dtype))
@@ -219,17 +240,22 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
             x = weights.pop(0)[x.long()].sum(1)
             x = act(x) if job["activate_embedding"] else x
         while weights:
-            x = nn.functional.linear(x, weights.pop(0), weights.pop(0) if job["bias"] else None)
+            biased = job["bias"] and (job["output_bias"] or len(weights) > 1)
+            x = nn.functional.linear(x, weights.pop(0), weights.pop(0) if biased else None)
             x = act(x) if weights else x
         return x
 
     def judge(out, y):
         if job["loss"] == "mse":
             loss = nn.functional.mse_loss(out, targets[y])
+        elif job["loss"] == "hinge":
+            loss = (1 - targets[y] * out).relu().mean()
         else:
             loss = nn.functional.cross_entropy(out, y)
         if job["predict"] == "argmax":
             guess = out.argmax(1)
+        elif job["predict"] == "sign":
+            return loss, int((out * targets[y] > 0).sum())
         else:
             guess = (out[:, None] - targets).square().sum(2).argmin(1)
         return loss, int((guess == y).sum())
@@ -250,17 +276,24 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
             job["epoch_correct"][m], job["epoch_loss"][m] = 0, 0
         job["epoch_correct"][m] += correct
         job["epoch_loss"][m] += loss.item()
+        if job["weight_decay_memorised"] is not None and job["t_train"][m] >= 0:
+            for g, group in enumerate(optimizer.param_groups):
+                group["weight_decay"] = float(job["weight_decay_memorised"][g, m])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         job["step"][m] = i
+        if job["norm_steps"] is not None:
+            first = tensors[0].detach().double()
+            at = np.flatnonzero(job["norm_steps"] == i)
+            job["spectral_norm"][m, at] = torch.linalg.matrix_norm(first, 2).item()
         if k + 1 < per_epoch if job["eval_steps"] is None else i not in job["eval_steps"]:
             continue
         with torch.no_grad():
             val_loss, val_correct = judge(network(x_val), y_val)
             if job["train_accuracy"] == "after":
-                train_correct, counted = judge(network(x_train), y_train)[1], n
-                train_loss = loss.item()
+                (after, train_correct), counted = judge(network(x_train), y_train), n
+                train_loss = (after if job["recorded_loss"] == "after" else loss).item()
             else:
                 train_correct, counted = int(job["epoch_correct"][m]), min(n, (k + 1) * b)
                 train_loss = job["epoch_loss"][m] / (k + 1)
@@ -280,5 +313,5 @@ def _torch_cell(job: dict, m: int, dtype: torch.dtype) -> None:
             break
     for g, p in enumerate(tensors):
         job["params"][g][m] = p.detach().numpy()
-        job["exp_avg"][g][m] = optimizer.state[p]["exp_avg"].numpy()
-        job["exp_avg_sq"][g][m] = optimizer.state[p]["exp_avg_sq"].numpy()
+        for name in names:
+            job[name][g][m] = optimizer.state[p][name].numpy()

@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from jobs import Shape, clone, make_job, results
+from jobs import SLOTS, Shape, clone, make_job, results
 
 TOY = Shape(sizes=(2, 5, 4), vocabulary=3, classes=4, train=6, val=3, models=2, epochs=4)
 MINI = Shape(**{**vars(TOY), "batch": 3})
+NORM = Shape(**{**vars(TOY), "vocabulary": None, "norm_every": 1})
+SGD = Shape(**{**vars(TOY), "optimizer": "sgd"})
 
 
 def item(field, g, change):
@@ -42,7 +44,42 @@ CASES = {
     "activation": (TOY, put("activation", "gelu"), "activation: got 'gelu', expected one of"),
     "loss": (TOY, put("loss", 3), "loss: got 3, expected one of"),
     "predict": (TOY, put("predict", "best"), "predict: got 'best', expected one of"),
-    "optimizer": (TOY, put("optimizer", "sgd"), "optimizer: got 'sgd', expected 'adamw'"),
+    "optimizer": (TOY, put("optimizer", "lion"), "optimizer: got 'lion', expected one of 'adamw'"),
+    "sign": (
+        TOY,
+        put("predict", "sign"),
+        "predict: got 'sign', expected 'argmax' or 'nearest'",
+    ),
+    "hinge": (TOY, lambda j: j.update(loss="hinge", targets=None), "targets: got None, expected"),
+    "momentum": (SGD, put("momentum", 1.0), "momentum: got 1.0, expected a number in [0"),
+    "slots": (
+        SGD,
+        put("momentum_buffer", lambda p: p[:-1]),
+        "momentum_buffer: got 4 items",
+    ),
+    "slots of another": (SGD, put("optimizer", "adamw"), "exp_avg: got no such key, expected"),
+    "output bias": (TOY, put("output_bias", False), "params: got 5 items, expected a list of 4"),
+    "memorised": (
+        TOY,
+        put("weight_decay_memorised", np.zeros((5, 3))),
+        "weight_decay_memorised: got float64 [5, 3], expected a C-contiguous float64 array [5, 2]",
+    ),
+    "norms of tokens": (
+        TOY,
+        put("norm_steps", np.array([1])),
+        "norm_steps: got an array, expected None for a model with embedding",
+    ),
+    "norms": (
+        NORM,
+        put("norm_steps", np.array([1])),
+        "spectral_norm: got float32 [2, 6]",
+    ),
+    "recorded loss": (TOY, put("recorded_loss", "last"), "recorded_loss: got 'last', expected one"),
+    "recorded after": (
+        TOY,
+        put("recorded_loss", "after"),
+        "recorded_loss: got 'after', expected 'before' with a running train_accuracy",
+    ),
     "no layers": (TOY, put("sizes", [2]), "sizes: got [2], expected a list of 2 to 5 ints"),
     "too deep": (TOY, put("sizes", [2] * 6), "sizes: got [2, 2, 2, 2, 2, 2], expected a list"),
     "width 0": (TOY, put("sizes", [2, 0, 4]), "sizes[1]: got 0, expected an int of 1"),
@@ -129,7 +166,8 @@ TYPES = {
 def check(native, shape, change, error, message):
     job = make_job(shape, 6)
     change(job)
-    before = clone(job) if "lr" in job and isinstance(job["exp_avg"], list) else None
+    whole = all(isinstance(job.get(name), list) for name in SLOTS.get(job["optimizer"], [None]))
+    before = clone(job) if "lr" in job and whole else None
     for call in (native.train, native.scratch_bytes):
         if call is native.scratch_bytes and message.startswith("level: got 'mmx'"):
             continue

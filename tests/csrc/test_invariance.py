@@ -17,6 +17,12 @@ def shapes(draw):
     depth = draw(st.integers(1, 4))
     sizes = [draw(width) for _ in range(depth)] + [draw(st.integers(2, 30))]
     batch = draw(st.sampled_from([1, 2, 9, 24, 45, 250]))
+    one_output = draw(st.booleans())
+    if one_output:
+        sizes[-1] = 1
+    loss = draw(st.sampled_from(["cross_entropy", "mse", "hinge"]))
+    train_accuracy = draw(st.sampled_from(["running", "after"]))
+    losses = ["before"] + ["after"] * (train_accuracy == "after")
     return Shape(
         sizes=tuple(sizes),
         vocabulary=draw(st.integers(1, 12)) if tokens else None,
@@ -24,16 +30,22 @@ def shapes(draw):
         train=batch * draw(st.integers(1, 3)) + draw(st.sampled_from([0, 0, batch // 2])),
         val=draw(st.sampled_from([1, 3, 10, 250])),
         batch=draw(st.sampled_from([None, batch])),
-        classes=draw(st.integers(1, sizes[-1])),
+        classes=draw(st.integers(1, sizes[-1] if loss == "cross_entropy" else 3)),
         activation=draw(st.sampled_from(["tanh", "relu", "leaky_relu", "square"])),
-        loss=draw(st.sampled_from(["cross_entropy", "mse"])),
-        predict=draw(st.sampled_from(["argmax", "nearest"])),
+        loss=loss,
+        predict=draw(st.sampled_from(["argmax", "nearest"] + ["sign"] * one_output)),
         dtype=draw(st.sampled_from(["float32", "float64"])),
         models=5,
         epochs=UNTIL,
         bias=draw(st.booleans()),
         activate_embedding=tokens and draw(st.booleans()),
-        train_accuracy=draw(st.sampled_from(["running", "after"])),
+        train_accuracy=train_accuracy,
+        recorded_loss=draw(st.sampled_from(losses)),
+        output_bias=draw(st.booleans()),
+        optimizer=draw(st.sampled_from(["adamw", "sgd"])),
+        momentum=draw(st.sampled_from([0.0, 0.9])),
+        memorised=draw(st.booleans()),
+        norm_every=0 if tokens else draw(st.sampled_from([0, 1, 7])),
         short_batch=draw(st.booleans()),
     )
 

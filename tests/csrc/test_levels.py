@@ -28,6 +28,28 @@ SUM = Shape(
     models=3,
 )
 SUMS = [SUM, replace(SUM, train=50, batch=8, short_batch=True)]
+# The net of sparse parity, and a deeper one with momentum.
+PARITY = Shape(
+    (50, 37, 1),
+    vocabulary=None,
+    classes=2,
+    train=44,
+    val=30,
+    batch=8,
+    short_batch=True,
+    activation="relu",
+    loss="hinge",
+    predict="sign",
+    output_bias=False,
+    optimizer="sgd",
+    train_accuracy="after",
+    recorded_loss="after",
+    memorised=True,
+    norm_every=3,
+    models=3,
+)
+SIGNS = [PARITY, replace(PARITY, sizes=(50, 37, 5, 1), momentum=0.9)]
+NAMES = ["sum", "sum batches", "parity", "deep parity"]
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512", "portable"])
@@ -39,7 +61,7 @@ def level(request, native):
     return request.param
 
 
-@pytest.mark.parametrize("shape", SHAPES + SUMS, ids=["tokens", "dense", "sum", "sum batches"])
+@pytest.mark.parametrize("shape", SHAPES + SUMS + SIGNS, ids=["tokens", "dense", *NAMES])
 def test_each_level_is_right(native, level, shape):
     ours = make_job(shape, 20, level=level)
     theirs = clone(ours)
@@ -55,7 +77,7 @@ def test_each_level_is_right(native, level, shape):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "shape", [Shape(sizes=(1, 45, 21, 19), models=3), *SUMS], ids=["tokens", "sum", "sum batches"]
+    "shape", [Shape(sizes=(1, 45, 21, 19), models=3), *SUMS, *SIGNS], ids=["tokens", *NAMES]
 )
 def test_each_level_is_invariant(native, level, shape, dtype):
     shape = replace(shape, dtype=dtype)

@@ -1,9 +1,11 @@
-"""Training against autograd and ``torch.optim.AdamW``: losses, parameters and both moments."""
+"""Training against autograd and ``torch.optim``: losses, parameters and all slots."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from jobs import ACTIVATIONS, Shape, clone, make_job, results, torch_train
+from jobs import ACTIVATIONS, SLOTS, Shape, clone, make_job, results, torch_train
 
 DENSE = {"vocabulary": None, "classes": 10, "loss": "mse", "activation": "relu"}
 SHAPES = {
@@ -45,6 +47,49 @@ SHAPES |= {
     for predict in ("argmax", "nearest")
 }
 
+# Sparse parity: one hidden layer and one output, no bias behind, minibatches with a short last one.
+PARITY = Shape(
+    (50, 131, 1),
+    vocabulary=None,
+    classes=2,
+    train=44,
+    val=100,
+    batch=8,
+    short_batch=True,
+    activation="relu",
+    loss="hinge",
+    predict="sign",
+    output_bias=False,
+    optimizer="sgd",
+    train_accuracy="after",
+    recorded_loss="after",
+    memorised=True,
+    norm_every=4,
+)
+SHAPES |= {
+    "parity": PARITY,
+    "parity with momentum": replace(PARITY, momentum=0.9),
+    "parity with adamw": replace(PARITY, optimizer="adamw"),
+    "parity with all biases": replace(PARITY, output_bias=True),
+    "parity without bias": replace(PARITY, bias=False),
+    "parity of a full batch": replace(PARITY, batch=None),
+    "parity, loss before": replace(PARITY, batch=None, recorded_loss="before"),
+    "parity in blocks": replace(PARITY, train=509, batch=250, val=300),
+    "parity in full blocks": replace(PARITY, train=509, batch=None, val=300),
+    "parity without hidden layer": replace(PARITY, sizes=(50, 1)),
+    "deep parity": replace(PARITY, sizes=(50, 33, 17, 1)),
+    "hinge of several outputs": replace(PARITY, sizes=(50, 33, 5), predict="nearest", classes=5),
+    "sign of embeddings": replace(
+        PARITY, sizes=(33, 1), vocabulary=7, activate_embedding=True, norm_every=0
+    ),
+    "norms": replace(PARITY, sizes=(50, 7, 5, 1), norm_every=1),
+    "norms of one": replace(PARITY, sizes=(1, 9, 3), predict="nearest", classes=3, norm_every=3),
+    "momentum of embeddings": Shape((17, 21, 13), optimizer="sgd", momentum=0.9, classes=13),
+} | {
+    f"one output of {name}": replace(PARITY, activation=name, loss="mse", momentum=0.5)
+    for name in ACTIVATIONS
+}
+
 
 def rms(x):
     return np.sqrt(np.mean(np.square(x, dtype=np.float64)))
@@ -73,7 +118,7 @@ def test_float32_is_as_good_as_torch(native, name):
     shape = Shape(**{**vars(SHAPES[name]), "dtype": "float32", "models": 4})
     ours = make_job(shape, until=24, seed=2, eps=1e-3)
     theirs, exact = clone(ours), clone(ours)
-    for field in ("params", "exp_avg", "exp_avg_sq"):
+    for field in ("params", *SLOTS[shape.optimizer]):
         exact[field] = [x.astype(np.float64) for x in exact[field]]
     native.train(ours)
     torch_train(theirs)

@@ -24,7 +24,7 @@ from grokfast.engines.support import SUPPORT
 from grokfast.fields import options, scalar_fields, short_name, value_text
 from grokfast.models import MODELS, Transformer
 from grokfast.state import State
-from grokfast.tasks import Algorithmic, Modular
+from grokfast.tasks import Algorithmic, Modular, Parity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,11 +64,14 @@ if INTERPRETED:
 
 #: Minibatches of 24 samples: three batches of 8, or three of 7 and 3 left over.
 MINI = {"batch_size": 8}
+#: Accuracies that are reached on the way, of the whole training set.
+MEMORISES = MINI | {"evaluation.train": "after", "phase.threshold": 0.2}
 #: What else must hold for a value to be possible.
 NEEDS = {
     ("batches.order", None): MINI,
     ("batches.remainder", "none"): MINI,
     ("batches.remainder", None): {"batch_size": 7},
+    ("evaluation.train_loss", "after"): MINI | {"evaluation.train": "after"},
     ("evaluation.schedule", "log-epochs"): MINI | {"evaluation.horizon": 30},
     ("evaluation.schedule", "every-steps"): {"evaluation.every": 3},
     ("evaluation.schedule", "log-steps"): {"evaluation.horizon": 12, "evaluation.points": 5},
@@ -76,6 +79,8 @@ NEEDS = {
     ("model.norm", None): MINI,
     ("model.one_hot", True): {"model.embedding_dim": 0, "model.bias": False},
     ("optimizer.kind", "sgd"): {"optimizer.momentum": 0.9},
+    ("optimizer.weight_decay_memorised", None): MEMORISES,
+    ("predict", "sign"): {"loss": "mse"},
     ("optimizer.weight_noise", None): MINI,
 }
 
@@ -86,10 +91,11 @@ EPS, ROUNDINGS = 1e-3, 1e4
 
 
 def base(**changes) -> gf.Experiment:
-    """A small net on tokens in float64, with further thresholds."""
+    """A small net on tokens in float64, with further thresholds; on signs where they predict."""
+    signs = changes.get("predict") == "sign"
     return gf.Experiment(
-        task=Modular(p=7),
-        model=gf.Mlp(width=9, depth=2 if INTERPRETED else 3, embedding_dim=5),
+        task=Parity(n=7, train_size=24, val_size=20) if signs else Modular(p=7),
+        model=gf.Mlp(width=9, depth=2 if INTERPRETED else 3, embedding_dim=0 if signs else 5),
         loss="mse",
         optimizer=gf.Optimizer(eps=EPS),
         steps=12,
@@ -136,6 +142,7 @@ def listed_fields(experiment: gf.Experiment) -> dict[str, tuple]:
 NUMBERS = {
     "model.dropout": (0.0, 0.3),
     "optimizer.momentum": (0.0, 0.9),
+    "optimizer.weight_decay_memorised": (None, 2.0),
     "optimizer.update_noise": (0.0, 0.5),
     "optimizer.weight_noise": (0.0, 0.2),
     "batch_size": (0, 8, 12),
@@ -151,6 +158,9 @@ COMBINED = {
         "model.parametrization": "mean-field", "evaluation.train": "after", "batch_size": 7,
         "batches.remainder": "short", "batches.order": "continued", "optimizer.kind": "sgd",
         "evaluation.schedule": "every-steps", "evaluation.every": 5, "predict": "nearest",
+        "optimizer.update_noise": 0.1, "optimizer.weight_noise": 0.05, "optimizer.warmup": 3,
+        "optimizer.weight_decay_memorised": 0.3, "phase.threshold": 0.1,
+        "evaluation.train_loss": "after",
     },
     "dense full batch, after": {"evaluation.train": "after", "loss": "cross_entropy"},
     "minibatches, after": MINI | {"evaluation.train": "after", "activation": "relu"},
@@ -165,6 +175,20 @@ COMBINED = {
     "sgd without momentum": {"optimizer.kind": "sgd", "optimizer.momentum": 0.0},
     "stops": {"stop": "both", "phase.threshold": 0.1},
     "depth 1": {"depth": 1, "predict": "nearest"},
+    "parity": MEMORISES | {
+        "predict": "sign", "loss": "hinge", "depth": 2, "activation": "relu",
+        "model.output_bias": False, "optimizer.kind": "sgd", "batch_size": 10,
+        "batches.remainder": "short", "optimizer.weight_decay_memorised": 0.5,
+        "evaluation.train_loss": "after", "evaluation.initial": True,
+        "record.curves": "evaluated",
+    },
+    # No output bias: of as many samples of either sign its gradient is what rounding leaves of 0.
+    "parity, full batch": {
+        "model.output_bias": False, "predict": "sign", "loss": "hinge", "activation": "relu",
+        "evaluation.train": "after",
+        "optimizer.weight_decay_memorised": 2.0, "evaluation.train_loss": "after",
+        "evaluation.initial": True, "phase.threshold": 0.6,
+    },
 }  # fmt: skip
 VALUES = [(path, v) for path, values in (listed_fields(base()) | NUMBERS).items() for v in values]
 TRANSFORMERS = [
@@ -185,7 +209,11 @@ if INTERPRETED:
 
 @functools.cache
 def by_the_reference(experiment: gf.Experiment) -> tuple[Bucket, State]:
-    cells = TRANSFORMER_CELLS if isinstance(experiment.model, Transformer) else CELLS
+    # What turns a label into another one has another name.
+    corruption = "task.flip" if isinstance(experiment.task, Parity) else "task.corruption"
+    cells = [{k.replace("task.corruption", corruption): v for k, v in c.items()} for c in CELLS]
+    if isinstance(experiment.model, Transformer):
+        cells = TRANSFORMER_CELLS
     bucket = bucket_of(*(experiment.replace(**cell) for cell in cells))
     return bucket, trained("reference", bucket, STEPS)
 
@@ -224,13 +252,21 @@ def test_fields_together_are_trained_as_by_the_reference_or_refused(name, case):
     assert reason is None or name != "eager"
 
 
+@pytest.mark.parametrize("engine", ["native", "triton"])
+def test_what_a_later_cell_of_a_bucket_needs_is_refused_too(engine):
+    bucket = bucket_of(*(base(**{"optimizer.warmup": steps}) for steps in (0, 5)))
+    assert "optimizer.warmup 5" in support.unsupported(engine, bucket)
+
+
 @pytest.mark.skipif(INTERPRETED, reason="is triton's")
 def test_compiled_code_computes_what_its_functions_do():
-    """Noise, norms and gradients by autograd; a full batch, which is one pass to compile."""
+    """Noise, norms, a change of decay and gradients by autograd; a full batch, which is one pass to
+    compile."""
     full_batch = {"batch_size": 0, "depth": 2, "evaluation.schedule": "every-epoch"}
-    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0]))
+    bucket = bucket_of(base(**COMBINED["everything"] | full_batch | CELLS[0], loss="hinge"))
     rtol = ROUNDINGS * torch.finfo(bucket.dtype).eps
     truth = trained("reference", bucket, STEPS)
+    assert 0 < int(truth.t_train[0]) < STEPS
     assert_close(trained("compiled", bucket, STEPS), truth, rtol)
 
 

@@ -78,6 +78,32 @@ def test_a_diverged_cell_says_when(letters):
     assert "diverged at 77" in figure.axes[0].get_title(loc="left")
 
 
+def test_epochs_along_x(make):
+    grid = preset("addition-regression").grid(
+        lr=1e-3, weight_decay=0.0, batch_size=15, steps=30_000, model_seed=[1, 2]
+    )  # 45 training samples: three steps an epoch
+    results = make(grid, 300, 20_000)
+    figure = curves(results, [0], x="epochs")
+    accuracy, loss = figure.axes
+    assert loss.get_xlabel() == "epochs"
+    assert accuracy.get_xlim() == (1, 10_000)
+    assert "T(train) 100, T(val) 6,667 epochs" in accuracy.get_title(loc="left")
+    np.testing.assert_allclose(accuracy.lines[0].get_xdata()[:5], results["step"][:5] / 3)
+    assert {100, 20_000 / 3} <= {line.get_xdata()[0] for line in accuracy.lines[2:]}
+    together = results.aggregate("model_seed")
+    assert curves(together, x="epochs").axes[0].get_xlim() == (1, 10_000)
+
+
+def test_an_epoch_of_the_full_batch_is_a_step(small):
+    steps, epochs = (curves(small, [3], x=x).axes[0] for x in ("steps", "epochs"))
+    np.testing.assert_array_equal(steps.lines[0].get_xdata(), epochs.lines[0].get_xdata())
+
+
+def test_epochs_of_several_lengths_are_not_put_together(small):
+    with pytest.raises(UsageError, match="replicates over lr may have epochs of several lengths"):
+        curves(small.aggregate("lr"), [0], x="epochs")
+
+
 def test_curves_that_were_not_kept(letters):
     with pytest.raises(UsageError, match=r"--set=record\.curve_points=200"):
         curves(letters(points=0))

@@ -15,9 +15,10 @@ from grokfast.grid import Grid
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
-@pytest.mark.parametrize(
-    "kind", [k for k in figures.KINDS if k not in (*figures.NEURON_KINDS, "outputs")]
-)
+_OTHERS = {*figures.NEURON_KINDS, *figures.REPLAYED_KINDS, "outputs"}
+
+
+@pytest.mark.parametrize("kind", [k for k in figures.KINDS if k not in _OTHERS])
 def test_every_kind(small, kind, tmp_path):
     out = tmp_path / f"{kind}.png"
     assert figures.draw(small, kind, out=out) == [out]
@@ -91,6 +92,12 @@ def test_formats_kinds_and_options_are_checked(small, tmp_path):
         figures.draw(small, "phases", cells=[0], out=tmp_path / "a.png")
     with pytest.raises(UsageError, match="has no budget"):
         figures.draw(small, "curves", budget=10, out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="x is 'lr'; give steps or epochs"):
+        figures.draw(small, "curves", x="lr", out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="band is 'quartiles'; give sd or none"):
+        figures.draw(small, "curves", band="quartiles", out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="band belongs to --kind=curves and --kind=observables"):
+        figures.draw(small, "times", band="sd", out=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +122,7 @@ def test_imports_are_light_and_pyplot_is_never_loaded():
         "assert 'matplotlib' not in sys.modules\n"
         "f.draw, f.phase_diagram, f.smooth_diagram, f.curves, f.embedding_trajectories\n"
         "f.convergence_diagram, f.ipr_histograms, f.pruning_curves, f.preactivation_maps\n"
-        "f.width_accuracy, f.grokking_times, f.neuron_rows, f.observables\n"
+        "f.width_accuracy, f.grokking_times, f.neuron_rows, f.observables, f.hidden_layouts\n"
         "bad = {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not bad, bad\n"
     )

@@ -29,7 +29,7 @@ def replicated(make):
         *(NEVER, NEVER, 9000, 9000),  # lr 1e-3, decay 0: memorization, grokking
         *(NEVER,) * 4,  # decay 5: memorization
     ]
-    return make(grid, 100, t_val)
+    return make(grid, 100, t_val, observed=9)
 
 
 def squares(ax):
@@ -87,6 +87,58 @@ def test_curves_have_bands_and_say_the_votes(replicated):
     assert "T(val) > 100,000" in never.axes[0].get_title(loc="left")
 
 
+def bands(ax):
+    return [c for c in ax.collections if type(c).__name__.endswith("PolyCollection")]
+
+
+def test_observables_have_their_mean_and_a_band_for_each_entry(replicated):
+    values = replicated["norms"].astype(float)[:4, 1:-1]  # of the first cell; step 0 is not drawn
+    replicated.variables["neuron_ipr"] = (("run", "observed", "neuron"), replicated["norms"])
+    together = replicated.aggregate("model_seed")
+    assert "neuron_ipr" not in together, "neurons of two networks do not correspond"
+    figure = figures.observables(together, [0])
+    (norms,) = figure.axes[2:]
+    lines = [line for line in norms.lines if len(line.get_xdata()) > 2]
+    assert len(lines) == len(bands(norms)) == 7
+    for k, (line, band) in enumerate(zip(lines, bands(norms), strict=True)):
+        mean, spread = values[:, :, k].mean(axis=0), values[:, :, k].std(axis=0, ddof=1)
+        np.testing.assert_allclose(line.get_ydata(), mean)
+        assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx((mean + spread).max())
+    assert "Means over 4 model seeds; bands: one standard deviation" in footnote(figure)
+    figure = figures.observables(together, [0], band="none")
+    assert not bands(figure.axes[0]) + bands(figure.axes[2])
+    assert "Means over 4 model seeds; medians of T." in footnote(figure)
+
+
+def test_observables_as_of_a_budget_end_there(replicated):
+    together = replicated.aggregate("model_seed", budget=5000)
+    assert together["observed"][-1] <= 5000 < replicated["observed"][-1]
+    assert together["norms"].shape[1] == len(together["observed"])
+
+
+def test_replicates_without_an_observable_that_has_a_mean(replicated):
+    values = replicated.variables.pop("norms")[1]
+    replicated.variables["neuron_norms"] = (("run", "observed", "neuron"), values)
+    assert figures.observables(replicated, [0]).axes
+    with pytest.raises(UsageError, match="no observable that could be averaged"):
+        figures.observables(replicated.aggregate("model_seed"), [0])
+
+
+def test_every_cell_and_five_side_by_side(make, tmp_path):
+    grid = preset("addition-regression").grid(
+        lr=1e-3, weight_decay=[0.0, 1.0, 2.0, 3.0, 4.0], model_seed=[1, 2]
+    )
+    together = make(grid, 100, 300).aggregate("model_seed")
+    figure = curves(together, range(5))
+    assert len(figure.axes) == 10
+    assert len({ax.get_subplotspec().rowspan.start for ax in figure.axes}) == 2, "one row of cells"
+    out = tmp_path / "a.png"
+    assert figures.draw(make(grid, 100, 300), "curves", cells="all", over=["model_seed"], out=out)
+    many = preset("addition-regression").grid(lr=1e-3, weight_decay=0.0, model_seed=range(16))
+    with pytest.raises(UsageError, match="16 cells; give 1 to 12"):
+        figures.draw(make(many, 100, 300), "curves", cells="all", out=out)
+
+
 def test_one_cell_of_each_majority_by_default(replicated):
     assert len(curves(replicated.aggregate("model_seed")).axes) == 2 * 3
 
@@ -103,14 +155,14 @@ def test_missing_replicates_are_counted(make):
 
 
 def test_drawing_over_an_axis(replicated, tmp_path):
-    for kind in ("phases", "smooth", "convergence", "times", "curves"):
+    for kind in ("phases", "smooth", "convergence", "times", "curves", "observables"):
         out = tmp_path / f"{kind}.png"
         assert figures.draw(replicated, kind, over=["model_seed"], out=out) == [out]
     out = tmp_path / "b.png"
     figures.draw(replicated, "phases", over=["model_seed"], budget=5500, out=out)
     with pytest.raises(UsageError, match="did you mean model_seed"):
         figures.draw(replicated, "phases", over=["model_sed"], out=out)
-    for kind in ("embeddings", "observables", *figures.NEURON_KINDS):
+    for kind in ("embeddings", *figures.REPLAYED_KINDS, *figures.NEURON_KINDS):
         with pytest.raises(UsageError, match=f"{kind} shows single cells"):
             figures.draw(replicated, kind, over=["model_seed"], out=out)
 

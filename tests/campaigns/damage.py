@@ -1,0 +1,484 @@
+"""Damaged files of every kind, read: ``python damage.py --files=10000 --commands=500 --seed=1``.
+
+Prints one JSON line of counts. Of each kind, so many copies are damaged (bits flipped; blocks
+zeroed, swapped, doubled, filled with noise; the end cut off or junk added) and read in processes
+that read many; some go through the commands. What may come of a copy:
+
+- ``refused``: one line that says so (``guarded``: of them, those on which HDF5 would have crashed
+  or not ended);
+- ``same``: read, with the values of the original (``told``: of them, those said to be changed);
+- ``unseen``: read with other values, where the format has no checksum (schema version 2 alone);
+- ``wrong``, ``internal``, ``crashes``, ``hangs``: what must not be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import random
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from children import listed, report
+
+from grokfast.cli import script
+
+FROZEN = Path(__file__).resolve().parents[1] / "frozen"
+
+#: Seconds after which a copy counts as one that is never read to its end.
+HANG = 180.0
+
+FORBIDDEN = ("wrong", "internal", "crashes", "hangs")
+
+
+def damaged(data: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """What was done to a file, and the file."""
+    size, new = len(data), bytearray(data)
+
+    def block(most: int = 64) -> slice:
+        start = rng.randrange(size)
+        return slice(start, min(size, start + rng.randint(1, most)))
+
+    match what := rng.choice(
+        ("flipped", "bits", "zeroed", "swapped", "cut", "doubled", "extended", "noise")
+    ):
+        case "flipped" | "bits":
+            for _ in range(1 if what == "flipped" else rng.randint(2, 40)):
+                new[rng.randrange(size)] ^= 1 << rng.randrange(8)
+        case "zeroed":
+            at = block(rng.choice((8, 64, 1024)))
+            new[at] = bytes(at.stop - at.start)
+        case "swapped":
+            length = rng.choice((1, 4, 8, 64))
+            a, b = (rng.randrange(max(1, size - length)) for _ in range(2))
+            new[a : a + length], new[b : b + length] = data[b : b + length], data[a : a + length]
+        case "cut":
+            del new[rng.randrange(size) :]
+        case "doubled":
+            at = block(512)
+            new[at.stop : at.stop] = data[at]
+        case "extended":
+            new += rng.randbytes(rng.choice((1, 64, 4096)))
+        case "noise":
+            at = block(rng.choice((4, 32)))
+            new[at] = rng.randbytes(at.stop - at.start)
+    return what, bytes(new)
+
+
+#: What may stand in a table in the place of what should.
+_ODD: tuple[Any, ...] = (
+    None, True, -1, 0, 1e308, 10**400, float("nan"), float("inf"), 0.5, "", "nan", "lr", [], {},
+    [[]], [None], {"": 0}, {"fields": 0}, "x" * 5000,
+)  # fmt: skip
+
+
+def odd_table(data: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """Well-formed JSON, of whose values one or two are others, are gone or come twice."""
+    table = json.loads(data)
+    for _ in range(rng.randint(1, 2)):
+        places = list(_places(table))
+        if not places:
+            break
+        holder, key = rng.choice(places)
+        match rng.choice(("odd", "odd", "odd", "other", "gone")):
+            case "odd":
+                holder[key] = copy.deepcopy(rng.choice(_ODD))
+            case "other":
+                other, place = rng.choice(places)
+                holder[key] = copy.deepcopy(other[place])
+            case "gone":
+                del holder[key]
+    return "odd", json.dumps(table).encode()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every entry of lists and objects, at any depth."""
+    entries = list(value) if isinstance(value, dict) else range(len(value))
+    for key in entries if isinstance(value, dict | list) else ():
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from _places(value[key])
+
+
+def _digest(*arrays: Any) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        plain = np.asarray(array)
+        text = plain.dtype.kind in "OU"
+        found.update(json.dumps([str(plain.dtype.kind), plain.shape]).encode())
+        found.update(json.dumps(plain.tolist()).encode() if text else plain.tobytes())
+    return found.hexdigest()
+
+
+# Readers: a path -> a digest of all that was read.
+
+
+def _read_results(path: Path, tools: Any) -> str:
+    from grokfast.results import Results
+
+    r = Results.load(path, tools)
+    plain = json.dumps([r.grid.to_dict(), r.complete], sort_keys=True)
+    weights = [v for bucket in r.weights for _, v in sorted(bucket.items())]
+    return _digest(plain, *(r[name] for name in sorted(r.variables)), *weights)
+
+
+def _read_checkpoint(path: Path, tools: Any) -> str:
+    from grokfast.checkpoint import load_checkpoint
+
+    rows = load_checkpoint(path, tools)
+    if not rows:
+        raise _SetAside
+    return _digest(*(value for _, row in sorted(rows.items()) for _, value in sorted(row.items())))
+
+
+def _read_idx(path: Path, tools: Any) -> str:
+    from grokfast.data.idx import BadFile, parse_idx, read_bytes
+
+    content = read_bytes(path, max_bytes=1 << 24)
+    try:
+        return _digest(parse_idx(content))
+    except ValueError as error:  # as the loader of MNIST turns it into
+        raise BadFile(path, str(error)) from None
+
+
+def _read_table(path: Path, tools: Any) -> str:
+    from grokfast.agree import agree
+
+    results = _run_of_toy(path.parent.parent / "results-v3" / "toy.h5")
+    return json.dumps([a.to_dict() for a in agree(results, path)], sort_keys=True)
+
+
+@functools.cache
+def _run_of_toy(path: Path) -> Any:
+    from grokfast.results import Results
+
+    return Results.load(path)
+
+
+class _SetAside(Exception):
+    """A checkpoint that is damaged, which the reader has said."""
+
+
+READERS: dict[str, Callable[[Path, Any], str]] = {
+    "results-v3": _read_results,
+    "results-v2": _read_results,
+    "checkpoint-v3": _read_checkpoint,
+    "checkpoint-v2": _read_checkpoint,
+    "idx": _read_idx,
+    "table": _read_table,
+}
+
+#: Kinds whose content says by itself whether it is as it was.
+CHECKED = ("results-v3", "checkpoint-v3", "checkpoint-v2")
+
+
+#: Tables of the four forms, with cells that the frozen run has.
+_TOY = {"task": "addition-classification"}
+_TABLES: dict[str, Any] = {
+    "diagram": {
+        "diagrams": [
+            _TOY
+            | {"rows": "weight_decay", "columns": "learning_rate", "weight_decay": [0.0, 2.0]}
+            | {"learning_rate": [0.01, 0.03], "phases": ["FC", "MG"]}
+        ]
+    },
+    "cells": {
+        "cells": [
+            _TOY | {"lr": 0.01, "wd": 0.0, "t_train": 10, "t_val": None, "phase": "memorization"},
+            _TOY | {"lr": 0.03, "wd": 0.0, "t_train": 382, "t_val": 236, "phase": "comprehension"},
+        ]
+    },
+    "measured": {
+        "measured": [
+            {
+                "title": "curves",
+                "fields": {"task.name": "addition", "optimizer.lr": 0.03},
+                "tolerance": {"loss": 0.01, "acc": 0.02},
+                "rows": [
+                    {"step": 100, "train_loss": 1.0, "val_acc": 0.5, "transition": True},
+                    {"final_val_acc": 0.9, "fields": {"optimizer.weight_decay": 2.0}},
+                ],
+            }
+        ]
+    },
+    "steps": _TOY
+    | {
+        "learning_rate": [0.01, 0.03],
+        "weight_decay": [0.0, 2.0],
+        "t_train_t_val": [[[0, 150000], [382, 236]], [[100, 200], [0, 0]]],
+    },
+}
+
+
+def originals(folder: Path) -> None:
+    """Small good files, in a folder for each kind."""
+    for kind in READERS:
+        (folder / kind).mkdir()
+    for version in ("v2", "v3"):
+        with zipfile.ZipFile(FROZEN / f"{version}.zip") as files:
+            for name in ("toy.h5", "digits.h5"):
+                (folder / f"results-{version}" / name).write_bytes(files.read(name))
+            for name in ("native.h5.ckpt", "digits.h5.ckpt"):
+                (folder / f"checkpoint-{version}" / name).write_bytes(files.read(name))
+    rng = np.random.default_rng(0)
+    for code, array in (
+        (0x08, rng.integers(0, 256, (20, 8, 8), np.uint8)),
+        (0x0D, rng.normal(size=60).astype(">f4")),
+    ):
+        head = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (folder / "idx" / f"{code}").write_bytes(head + array.tobytes())
+        (folder / "idx" / f"{code}.gz").write_bytes(gzip.compress(head + array.tobytes(), mtime=0))
+    for name, table in _TABLES.items():
+        (folder / "table" / f"{name}.json").write_text(json.dumps(table, indent=1))
+
+
+def _outcome(read: Callable[[], str], wanted: str, *, checked: bool) -> tuple[str, bool, str]:
+    """What came of a copy, whether it was said to be changed, and the reason it was refused."""
+    from grokfast.errors import GrokfastError
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            found = read()
+        except GrokfastError as error:
+            return "refused", False, str(error)
+        except _SetAside:
+            return "refused", False, str(said[0].message)
+        except Exception as error:
+            return "internal", False, f"{type(error).__name__}: {error}"
+    if found == wanted:
+        return "same", bool(said), ""
+    return ("wrong" if checked else "unseen"), bool(said), ""
+
+
+def copies(
+    kind: str, folder: Path, seed: int, start: int, stop: int, ready: Callable[[], None] = list
+) -> Iterator[tuple[int, str, str, bool, str]]:
+    """Reads copies ``start`` to ``stop``: number, damage, outcome, whether it was said to be
+    changed, and why it was refused."""
+    from grokfast.guarded import Reader
+
+    read, own = READERS[kind], folder / kind / f"{os.getpid()}"
+    good = sorted(p for p in own.parent.iterdir() if not p.name.isdigit())
+    with Reader() as reader:
+        wanted = [read(p, reader) for p in good]
+        ready()
+        for k in range(start, stop):
+            rng = random.Random(f"{seed} {kind} {k}")
+            data, one = good[k % len(good)].read_bytes(), wanted[k % len(good)]
+            if kind == "table" and rng.random() < 0.5:
+                what, content = odd_table(data, rng)
+            else:
+                what, content = damaged(data, rng)
+            own.write_bytes(content)
+            checked = kind in CHECKED
+            yield k, what, *_outcome(functools.partial(read, own, reader), one, checked=checked)
+    for left in own.parent.glob(f"{own.name}*"):
+        left.unlink()
+
+
+def read_copies(kind: str, folder: str, seed: int, start: int, stop: int) -> None:
+    """A process that prints a line for each of :func:`copies`."""
+    for line in copies(kind, Path(folder), seed, start, stop, lambda: print("ready", flush=True)):
+        _say(*line)
+
+
+def _say(k: int, what: str, outcome: str, told: bool, why: str) -> None:
+    print(json.dumps([k, what, outcome, told, why[:300]]), flush=True)
+
+
+# Commands: a name -> arguments, with the damaged file and one to write.
+
+COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "info": lambda file, out: ["info", str(file)],
+    "plot": lambda file, out: ["plot", str(file), f"--out={out}.png"],
+    "export": lambda file, out: ["export", str(file), f"--out={out}.json", "--overwrite"],
+    "merge": lambda file, out: ["merge", str(file), f"--out={out}.h5", "--overwrite"],
+    "run": lambda file, out: ["run", *_RUN, f"--out={file}", "--steps=60"],
+    "run-checkpoint": lambda file, out: ["run", *_RUN, f"--out={file}", "--steps=60"],
+}
+
+#: Two cells, half of whose steps are done.
+_RUN = ("addition-classification", "--engine=reference", "--device=cpu", "--threads=1",
+        "--lr=0.01,0.03", "--weight-decay=0", "--set=model.width=4", "--stop=never",
+        "--record=curves:10")  # fmt: skip
+
+
+def run_commands(kind: str, folder: str, seed: int, start: int, stop: int) -> None:
+    """A process that gives copies to the commands in turn, and prints a line for each."""
+    from grokfast.cli import main
+
+    own = Path(folder) / f"commands-{os.getpid()}"
+    own.mkdir()
+    good, file, out = own / "good.h5", own / "copy.h5", own / "out"
+    ckpts = [p.with_name(p.name + ".ckpt") for p in (good, file)]
+
+    def ran(arguments: list[str]) -> tuple[int, str]:
+        told = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+            return main(arguments), told.getvalue()
+
+    begun = [f"--out={good}", "--steps=30"]
+    if (code := ran(["run", *_RUN, *begun])[0]) != 0:
+        raise RuntimeError(f"the run to be damaged ended with {code}")
+    contents = good.read_bytes(), ckpts[0].read_bytes()
+    wanted: dict[str, bytes] = {}
+    for k in range(-len(COMMANDS), stop - start):
+        name = list(COMMANDS)[k % len(COMMANDS)]
+        rng = random.Random(f"{seed} command {start + k}")
+        copies, what = list(contents), "nothing"
+        if k >= 0:  # those before are of the good file, to compare with
+            part = int(name == "run-checkpoint")
+            what, copies[part] = damaged(contents[part], rng)
+        for path, content in zip((file, ckpts[1]), copies, strict=True):
+            path.write_bytes(content)
+        code, told = ran(COMMANDS[name](file, out))
+        found = _made(name, file, out) if code == 0 else b""
+        if k < 0:
+            wanted[name] = found
+            if k == -1:
+                print("ready", flush=True)
+            continue
+        outcome = "same" if found == wanted[name] else "wrong"
+        if code != 0:
+            outcome = "refused" if code in (2, 3) else "internal"
+        _say(start + k, f"{name} {what}", outcome, bool(told), told if code else "")
+    shutil.rmtree(own)
+
+
+def _made(name: str, file: Path, out: Path) -> bytes:
+    """What a command has made, without what differs from run to run."""
+    from grokfast.results import Results
+
+    match name:
+        case "info":
+            return b""
+        case "plot" | "export":
+            return out.with_suffix(".png" if name == "plot" else ".json").read_bytes()
+        case "merge" | "run" | "run-checkpoint":
+            r = Results.load(file if name.startswith("run") else out.with_suffix(".h5"))
+            return _digest(*(r[variable] for variable in sorted(r.variables))).encode()
+        case other:
+            raise ValueError(other)
+
+
+def campaign(
+    files: int = 10_000,
+    commands: int = 500,
+    seed: int = 1,
+    workers: int = 1,
+    kinds: Sequence[str] = tuple(READERS),
+    show: bool = False,
+) -> dict[str, Any]:
+    """Reads so many damaged copies of each kind, and gives so many to the commands.
+
+    Returns:
+        Kind -> counts, as the module says.
+    """
+    begun, counts = time.monotonic(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        originals(Path(folder))
+        for kind in filter(None, kinds):
+            counts[kind] = _count(_all("read_copies", kind, folder, seed, files, workers), show)
+        if commands:
+            lines = _all("run_commands", "commands", folder, seed, commands, workers)
+            counts["commands"] = _count(lines, show)
+    took = round(time.monotonic() - begun, 1)
+    return {"seconds": took, "counts": counts}
+
+
+def _count(lines: Iterator[list[Any]], show: bool) -> dict[str, int]:
+    number: Counter[str] = Counter(dict.fromkeys(("files", "refused", "same", *FORBIDDEN), 0))
+    for k, what, outcome, told, why in lines:
+        number["files"] += 1
+        number[outcome] += 1
+        number["told"] += outcome == "same" and told
+        number["guarded"] += "ended the reader" in why or "does not end" in why
+        if outcome in FORBIDDEN or show:
+            print(k, what, outcome, why, file=sys.stderr, flush=True)
+    return {name: n for name, n in number.items() if n or name in FORBIDDEN}
+
+
+def _all(
+    function: str, kind: str, folder: str, seed: int, number: int, workers: int
+) -> Iterator[list[Any]]:
+    """Lines of all copies, from processes that take an equal share each."""
+    shares = np.linspace(0, number, workers + 1).astype(int).tolist()
+    with ThreadPoolExecutor(workers) as pool:
+        for lines in pool.map(
+            lambda share: list(_watched(function, kind, folder, seed, *share)),
+            itertools.pairwise(shares),
+        ):
+            yield from lines
+
+
+def _watched(
+    function: str, kind: str, folder: str, seed: int, start: int, stop: int
+) -> Iterator[list[Any]]:
+    """Lines of copies; after one on which its process has died or does not end, a new process
+    goes on."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; import runpy; "
+    code += f"runpy.run_path({__file__!r})[{function!r}]({kind!r}, {folder!r}, {seed}, "
+    while start < stop:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"{code}{start}, {stop})"], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{function} of {kind} failed before any copy was read")
+        outcome = "crashes"
+        while start < stop:
+            if not select.select([process.stdout], [], [], HANG)[0]:
+                outcome = "hangs"
+                break
+            line = process.stdout.readline()
+            if not line:
+                break
+            yield json.loads(line)
+            start += 1
+        else:
+            process.communicate()
+            return
+        process.kill()
+        process.communicate()
+        yield [start, "", outcome, False, f"exit code {process.returncode}"]
+        start += 1
+
+
+def main(
+    files: int = 10_000,
+    commands: int = 500,
+    seed: int = 1,
+    workers: int = 1,
+    kinds: str = ",".join(READERS),
+    show: bool = False,
+    out: str | None = None,
+) -> int | None:
+    """Damages so many copies and counts what comes of them."""
+    found = campaign(files, commands, seed, workers, listed(kinds), show)
+    report("damage", seed, found, out)
+    counts = found["counts"].values()
+    return 1 if any(own[name] for own in counts for name in FORBIDDEN) else None
+
+
+if __name__ == "__main__":
+    sys.exit(script(main))
