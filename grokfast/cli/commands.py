@@ -152,7 +152,8 @@ def plot(
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
             (T_train), times (T_train and T_val along an axis), lines (any outcome along an axis, a
             line for each value of another); of chosen cells curves (losses and accuracies),
-            observables (what was recorded by step) and embeddings; tsne (hidden representations of
+            observables (what was recorded by step), embeddings and outputs (rows of a transformer's
+            output matrix, by t-SNE); tsne (hidden representations of
             the training set) and density (of the weights of each layer), for which cells are
             trained again. Of modular nets with weights, ipr (histograms over neurons), rows (what a
             few neurons read and write), gamma (BatchNorm's weights against IPR), phase-sums (of the

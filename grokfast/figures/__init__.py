@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from grokfast.figures.lines import outcome_lines
     from grokfast.figures.maps import preactivation_maps
     from grokfast.figures.observed import observables
+    from grokfast.figures.outputs import output_map
     from grokfast.figures.pruned import pruning_curves
     from grokfast.figures.replayed import hidden_layouts, weight_densities
     from grokfast.figures.rows import neuron_rows
@@ -50,6 +51,7 @@ KINDS: tuple[str, ...] = (
     "curves",
     "observables",
     "embeddings",
+    "outputs",
     *REPLAYED_KINDS,
     *NEURON_KINDS,
 )
@@ -69,6 +71,7 @@ _HOMES = {
     "neuron_rows": "rows",
     "observables": "observed",
     "outcome_lines": "lines",
+    "output_map": "outputs",
     "phase_diagram": "discrete",
     "phase_histograms": "spectra",
     "preactivation_maps": "maps",
@@ -94,6 +97,7 @@ __all__ = [
     "neuron_rows",
     "observables",
     "outcome_lines",
+    "output_map",
     "phase_diagram",
     "phase_histograms",
     "preactivation_maps",

@@ -20,6 +20,7 @@ from grokfast.figures.histories import curves
 from grokfast.figures.lines import outcome_lines
 from grokfast.figures.maps import preactivation_maps
 from grokfast.figures.observed import observables
+from grokfast.figures.outputs import output_map
 from grokfast.figures.pruned import pruning_curves
 from grokfast.figures.replayed import hidden_layouts, weight_densities
 from grokfast.figures.rows import neuron_rows
@@ -40,6 +41,7 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "lines": (outcome_lines, ("budget", "x", "y", "outcome"), True),
     "curves": (curves, ("cell", "x", "band"), True),
     "embeddings": (embedding_trajectories, ("cell",), False),
+    "outputs": (output_map, ("cell",), False),
     "observables": (observables, ("cell", "x", "band"), True),
     "tsne": (hidden_layouts, ("cell", "until", "epochs"), False),
     "density": (weight_densities, ("cell", "until", "epochs"), False),

@@ -15,7 +15,7 @@ from grokfast.grid import Grid
 MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 
-_OTHERS = {*figures.NEURON_KINDS, *figures.REPLAYED_KINDS}
+_OTHERS = {*figures.NEURON_KINDS, *figures.REPLAYED_KINDS, "outputs"}
 
 
 @pytest.mark.parametrize("kind", [k for k in figures.KINDS if k not in _OTHERS])
