@@ -184,6 +184,7 @@ def _serve(pipe) -> None:
     from look_alike import Server
 
     server = Server()
+    server.http.handle_error = lambda *about: None  # type: ignore[method-assign]  # of the killed
     print(server.mirror("good"), file=pipe, flush=True)
     server.thread.join()
 
