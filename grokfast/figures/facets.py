@@ -23,6 +23,8 @@ _LABELS = {
     "lr": "learning rate",
     "task.fraction": r"training fraction $\alpha$",
     "task.corruption": r"share of corrupted labels $\xi$",
+    "task.flip": "probability of a flipped label",
+    "optimizer.weight_decay_memorised": "weight decay once memorised",
 }
 #: What stands for a label beside a value.
 SYMBOLS = {"task.fraction": r"$\alpha$", "task.corruption": r"$\xi$"}
