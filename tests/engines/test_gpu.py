@@ -92,6 +92,31 @@ def test_compiled_repeats_its_bits():
     assert_same_bits(advanced("compiled", bucket, 60, 120), advanced("compiled", bucket, 60, 120))
 
 
+def transformers(**changes):
+    """Three of power-division in small: batches of 8 and 5, evaluated every 7 steps."""
+    small = {"model.width": 8, "model.heads": 2, "model.feedforward": 12, "task.p": 7}
+    settings = {"batch_size": 8, "steps": 60, "evaluation.every": 7, "record.observables": ()}
+    grid = gf.preset("power-division").grid(**small | settings | changes)
+    (bucket,) = make_buckets(grid.cells, range(grid.size))
+    return bucket
+
+
+def test_transformers_in_float64_end_where_the_reference_does():
+    bucket = transformers(dtype="float64")
+    truth = State.initial(bucket)
+    make_engine("reference", "cpu").advance(bucket, truth, torch.arange(3), 60)
+    state = advanced("compiled", bucket, 25, 60)
+    for name in ("step", "t_train", "t_val", "train_correct", "val_correct"):
+        assert torch.equal(getattr(state, name).cpu(), getattr(truth, name)), name
+    for ours, true in zip(state.params, truth.params, strict=True):
+        assert torch.allclose(ours.cpu(), true, rtol=1e-5, atol=1e-7)
+
+
+def test_transformers_repeat_their_bits():
+    bucket = transformers()
+    assert_same_bits(advanced("compiled", bucket, 25, 60), advanced("compiled", bucket, 25, 60))
+
+
 @pytest.mark.parametrize("engine", ["triton", "compiled"])
 def test_a_run_from_a_file_goes_on_to_the_same_bits(engine, tmp_path):
     def run(steps, out):
