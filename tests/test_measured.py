@@ -190,7 +190,7 @@ def test_what_is_printed(capsys, reference):
 
 def test_every_measurement_has_a_source():
     tables = [t for t in load_reference() if isinstance(t, Measurements)]
-    assert len(tables) == 6
+    assert len(tables) == 9
     assert all(t.source for t in tables)
 
 
@@ -282,3 +282,16 @@ def test_a_diagram_names_its_axes(tmp_path):
     path.write_text(json.dumps({"diagrams": [diagram]}))
     with pytest.raises(gf.UsageError, match=r"diagrams\[0\]: unknown field 'model.colour'"):
         load_reference(path)
+
+
+def test_observables_are_compared_at_their_own_steps(tmp_path):
+    results = made(gf.preset("parity-baseline"), step=(0, 10), val_acc=(0.5, 0.6))
+    results.variables |= {
+        "observed": (("observed",), np.array([0, 5, 50])),
+        "spectral_norm": (("run", "observed"), np.float32([[2.4, 2.3, 1.7]] * 5)),
+    }
+    rows = [{"step": 5, "spectral_norm": 2.31}, {"step": 50, "spectral_norm": 1.0}]
+    table = {"fields": {"task.name": "parity"}, "tolerance": {"norm": 0.02}, "rows": rows}
+    (tmp_path / "t.json").write_text(json.dumps({"measured": [table]}))
+    (found,) = agree(results, tmp_path / "t.json")
+    assert [(row.step, row.verdict) for row in found.rows] == [(5, "within"), (50, "apart")]

@@ -3,7 +3,7 @@
 The JSON has the shape ``{"measured": [{"title", "fields", "tolerance", "rows"}]}``. ``fields`` says
 of which cells: dotted name -> value, ``task.name`` among them; where several cells have these
 values, their mean is compared. A row is one step: ``{"step": 100, "val_acc": 0.52, ...}`` with a
-value for each column, named as in results files; without ``step`` its columns are of whole cells
+value for each column, named as in results files, observables among them; without ``step`` its columns are of whole cells
 (``final_val_acc``), and ``fields`` of its own say what else the cells have. Such a column may also
 be a first step (``t_val_0.99``) or a signature of the curves (``curves.gap``, the attributes of
 :class:`grokfast.analyses.dips.Signature`): of several cells their median is compared, and never is
@@ -167,7 +167,8 @@ def _row(results: Results, cells: NDArray[np.int64], point: Point) -> Row:
             ours = low = high = float(values.mean())
         elif point.step is not None and values.ndim == 2:
             there = np.isfinite(values).all(axis=0)
-            steps, curve = results["step"][there], values[:, there].mean(axis=0)
+            along = results.variables[point.column][0][1]  # observables have steps of their own
+            steps, curve = results[along][there], values[:, there].mean(axis=0)
             if len(steps) and steps[0] <= point.step <= steps[-1]:
                 ours, low, high, bracketed = _around(steps, curve, point)
     difference = ours - point.published
@@ -282,7 +283,7 @@ def _points(row: dict[str, Any], where: str, table: dict[str, Any]) -> Iterator[
             allowed = max(abs(value - end) for end in within)
         for name, number in (("", value), ("'s tolerance", allowed)):
             if not is_finite(number):
-                raise Malformed(f"{where}.{column}{name} is {number!r:.40}, not a finite number")
+                raise Malformed(f"{where}.{column}{name} is {number!r:.40}, not a number")
         assert allowed is not None
         yield Point(
             column=column,

@@ -67,7 +67,7 @@ def _experiment(
         stop="never",
         evaluation=evaluation,
         phase=rule,
-        record=record or Recording(curves="evaluated", observables=spectrum, weights=True),
+        record=record or Recording(curves="evaluated", observables=spectrum),
     )
 
 
