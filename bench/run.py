@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from peers import PEERS
+from rows import append_rows, read_rows
 
 from grokfast.bench import BASIC, FEWER_BITS, Contender, Work, engine, side_by_side
 from grokfast.cli import script
@@ -61,6 +62,7 @@ def main(
     evaluation_points: int = 0,
     batch: int = 0,
     out: str | None = None,
+    add: str | None = None,
 ) -> None:
     """Measures and appends.
 
@@ -75,7 +77,13 @@ def main(
         evaluation_points: 0 evaluates after every epoch, 3 next to never (MNIST).
         batch: samples a minibatch; 0 for the preset's.
         out: where rows go; bench/results/DEVICE.jsonl where not given.
+        add: measures nothing: appends the rows of this file or archive of bench/gpu.py.
     """
+    path = Path(out) if out else RESULTS / f"{device.partition(':')[0]}.jsonl"
+    if add is not None:
+        known = read_rows(path) if path.exists() else []
+        append_rows(path, [row for row in read_rows(Path(add)) if row not in known])
+        return
     where = resolve_device(device)
     contenders = PEERS | BASIC | (FEWER_BITS if where.type == "cuda" else {})
     if only is not None:
@@ -87,8 +95,6 @@ def main(
     works = [Work(task, evaluation_points, batch) for task in names(tasks)]
     for work in works:
         work.bucket(1)  # says what is wrong with it
-    path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
-    path.parent.mkdir(exist_ok=True)
     rows = []
     measured = side_by_side(
         contenders,
@@ -101,8 +107,7 @@ def main(
     )
     for row in measured:
         rows.append(row)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_rows(path, [row])
     keys = ("task", "contender", "models", "median_us", "skipped")
     print(json.dumps({"rows": [{k: row[k] for k in keys} for row in rows]}))
 
