@@ -35,8 +35,9 @@ HERE = Path(__file__).resolve().parent
 ROOM = 16 * 2**20
 #: Seconds between archives while a part runs.
 EVERY = 10
-#: Seconds kept for the last archive.
-RESERVE = 5
+#: Seconds that a part past its time has for saving what it has, and the last archive takes.
+GRACE, ARCHIVING = 15, 5
+RESERVE = GRACE + ARCHIVING
 
 #: What a machine with Python 3.12, torch, Triton and JAX may lack.
 WHEELS = (
@@ -252,7 +253,7 @@ def ended(
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(min(left, EVERY))
         renew()
-    for sent, seconds in ((signal.SIGINT, 15), (signal.SIGKILL, None)):
+    for sent, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
         with contextlib.suppress(subprocess.TimeoutExpired):

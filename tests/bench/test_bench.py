@@ -206,7 +206,7 @@ def test_an_unknown_part_is_named(tmp_path):
 
 
 def test_no_part_begins_that_cannot_end(tmp_path):
-    status = rehearsed(tmp_path, "--only=right,diagram", "--budget=6")
+    status = rehearsed(tmp_path, "--only=right,diagram", "--budget=21")
     assert status["right"].startswith("not begun: it takes 40 s, ")
     assert status["diagram"].startswith("not begun: it takes 30 s, ")
     assert not (tmp_path / "gpu" / "right.txt").exists()
