@@ -1,13 +1,13 @@
-"""Everything that is to be known on a GPU, in the order of its worth: ``make bench-gpu``.
+"""The first minutes on a GPU: ``python bench/gpu.py --budget=540``.
 
-    python bench/gpu.py [--only=tests,cells,bench] [--device=cuda] [--engine=triton] ...
-
-Compiles first, checks then, measures last: a kernel takes one processor 15 to 40 s, and all parts
-together have some 30, so `compile` fills the caches with all processors at once. Each part runs in
-processes of its own with a time limit, and what fails or hangs stops nothing else; what a part
-prints is kept in FOLDER/PART.txt as it comes, rows of the benchmark in FOLDER/cuda.jsonl, results
-files beside them. The last line is JSON: part, seconds, what failed. A rehearsal:
-``--device=cpu --engine=native --steps=200 --models=2``.
+Parts (bench/gpu_parts.py) in the order of what is learned per second; none is begun that cannot
+end in the time that is left. What a part prints goes to FOLDER/PART.txt as it comes, rows of the
+benchmark to FOLDER/cuda.jsonl, results files beside them, what became of every part to
+FOLDER/gpu.json; and all of it into one archive, replaced whole after every part and every few
+seconds while one runs. ``--after=ARCHIVE`` goes on where an earlier one stopped;
+``python bench/run.py --add=ARCHIVE`` takes over its rows, ``python bench/plot.py --rows=ARCHIVE``
+draws them; ``--how`` prints how to run it where there is no network. A rehearsal:
+``--device=cpu --engine=native --steps=200 --models=2 --budget=240``.
 """
 
 from __future__ import annotations
@@ -15,217 +15,215 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gpu_parts import Command, Part, Setting, parts
 from run import names
 
-from grokfast import hardware
 from grokfast.cli import script
 from grokfast.errors import UsageError
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parent
-TASKS = ("addition-classification", "addition-regression")
-#: The 5 x 5 subgrids whose exact steps are known (grokfast agree).
-SUBGRID = {
-    "addition-classification": "linspace:0:20:5",
-    "addition-regression": "linspace:0:10:5",
-}
-#: What to try beside what kernels/layout.py chooses, by precision: the fields of kernels.Tiles.
-TILES = {
-    "tf32x3": (
-        *("64-64-64-4-2-2-0", "64-64-64-4-1-2-1", "64-64-64-4-3-2-0", "64-32-64-4-2-2-0"),
-        *("32-64-64-4-2-2-1", "64-64-64-8-1-1-0"),
-    ),
-    "ieee": ("32-16-64-4-2-3-1", "64-16-64-4-1-2-1", "32-16-64-8-2-1-1"),
-    "tf32": ("64-64-64-4-2-2-0", "64-64-64-4-1-2-0"),
-}
+#: Bytes of an archive: what a machine without a network gives back of one file.
+ROOM = 16 * 2**20
+#: Seconds between archives while a part runs.
+EVERY = 10
+#: Seconds that a part past its time has for saving what it has, and the last archive takes.
+GRACE, ARCHIVING = 15, 5
+RESERVE = GRACE + ARCHIVING
+
+#: What a machine with Python 3.12, torch, Triton and JAX may lack.
+WHEELS = (
+    "setuptools pybind11 fire termcolor h5py tqdm matplotlib contourpy cycler fonttools kiwisolver "
+    "packaging pillow pyparsing python-dateutil six pytest iniconfig pluggy pygments pytest-xdist "
+    "execnet pytest-timeout hypothesis sortedcontainers"
+)
+HOW = """\
+Here, with a network (wheels for the Python and torch over there; some 60 MB):
+  pip download -d wheels --only-binary=:all: --python-version=3.12 \\
+    --platform=manylinux_2_28_x86_64 --no-deps {wheels}
+There, in the repository with the folder of wheels in it, torch and Triton installed:
+  {command}
+The same line again with --after=ARCHIVE goes on. Then, here:
+  python bench/run.py --device=cuda --add=gpu.zip; python bench/plot.py --device=cuda
+"""
+COMMAND = (
+    "python -m venv --system-site-packages /tmp/v && "
+    "/tmp/v/bin/pip install -q --no-index --no-deps wheels/*.whl && "
+    "/tmp/v/bin/pip install -q --no-index --no-deps --no-build-isolation . && "
+    "/tmp/v/bin/python bench/gpu.py --budget=${BUDGET:-500} --folder=/tmp/gpu "
+    "--archive=${OUT:-.}/gpu.zip"
+)
 
 
 def main(
+    budget: float = 540,
     device: str = "cuda",
     engine: str = "triton",
     only: str | None = None,
     folder: str | None = None,
+    archive: str | None = None,
+    after: str | None = None,
     steps: int = 100_000,
-    models: str = "1,66,132,441,2000",
-    limit: int = 540,
-    total: int = 5400,
+    models: int = 441,
+    limit: float | None = None,
+    how: bool = False,
 ) -> None:
     """Runs the parts one after the other.
 
     Args:
+        budget: seconds for all.
         device: cuda, or cpu for a rehearsal.
         engine: triton, or another for a rehearsal.
         only: parts; all where not given.
         folder: where everything goes; bench/results/gpu where not given.
-        steps: of the whole cells and diagrams (these also without early stopping).
-        models: numbers of models of the benchmark.
-        limit: seconds a part may take.
-        total: seconds all of them may take; parts that would come later are not begun.
+        archive: FOLDER.zip where not given.
+        after: an earlier archive: what it has is kept, and parts that ended well are not run again.
+        steps: of whole cells and diagrams.
+        models: of the benchmark.
+        limit: seconds a part may take; two and a half times what it should where not given.
+        how: print how to run it without a network, the parts, and what their answers change.
     """
-    end = time.monotonic() + total
     out = Path(folder).resolve() if folder else HERE / "results" / "gpu"
-    plan = parts(device, engine, out, steps, names(models))
+    plan = parts(Setting(device, engine, out, steps, models))
+    if how:
+        print(HOW.format(command=COMMAND, wheels=WHEELS))
+        print(described(plan))
+        return
     wanted = names(only) if only else list(plan)
     if unknown := set(wanted) - set(plan):
         raise UsageError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
     out.mkdir(parents=True, exist_ok=True)
-    found = []
+    kept = Archive(out, Path(archive).resolve() if archive else out.with_name(out.name + ".zip"))
+    if after:
+        kept.unpack(Path(after))
+    end = time.monotonic() + budget
+    report = Report(out / "gpu.json")
     for name in wanted:
-        begun, log = time.monotonic(), out / f"{name}.txt"
-        if begun > end:
-            found.append({"part": name, "s": 0.0, "status": "not begun"})
+        part, begun = plan[name], time.monotonic()
+        if report.ended_well(name):
             continue
-        log.unlink(missing_ok=True)
-        at_once = hardware.cores() if name == "compile" else 1
-        status = run_part(plan[name], log, min(begun + limit, end), at_once)
-        print("\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "", flush=True)
-        found.append({"part": name, "s": round(time.monotonic() - begun, 1), "status": status})
-        print(json.dumps(found[-1]), flush=True)
-    print(json.dumps(found))
+        needs = part.seconds if device == "cuda" else part.rehearsal
+        left = end - begun - RESERVE
+        if left < needs:
+            report.note(Outcome(name, 0.0, f"not begun: it takes {needs} s, {left:.0f} are left"))
+            kept.renew()
+            continue
+        may = 2.5 * needs if limit is None else limit
+        deadline = min(begun + may, end - RESERVE)
+        status = run_part(part, out / f"{name}.txt", deadline, kept.renew)
+        report.note(Outcome(name, round(time.monotonic() - begun, 1), status))
+        kept.renew()
+        print("\n".join((out / f"{name}.txt").read_text().splitlines()[-40:]), flush=True)
+    print(json.dumps(report.parts))
 
 
-def parts(
-    device: str, engine: str, out: Path, steps: int, models: list[str]
-) -> dict[str, list[list[str]]]:
-    """Part -> its command lines."""
-    python, where = sys.executable, [f"--engine={engine}", f"--device={device}"]
-
-    def run(task: str, name: str, *options: str) -> list[str]:
-        file = f"--out={out / name}.h5"
-        return [python, "-m", "grokfast", "run", task, *where, file, "--overwrite", *options]
-
-    def agree(name: str) -> list[str]:
-        return [python, "-m", "grokfast", "agree", str(out / f"{name}.h5")]
-
-    rows = out / f"{device}.jsonl"
-    one_thread = ["env", "OMP_NUM_THREADS=1", "TORCHINDUCTOR_COMPILE_THREADS=1"]
-
-    def bench(
-        numbers_of_models: list[str],
-        contenders: list[str],
-        tasks: tuple[str, ...] = TASKS,
-        repetitions: int = 3,
-        rows: Path = rows,
-    ) -> list[str]:
-        return [
-            *(python, str(HERE / "run.py"), f"--device={device}"),
-            *(f"--models={','.join(numbers_of_models)}", f"--only={','.join(contenders)}"),
-            *(f"--tasks={','.join(tasks)}", f"--repetitions={repetitions}"),
-            *("--seconds=0.3", f"--out={rows}"),
-        ]
-
-    def build(models: str, contender: str, task: str) -> list[str]:
-        return [*one_thread, *bench([models], [contender], (task,), 1, Path(os.devnull))]
-
-    cuda = device == "cuda"
-    precisions = ("ieee", "tf32x3") if cuda else ("ieee",)
-    own = [engine, *(f"{engine} {p}" for p in ("tf32x3", "tf32") if cuda)]
-    tiles = {p: [f"{engine} {p} t{t}" for t in choices] for p, choices in TILES.items()}
-    if engine != "triton":
-        tiles = {}
-    stacked = ["compiled", "stacked torch.compile"]
-    peers = [*stacked, "jax vmap + scan", "stacked eager", "eager loop"]
-    grid_size = [models[-2] if len(models) > 1 else models[-1]]
-    cells, diagrams = [], []
-    for task in TASKS:
-        grid = ["--lr=logspace:-5:-2:5", f"--weight-decay={SUBGRID[task]}", f"--steps={steps}"]
-        for precision in precisions:
-            name, products = f"{task}.{precision}", f"--precision={precision}"
-            cells.append(run(task, f"{name}.5x5", *grid, products))
-            cells.append(agree(f"{name}.5x5"))
-            diagrams.append(run(task, name, f"--steps={steps}", products))
-            diagrams.append([python, "-m", "grokfast", "plot", str(out / f"{name}.h5")])
-            diagrams.append(agree(name))
-            diagrams.append(
-                run(task, f"{name}.whole", f"--steps={steps}", products, "--stop=never")
-            )
-    pytest = [*one_thread, python, "-m", "pytest", "-q"]
-    if find_spec("xdist"):  # the tests' kernels are compiled side by side, too
-        pytest += ["-n", "auto"]
-    if find_spec("pytest_timeout"):
-        pytest += ["--timeout=150", "--timeout-method=thread"]
-    sanitizer = shutil.which("compute-sanitizer")
-    short = ["--lr=1e-3", "--weight-decay=5", "--steps=3"]
-    # Tensors that lie side by side in one cached block would hide what runs over their ends.
-    checked = ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", str(sanitizer), "--error-exitcode=1"]
-    api = ["--report-api-errors=no"]  # torch asks the driver for what it may not have
-    sanitized = [
-        [*checked, f"--tool={tool}", *api, *run(TASKS[0], "sanitized", *short, f"--precision={p}")]
-        for p in ("ieee", "tf32x3")
-        for tool in ("memcheck", "racecheck")
-    ]
-    return {
-        "machine": [[python, "-m", "grokfast", "doctor"], ["nvidia-smi"]][: 1 + cuda],
-        "compile": [
-            *(build("1", c, TASKS[0]) for choices in tiles.values() for c in choices),
-            *(build("1", c, task) for c in own for task in TASKS),
-            # torch.compile does it anew for every number of models.
-            *(build(n, c, task) for c in stacked for task in TASKS for n in models),
-        ],
-        "tests": [
-            [*pytest, str(REPOSITORY / "tests" / folder / "test_gpu.py")]
-            for folder in ("kernels", "engines")
-        ],
-        "cells": cells,
-        "bench": [
-            # Side by side in one run: the ratios that count.
-            bench(grid_size, [*own, *(["compiled tf32"] if cuda else []), *peers]),
-            bench(models, own),
-            bench(models, [*(["native"] if cuda else []), *peers]),
-        ],
-        "programs": [
-            bench(grid_size, [f"{engine} {p} x{n}" for n in (66, 72, 132, 264, 396)])
-            for p in ("tf32x3", "ieee")
-            if engine == "triton"
-        ],
-        "tiles": [
-            bench(grid_size, [f"{engine} {p}", *choices], TASKS[:1]) for p, choices in tiles.items()
-        ],
-        "diagrams": diagrams,
-        "sanitizer": sanitized if sanitizer else [],
-    }
+def described(plan: dict[str, Part]) -> str:
+    """What every part asks, and what its answers change."""
+    lines = []
+    for name, part in plan.items():
+        lines += [f"{name} ({part.seconds} s)", f"  {part.asks}", f"  decides: {part.decides}"]
+    return "\n".join(lines)
 
 
-def run_part(commands: list[list[str]], log: Path, deadline: float, at_once: int = 1) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a part."""
+
+    part: str
+    s: float
+    status: str
+
+
+class Report:
+    """What became of every part, on disk at each moment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts: list[dict[str, object]] = json.loads(path.read_text()) if path.exists() else []
+
+    def ended_well(self, name: str) -> bool:
+        return any(p["part"] == name and str(p["status"]).startswith("ok") for p in self.parts)
+
+    def note(self, outcome: Outcome) -> None:
+        self.parts = [p for p in self.parts if p["part"] != outcome.part] + [asdict(outcome)]
+        replace(self.path, lambda path: path.write_text(json.dumps(self.parts, indent=1)))
+        print(json.dumps(asdict(outcome)), flush=True)
+
+
+class Archive:
+    """All that is known, in one file of bounded size that is whole at each moment."""
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.folder, self.path = folder, path
+
+    def renew(self) -> None:
+        """Replaces it; the largest files stay out where all of them are too much, by name."""
+        files = sorted(
+            (p for p in self.folder.iterdir() if p.is_file()), key=lambda p: p.stat().st_size
+        )
+        replace(self.path, lambda path: self._write(path, files))
+
+    def _write(self, path: Path, files: list[Path]) -> None:
+        left_out = []
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in files:
+                if path.stat().st_size + file.stat().st_size > ROOM - 2**16:
+                    left_out.append(file.name)
+                else:
+                    archive.write(file, file.name)
+            if left_out:
+                archive.writestr("left-out.txt", "\n".join(left_out) + "\n")
+
+    def unpack(self, earlier: Path) -> None:
+        """Takes over an earlier one.
+
+        Raises:
+            UsageError: it is none.
+        """
+        try:
+            with zipfile.ZipFile(earlier) as archive:
+                archive.extractall(self.folder)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"--after={earlier} is no archive of an earlier run: {error}"
+            ) from error
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file beside it, and renames it into its place."""
+    new = path.with_name(path.name + ".new")
+    write(new)
+    new.replace(path)
+
+
+def run_part(part: Part, log: Path, deadline: float, renew: Callable[[], None]) -> str:
     """Runs the commands, the next one also where one fails; what they print goes to the log."""
+    commands = part.commands()
+    log.unlink(missing_ok=True)
     if not commands:
-        return "nothing to run here"
-    logs = [log] * len(commands)
-    if at_once > 1:  # a log each, joined when all have ended
+        log.write_text("nothing to run here\n")
+        return "ok: nothing to run here"
+    if part.at_once:
         logs = [log.with_suffix(f".{k}.txt") for k in range(len(commands))]
-
-    def run(command: list[str], path: Path) -> int:
-        with path.open("a") as kept:
-            kept.write(f"$ {' '.join(command)}\n")
-            kept.flush()
-            begun = time.monotonic()
-            # From outside the tree: kernels/ is grokfast.kernels, and nothing else.
-            process = subprocess.Popen(
-                command,
-                stdout=kept,
-                stderr=subprocess.STDOUT,
-                cwd=log.parent,
-                start_new_session=True,
-            )
-            status = ended(process, deadline)
-            kept.write(f"# {time.monotonic() - begun:.1f} s, exit status {status}\n")
-        return status
-
-    with ThreadPoolExecutor(at_once) as pool:
-        statuses = list(pool.map(run, commands, logs))
-    if at_once > 1:
+        begun = [begin(c, path) for c, path in zip(commands, logs, strict=True)]
+        statuses = [ended(p, deadline, renew) for p in begun]
         log.write_text("".join(path.read_text() for path in logs))
         for path in logs:
             path.unlink()
+    else:
+        statuses = [ended(begin(c, log), deadline, renew) for c in commands]
+    with log.open("a") as kept:
+        kept.writelines(
+            f"# exit status {status} of command {k}\n" for k, status in enumerate(statuses)
+        )
     failed = [
         f"{status} from {' '.join(command)}"
         for command, status in zip(commands, statuses, strict=True)
@@ -236,12 +234,26 @@ def run_part(commands: list[list[str]], log: Path, deadline: float, at_once: int
     return "; ".join(failed) or "ok"
 
 
-def ended(process: subprocess.Popen[bytes], deadline: float) -> int:
+def begin(command: Command, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("a") as kept:
+        kept.write(f"$ {' '.join(command)}\n")
+        kept.flush()
+        # From outside the tree: kernels/ is grokfast.kernels, and nothing else.
+        return subprocess.Popen(
+            command, stdout=kept, stderr=subprocess.STDOUT, cwd=log.parent, start_new_session=True
+        )
+
+
+def ended(
+    process: subprocess.Popen[bytes], deadline: float, renew: Callable[[], None] = lambda: None
+) -> int:
     """The exit status; 124 past the deadline, when the process and all it began are ended: asked
     first, so that results are saved and tests summed up, then made to."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.wait(max(1.0, deadline - time.monotonic()))
-    for sent, seconds in ((signal.SIGINT, 15), (signal.SIGKILL, None)):
+    while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(min(left, EVERY))
+        renew()
+    for sent, seconds in ((signal.SIGINT, GRACE), (signal.SIGKILL, None)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
         with contextlib.suppress(subprocess.TimeoutExpired):

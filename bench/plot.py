@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from rows import read_rows
 
 from grokfast.cli import script
 
@@ -27,22 +27,22 @@ def latest(rows: list[dict]) -> dict[tuple[str, str, int], dict]:
     return {(work(r), r["contender"], r["models"]): r for r in rows if not r["skipped"]}
 
 
-def main(device: str = "cpu", out: str | None = None) -> None:
+def main(device: str = "cpu", rows: str | None = None, out: str | None = None) -> None:
     """Draws model-steps a second, median with its spread, and the floor.
 
     Args:
         device: cpu or cuda: which file of rows.
+        rows: another file of rows, or an archive of bench/gpu.py.
         out: the picture; bench/results/DEVICE.png where not given.
     """
-    lines = (RESULTS / f"{device}.jsonl").read_text().splitlines()
-    rows = latest([json.loads(line) for line in lines])
-    tasks = list(dict.fromkeys(task for task, _, _ in rows))
-    names = list(dict.fromkeys(name for _, name, _ in rows))
+    last = latest(read_rows(Path(rows) if rows else RESULTS / f"{device}.jsonl"))
+    tasks = list(dict.fromkeys(task for task, _, _ in last))
+    names = list(dict.fromkeys(name for _, name, _ in last))
     figure, axes = plt.subplots(
         1, len(tasks), figsize=(4 * len(tasks) + 2, 4), squeeze=False, layout="constrained"
     )
     for axis, task in zip(axes[0], tasks, strict=True):
-        own = [r for (t, _, _), r in rows.items() if t == task]
+        own = [r for (t, _, _), r in last.items() if t == task]
         for k, name in enumerate(names):
             mine = sorted((r for r in own if r["contender"] == name), key=lambda r: r["models"])
             median = [1e6 / r["median_us"] for r in mine]

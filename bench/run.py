@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from peers import PEERS
+from rows import append_rows, read_rows
 
 from grokfast.bench import (
     BASIC,
@@ -71,6 +72,7 @@ def main(
     every: object = 0,
     check: int = CHECK_STEPS,
     out: str | None = None,
+    add: str | None = None,
 ) -> None:
     """Measures and appends.
 
@@ -89,7 +91,13 @@ def main(
             rows, and without.
         check: steps after which losses are compared with float64.
         out: where rows go; bench/results/DEVICE.jsonl where not given.
+        add: measures nothing: appends the rows of this file or archive of bench/gpu.py.
     """
+    path = Path(out) if out else RESULTS / f"{device.partition(':')[0]}.jsonl"
+    if add is not None:
+        known = read_rows(path) if path.exists() else []
+        append_rows(path, [row for row in read_rows(Path(add)) if row not in known])
+        return
     where = resolve_device(device)
     contenders = PEERS | BASIC | (FEWER_BITS if where.type == "cuda" else {})
     if only is not None:
@@ -105,8 +113,6 @@ def main(
     ]
     for work in works:
         work.bucket(1)  # says what is wrong with it
-    path = Path(out) if out else RESULTS / f"{where.type}.jsonl"
-    path.parent.mkdir(exist_ok=True)
     rows = []
     measured = side_by_side(
         contenders,
@@ -119,8 +125,7 @@ def main(
     )
     for row in measured:
         rows.append(row)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_rows(path, [row])
     keys = ("task", "every", "contender", "models", "median_us", "skipped")
     print(json.dumps({"rows": [{k: row[k] for k in keys} for row in rows]}))
 

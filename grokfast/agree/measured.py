@@ -3,13 +3,14 @@
 The JSON has the shape ``{"measured": [{"title", "fields", "tolerance", "rows"}]}``. ``fields`` says
 of which cells: dotted name -> value, ``task.name`` among them; where several cells have these
 values, their mean is compared. A row is one step: ``{"step": 100, "val_acc": 0.52, ...}`` with a
-value for each column, named as in results files, observables among them; without ``step`` its columns are of whole cells
-(``final_val_acc``), and ``fields`` of its own say what else the cells have. Such a column may also
-be a first step (``t_val_0.99``) or a signature of the curves (``curves.gap``, the attributes of
-:class:`grokfast.analyses.dips.Signature`): of several cells their median is compared, and never is
-later than any step. ``tolerance`` is ``{"loss": ..., "acc": ...}``, by the end of the column's
-name, of the table or of a row; ``range`` in its place ``{"t_val_0.99": [5000, 25000]}``, from where
-to where ours agrees. A row with ``transition`` lies where the curve is steep.
+value for each column, named as in results files, observables among them; without ``step`` its
+columns are of whole cells (``final_val_acc``), and ``fields`` of its own say what else the cells
+have. Such a column may also be a first step (``t_val_0.99``) or a signature of the curves
+(``curves.gap``, the attributes of :class:`grokfast.analyses.dips.Signature`): of several cells
+their median is compared, and never is later than any step. ``tolerance`` is ``{"loss": ..., "acc":
+...}``, by the end of the column's name, of the table or of a row; ``range`` in its place
+``{"t_val_0.99": [5000, 25000]}``, from where to where ours agrees. A row with ``transition`` lies
+where the curve is steep.
 """
 
 from __future__ import annotations

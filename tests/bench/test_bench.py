@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,45 +163,102 @@ def test_variants_of_the_triton_engine(tmp_path):
 #: Put before every Python of a part: it never ends by itself, on a machine however fast.
 HANGING = """
 import signal, sys, time
-if not any(argument.endswith("gpu.py") for argument in sys.orig_argv):
+if not any(argument.endswith("bench/gpu.py") for argument in sys.orig_argv):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     time.sleep(1e6)
 """
 
 
-def test_a_failing_part_stops_no_other(tmp_path):
-    """bench/gpu.py in a rehearsal on the CPU."""
-    hanging = tmp_path / "hanging"
-    hanging.mkdir()
-    (hanging / "sitecustomize.py").write_text(HANGING)
+def rehearsed(tmp_path, *options, **env):
+    """bench/gpu.py on the CPU: what became of the parts, by name."""
     command = [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "--device=cpu"]
-    options = ["--engine=native", "--steps=3", "--models=1", f"--folder={tmp_path}"]
+    command += ["--engine=native", "--steps=3", "--models=1", f"--folder={tmp_path / 'gpu'}"]
     done = subprocess.run(
-        [*command, *options, "--only=cells,machine,compile,sanitizer", "--limit=0"],
+        [*command, *options], capture_output=True, text=True, env=os.environ | env
+    )
+    assert done.returncode == 0, done.stderr
+    return {p["part"]: p["status"] for p in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_a_failing_part_stops_no_other(tmp_path):
+    """Every command hangs: each part ends at its limit, and the archive knows of both."""
+    (tmp_path / "hanging").mkdir()
+    (tmp_path / "hanging" / "sitecustomize.py").write_text(HANGING)
+    path = f"{tmp_path / 'hanging'}:{os.environ.get('PYTHONPATH', '')}"
+    status = rehearsed(tmp_path, "--only=right,programs,diagram", "--limit=0", PYTHONPATH=path)
+    assert status["diagram"].count("124 from ") == 3
+    assert status["programs"] == "ok: nothing to run here"  # of the triton engine alone
+    # Side by side: what each printed is joined.
+    printed = (tmp_path / "gpu" / "right.txt").read_text()
+    assert status["right"].count("124 from ") == printed.count("# exit status 124") == 3
+    assert not list((tmp_path / "gpu").glob("right.*.txt"))
+    with zipfile.ZipFile(tmp_path / "gpu.zip") as archive:
+        assert {"right.txt", "diagram.txt", "gpu.json"} <= set(archive.namelist())
+
+
+def test_an_unknown_part_is_named(tmp_path):
+    bad = subprocess.run(
+        [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "--device=cpu", "--only=righ"],
         capture_output=True,
         text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": f"{hanging}:{os.environ.get('PYTHONPATH', '')}"},
     )
-    status = {p["part"]: p["status"] for p in json.loads(done.stdout.splitlines()[-1])}
-    assert status["cells"].startswith("124 from ")  # no time at all
-    assert status["machine"].startswith("124 from ")
-    assert status["sanitizer"] == "nothing to run here" or status["sanitizer"].startswith("124")
-    assert "exit status 124" in (tmp_path / "machine.txt").read_text()
-    # Side by side: what each printed is joined.
-    commands = status["compile"].count("124 from ")
-    assert commands == (tmp_path / "compile.txt").read_text().count("exit status 124") > 1
-    assert not list(tmp_path.glob("compile.*.txt"))
-    bad = subprocess.run([*command, "--only=cell"], capture_output=True, text=True)
-    assert "no part cell; there are machine, compile, tests, cells" in bad.stderr
+    assert bad.returncode == 2 and "no part righ; there are right, compile" in bad.stderr
 
 
-def test_no_part_begins_after_the_end(tmp_path):
-    command = [sys.executable, str(REPOSITORY / "bench" / "gpu.py"), "--device=cpu", "--total=-1"]
-    done = subprocess.run(
-        [*command, "--only=machine", f"--folder={tmp_path}"], capture_output=True, text=True
-    )
-    assert json.loads(done.stdout) == [{"part": "machine", "s": 0.0, "status": "not begun"}]
+def test_no_part_begins_that_cannot_end(tmp_path):
+    status = rehearsed(tmp_path, "--only=right,diagram", "--budget=21")
+    assert status["right"].startswith("not begun: it takes 40 s, ")
+    assert status["diagram"].startswith("not begun: it takes 30 s, ")
+    assert not (tmp_path / "gpu" / "right.txt").exists()
+    assert zipfile.is_zipfile(tmp_path / "gpu.zip")
+
+
+def test_rows_of_an_archive_are_taken_over_and_a_part_that_ended_well_is_not_run_again(tmp_path):
+    folder, row = tmp_path / "gpu", {"contender": "triton", "median_us": 1.0, "skipped": None}
+    folder.mkdir()
+    (folder / "cpu.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "gpu.json").write_text(json.dumps([{"part": "speed", "s": 1.0, "status": "ok"}]))
+    (folder / "large.h5").write_bytes(os.urandom(17 * 2**20))
+    assert rehearsed(tmp_path, "--only=speed") == {"speed": "ok"}
+    archive = tmp_path / "earlier.zip"
+    assert rehearsed(tmp_path, "--only=programs", f"--archive={archive}")["speed"] == "ok"
+    with zipfile.ZipFile(archive) as inside:
+        assert inside.read("left-out.txt") == b"large.h5\n"
+    assert archive.stat().st_size < 16 * 2**20
+
+    again = [f"--folder={tmp_path / 'next'}", f"--after={archive}", "--only=speed,programs"]
+    assert set(rehearsed(tmp_path, *again)) == {"speed", "programs"}
+    assert not (tmp_path / "next" / "speed.txt").exists()
+    taken = tmp_path / "rows" / "cuda.jsonl"
+    for _ in range(2):  # the second time there is nothing new
+        command = [sys.executable, str(REPOSITORY / "bench" / "run.py"), "--device=cuda"]
+        subprocess.run([*command, f"--add={archive}", f"--out={taken}"], check=True)
+    assert [json.loads(line) for line in taken.read_text().splitlines()] == [row]
+
+
+def test_the_best_precision_is_what_the_rows_say(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "bench")
+    from gpu_parts import Setting
+
+    setting = Setting("cuda", "triton", tmp_path, 100_000, 441)
+    assert setting.best_precision() == "ieee"  # nothing known
+    rows = [
+        {"contender": "triton", "precision": "ieee", "median_us": 0.7, "skipped": None},
+        {"contender": "triton tf32x3", "precision": "tf32x3", "median_us": 0.4, "skipped": None},
+        {"contender": "triton tf32", "precision": "tf32", "median_us": 0.2, "skipped": None},
+    ]
+    setting.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert setting.best_precision() == "tf32x3"  # tf32 is not of float32 grade
+    rows[1]["skipped"] = "wrong: loss off by 1e-2"
+    setting.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert setting.best_precision() == "ieee"
+
+
+def test_how_it_is_run_without_a_network_fits_into_one_command(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "bench")
+    import gpu
+
+    assert len(gpu.COMMAND) < 1500 and "\n" not in gpu.COMMAND
 
 
 def test_what_hangs_ends_with_all_that_it_began(tmp_path, monkeypatch):
