@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -39,9 +40,11 @@ class CompiledEngine:
     to call, and a call that ``tick`` interrupts leaves the state exactly as it was.
 
     On the CPU a block is a few cells whose state stays in the cache for the whole call, and each
-    thread works on one of its own; threads that find none help with the steps of a large network,
-    whose blocks take turns, so that all threads work until the end. On CUDA a block is as large as
-    it can be, and shrinks by halves as its cells finish: every other size would be compiled for.
+    thread works on one of its own. Large networks are blocks of one, which take turns, so that all
+    threads work until the end; where there is but one, all threads evaluate it. One thread trains
+    it: two are no faster, and so its weights are the same to the bit whatever trains beside it. On
+    CUDA a block is as large as it can be, and shrinks by halves as its cells finish: every other
+    size would be compiled for.
 
     Results are the same to the bit for equal lists of unfinished cells, calls, device, number of
     threads and versions.
@@ -180,19 +183,18 @@ class _Call:
         self.rows = BatchRows(bucket)
         self.queue: deque[Iterator[None]] = deque()  # blocks being trained, turn by turn
         self.blocks: list[Block] = []
-        self.threads = 1  # that share a pass
+        self.threads = 1  # that share an evaluation
 
     def run(self, plan: list[Tensor], workers: int, tick: Tick | None) -> list[Block]:
         """The trained blocks, none of them where ``tick`` asked to stop."""
         self.done = [0] * len(plan)
         blocks = max(1, len(plan))
         assert self.bucket.stacked is not None
-        if self.bucket.stacked.large:
-            self.threads = max(1, workers // blocks)
+        if self.bucket.stacked.large and blocks == 1 and self.device.type == "cpu":
+            self.threads = workers
         workers = min(workers, blocks)
         self.queue.extend(self._training(k, cells) for k, cells in enumerate(plan))
-        set_up = partial(_set_up_thread, self.device, self.threads)
-        pool = ThreadPoolExecutor(workers, "grokfast", set_up)
+        pool = ThreadPoolExecutor(workers, "grokfast", partial(_set_up_thread, self.device))
         futures = [pool.submit(self._work) for _ in range(workers)]
         in_a_hurry = True
         try:
@@ -237,9 +239,11 @@ class _Call:
         """Trains one block; yields where another one may have its turn."""
         models = self.room(self.bucket, cells)
         block = Block(self.bucket, self.state, cells, self.until, self.rows, models)
-        spec, layout = Spec.of(self.bucket), block.layout(self.eager, self.threads)
+        spec, layout = Spec.of(self.bucket), block.layout(self.eager)
+        layouts = {False: layout, True: replace(layout, threads=self.threads)}
         passes = {
-            kind: Graph(compiled_pass(spec, *kind, layout), block.tensors) for kind in block.kinds()
+            kind: Graph(compiled_pass(spec, *kind, layouts[kind[0]]), block.tensors)
+            for kind in block.kinds()
         }
         going, last = block.size, self.until - block.start
         for i in range(block.passes):
@@ -248,6 +252,8 @@ class _Call:
             if i % WINDOW == 0:
                 block.load(i)
             for kind in block.kinds_of(i):
+                if self.threads > 1:
+                    torch.set_num_threads(layouts[kind[0]].threads)
                 passes[kind]()
             block.record(i)
             self.done[k] += going if i < last else 0
@@ -269,12 +275,12 @@ def out_of_memory(error: Exception) -> bool:
     return told or "DefaultCPUAllocator" in str(error)
 
 
-def _set_up_thread(device: torch.device, threads: int) -> None:
-    """A CPU worker computes with no more threads than the call has for each."""
+def _set_up_thread(device: torch.device) -> None:
+    """A CPU worker computes alone: what other workers do is the parallelism."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
 
 
 @contextmanager

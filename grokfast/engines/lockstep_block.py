@@ -243,7 +243,7 @@ class Block:
     def tensors(self) -> tuple[Models, Data, Tables]:
         return self.models, self.data, self.tables
 
-    def layout(self, eager: bool = False, threads: int = 1) -> Layout:
+    def layout(self, eager: bool = False) -> Layout:
         return Layout(
             models=len(self.index),
             shared=len(self.data.x) == 1,
@@ -251,7 +251,7 @@ class Block:
             device=self.index.device,
             precision=self.bucket.cell.precision,
             eager=eager,
-            threads=threads,
+            threads=1,
         )
 
     @property

@@ -34,8 +34,8 @@ class Stacked:
     same_in_evaluation: bool = True
     #: Sequence positions that a sample takes through the network.
     positions: int = 1
-    #: Whether a step is so large that it is judged by a pass of its own, and that threads that
-    #: have no block help with one (:mod:`grokfast.engines.compiled`).
+    #: Whether a step is so large that it is judged by a pass of its own, and that blocks take turns
+    #: (:mod:`grokfast.engines.compiled`).
     large: bool = False
 
     def on(self, *samples: Tensor) -> Stacked:

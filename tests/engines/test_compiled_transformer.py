@@ -13,6 +13,7 @@ from grokfast.engines.compiled import CompiledEngine, _Call
 from grokfast.engines.reference import ReferenceEngine
 from grokfast.experiment import Batches, Evaluation, Optimizer, Recording
 from grokfast.models import Transformer
+from grokfast.models.stacked_decoder import StackedDecoder
 from grokfast.state import State
 from grokfast.tasks import Algorithmic
 
@@ -104,30 +105,25 @@ def test_bits_do_not_depend_on_what_is_trained_beside(dtype):
     bucket = bucket_of(*seeds(experiment(dtype=dtype, steps=100), 5))
     together = trained(bucket, 100, threads=2)
     assert_same_bits(together, trained(bucket, 50, 100, threads=2))
-    for cells in ([1, 3, 4], [2, 3]):
+    for cells in ([1, 3, 4], [2, 3], [2]):
         rows = torch.tensor(cells)
         assert_same_bits(together, trained(bucket, 100, cells=cells, threads=2), rows, rows)
 
 
-def test_one_cell_has_all_threads_and_many_share_them(monkeypatch):
+def test_all_threads_evaluate_a_cell_that_is_alone_and_one_trains_it(monkeypatch):
     seen = []
-    training = _Call._training
+    forward = StackedDecoder.forward
 
-    def looked_at(self, k, cells):
-        seen.append((len(cells), self.threads))
-        return training(self, k, cells)
+    def looked_at(self, params, buffers, x, noise=None):
+        seen.append(("trained" if noise else "evaluated", torch.get_num_threads()))
+        return forward(self, params, buffers, x, noise)
 
-    monkeypatch.setattr(_Call, "_training", looked_at)
-    bucket = bucket_of(*seeds(experiment(batch_size=0), 3))
-    monkeypatch.setattr("grokfast.engines.compiled._LARGE_LAYER", 8)  # one cell a block
-    for cells, threads, expected in (
-        ([0], 4, [(1, 4)]),
-        ([0, 1], 4, [(1, 2)] * 2),
-        ([0, 1, 2], 2, [(1, 1)] * 3),
-    ):
+    monkeypatch.setattr(StackedDecoder, "forward", looked_at)
+    bucket = bucket_of(*seeds(experiment()))
+    for cells, evaluate in (([0], 4), ([0, 1], 1), ([0, 1, 2], 1)):
         seen.clear()
-        trained(bucket, 3, cells=cells, threads=threads)
-        assert seen == expected
+        trained(bucket, 8, cells=cells, threads=4)
+        assert set(seen) == {("trained", 1), ("evaluated", evaluate)}
 
 
 def test_blocks_take_turns(monkeypatch):
