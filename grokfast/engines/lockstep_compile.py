@@ -71,15 +71,9 @@ class CompiledPass:
             run(models, data, tables)
             return run
         try:
-            eager, run = (
-                run,
-                compiled(
-                    run,
-                    self.layout.device,
-                    self.layout.threads,
-                    replace_products=self.spec.net.large,
-                ),
-            )
+            eager, threads = run, self.layout.threads
+            large = self.spec.net.large
+            run = compiled(eager, self.layout.device, threads, replace_products=large)
             # On a GPU the keys of inductor's folder tell the machine.
             if self.layout.device.type == "cpu":
                 wrong = difference(run, eager, models, data, tables)

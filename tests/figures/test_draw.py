@@ -102,7 +102,7 @@ def test_formats_kinds_and_options_are_checked(small, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(small, tmp_path, monkeypatch):
-    with pytest.raises(EnvironmentProblem, match="cannot write"):
+    with pytest.raises(UsageError, match="no such folder"):
         figures.draw(small, "phases", out=tmp_path / "missing" / "a.png")
     out = tmp_path / "a.png"
     out.write_bytes(b"old")
