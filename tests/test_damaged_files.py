@@ -249,7 +249,7 @@ def test_an_axis_or_a_setting_of_no_numbers_is_refused(version, value, tmp_path,
     path = frozen(version, "toy.h5", tmp_path)
     r = quietly(path)
     known = r.grid.to_dict()
-    (lr, (first, *rest)), *more = known["axes"]
+    (lr, (_, *rest)), *more = known["axes"]
     setting = {"axes": [["batch", ["8"]], *more], "settings": {"batch": {"8": {"lr": value}}}}
     for change in ({"axes": [[lr, [value, *rest]], *more]}, setting):
         with pytest.raises(gf.UsageError, match="optimizer.lr is |this describes no grid"):
