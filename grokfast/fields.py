@@ -93,6 +93,13 @@ def _registry(kind: Any) -> Registry[Any] | None:
     return next((x for x in extras if isinstance(x, Registry)), None)
 
 
+def tolerate(kind: Any, value: Any) -> None:
+    """A name from a file under which nothing is registered here: see :meth:`Registry.tolerate`."""
+    registry = _registry(kind)
+    if registry is not None and isinstance(value, str):
+        registry.tolerate(value)
+
+
 def parse_value(path: str, kind: Any, text: str) -> Any:
     """One value of a field from its command-line text.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.processes import alive, here
+from grokfast.processes import alive, here, started
 
 #: Links to links that are followed, as the system itself does.
 _MOST_LINKS = 40
@@ -115,7 +115,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = real_path(path)
     clear_leftovers(path)
-    temporary = path.with_name(f".{path.name}.@{here()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_of(path)
     try:
         before = _regular(path)
         # Of what nobody else may read no other can be read, either.
@@ -227,20 +227,29 @@ def _fault(point: str) -> None:
 _passages: dict[str, int] = {}
 
 
+def temporary_of(path: Path) -> Path:
+    """A new name beside ``path`` that tells whose it is: see :func:`clear_leftovers`."""
+    pid, token = os.getpid(), secrets.token_hex(4)
+    return path.with_name(f".{path.name}.@{here()}.{pid}-{started(pid)}.{token}.tmp")
+
+
 def clear_leftovers(path: Path) -> None:
     """Removes temporaries that a killed writer of ``path`` has left behind: of this machine those
     of processes that have died, of another one those that are older than a day."""
     name = re.escape(f".{path.name}.")
-    own = re.compile(rf"{name}(?:@(?P<host>[^.]+)\.)?(?P<pid>\d{{1,10}})(?:\.[0-9a-f]{{8}})?\.tmp")
+    process = r"(?P<pid>\d{1,10})(?:-(?P<began>\d{1,20}))?"
+    own = re.compile(rf"{name}(?:@(?P<host>[^.]+)\.)?{process}(?:\.[0-9a-f]{{8}})?\.tmp")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             match = own.fullmatch(entry.name)
-            if match and _abandoned(entry, match["host"], int(match["pid"])):
+            if not match:
+                continue
+            if _abandoned(entry, match["host"], int(match["pid"]), int(match["began"] or 0)):
                 with contextlib.suppress(OSError):
                     Path(entry.path).unlink()
 
 
-def _abandoned(entry: os.DirEntry[str], host: str | None, pid: int) -> bool:
+def _abandoned(entry: os.DirEntry[str], host: str | None, pid: int, began: int) -> bool:
     if host in (None, here()):
-        return not alive(pid)
+        return not alive(pid, began)
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LONG_AGO

@@ -14,10 +14,13 @@ from grokfast.errors import UsageError
 from grokfast.experiment import MALFORMED, Experiment
 from grokfast.fields import (
     SHORT_NAMES,
+    as_field_type,
+    check_type,
     is_tuple,
     resolve_field,
     scalar_fields,
     short_name,
+    tolerate,
     value_text,
 )
 
@@ -327,7 +330,7 @@ class Grid:
             UsageError: data that no grid gives.
         """
         try:
-            return cls(
+            grid = cls(
                 experiment=Experiment.from_dict(data["experiment"]),
                 axes={
                     path: tuple(tuple(v) if isinstance(v, list) else v for v in values)
@@ -336,8 +339,23 @@ class Grid:
                 name=_text(data["name"]),
                 settings=data.get("settings", {}),
             )
+            grid._check_types()
+            return grid
         except MALFORMED as error:
             raise UsageError(f"this describes no grid ({type(error).__name__}: {error})") from error
+
+    def _check_types(self) -> None:
+        """Raises UsageError where an axis or a setting has a value of another type than its field:
+        those that are read from files have not gone through the experiment's own checks."""
+        kinds = scalar_fields(self.experiment)
+        stands_for = [fields for setting in self.settings.values() for fields in setting.values()]
+        several = [(f, (v,)) for fields in stands_for for f, v in fields.items()]
+        several += [pair for pair in self.axes.items() if pair[0] not in self.settings]
+        for name, values in several:
+            path = resolve_field(self.experiment, name)
+            for value in values:
+                tolerate(kinds[path], value)
+                check_type(path, as_field_type(kinds[path], value), kinds[path])
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True)

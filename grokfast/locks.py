@@ -83,16 +83,27 @@ def _taken(lock: Path, path: Path) -> int:
         try:
             if not (_flocked(descriptor, lock, path) or new):
                 _take_over(lock, path)
+                ours = os.open(lock, os.O_RDWR)
                 os.close(descriptor)
-                return os.open(lock, os.O_RDWR)
+                return ours
             if _is_at(descriptor, lock):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{Holder.me()}\n".encode(), 0)
+                _sign(descriptor, lock)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder has removed it since: this lock is of no file
+
+
+def _sign(descriptor: int, lock: Path) -> None:
+    """Writes whose it is into a lock file that is ours; one that cannot be written is removed."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{Holder.me()}\n".encode(), 0)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        raise
 
 
 def _opened(lock: Path) -> tuple[int, bool]:

@@ -20,6 +20,7 @@ from grokfast.grid import Grid
 from grokfast.outcomes import (
     ACCURACIES,
     CROSSINGS,
+    CURVES,
     DIVERGED,
     OK,
     PENDING,
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 
 #: What every file holds of each cell.
 _OUTCOME = ("run", "t_train", "t_val", "steps_done", "status", "phase")
+
+#: Dimensions, and kinds of NumPy's types, of what is counted with where a file holds it.
+_NUMBERS = {
+    **dict.fromkeys((x.in_file for x in PROGRESS), (("run",), "iuf")),
+    **dict.fromkeys(ACCURACIES, (("run",), "iuf")),
+    **dict.fromkeys(CURVES, (("run", "step"), "iuf")),
+    **dict.fromkeys(_OUTCOME, (("run",), "iu")),
+    **dict.fromkeys(CROSSINGS, (("run", "threshold"), "iu")),
+}
 
 #: Dimensions whose values are steps or thresholds, in rising order.
 _RISING = ("run", "step", "snapshot", "observed", "threshold")
@@ -57,8 +67,11 @@ def _shapes(r: Results) -> Iterator[str]:
         if name not in r:
             yield f"it holds no variable {name!r}"
             return
-        if r.variables[name][0] != ("run",) or r[name].dtype.kind not in "iu":
-            yield f"variable {name!r} does not hold one whole number a cell"
+    known = _NUMBERS | {name: ((name,), "iuf") for name in _RISING if name not in _OUTCOME}
+    for name, (dims, kinds) in known.items():
+        if name in r and (r.variables[name][0] != dims or r[name].dtype.kind not in kinds):
+            what = "whole numbers" if kinds == "iu" else "numbers"
+            yield f"variable {name!r} does not hold {what} along {' and '.join(dims)}"
             return
     sizes = {name: len(r[name]) for name in _RISING if name in r and r[name].ndim}
     for name, (dims, values) in r.variables.items():
@@ -95,8 +108,10 @@ def _hyperparameters(r: Results) -> Iterator[str]:
         if name not in r:
             yield f"it holds no variable {name!r}"
             continue
-        wanted, found = _column(r.grid, path, r["run"]), r[name]
-        if found.dtype.kind == "f":
+        wanted, (dims, found) = _column(r.grid, path, r["run"]), r.variables[name]
+        if dims != ("run",) or found.dtype.kind == "c":
+            same = False
+        elif found.dtype.kind == "f" and wanted.dtype.kind in "iuf":
             same = np.array_equal(found, wanted.astype(float), equal_nan=True)
         else:
             same = np.array_equal(found, wanted)
@@ -157,10 +172,13 @@ def _outside(
 
 def _weights(r: Results) -> Iterator[str]:
     for number, bucket in enumerate(r.weights):
-        cells = bucket.get("run", np.zeros(0))
+        cells = bucket.get("run", np.zeros(0, int))
+        if cells.ndim != 1 or cells.dtype.kind not in "iu":
+            yield f"weights/{number} does not say of which cells it is"
+            return
         if any(len(values) != len(cells) for values in bucket.values() if values.ndim):
             yield f"weights/{number} is not of {len(cells)} cells"
-        if cells.dtype.kind != "i" or not np.isin(cells, r["run"]).all():
+        if not np.isin(cells, r["run"]).all():
             yield f"weights/{number} is of other cells"
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ import pytest
 from damage import FORBIDDEN, READERS, copies, damaged, originals
 
 import grokfast as gf
-from grokfast import checkpoint, guarded, layout, seal
+from grokfast import checkpoint, guarded, layout, plausible, seal
 from grokfast.checkpoint import load_checkpoint
 from grokfast.cli import main
 from grokfast.errors import Damaged
@@ -236,6 +237,72 @@ def test_older_files_are_compared_with_themselves(name, value, says, tmp_path):
         file[name][2] = value
     with pytest.raises(Damaged, match=says):
         Results.load(path)
+
+
+TEXTS = [["cross_entropy"], [], "none", None, True, {}, 10**400]
+
+
+@pytest.mark.parametrize("value", TEXTS, ids=repr)
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_an_axis_or_a_setting_of_no_numbers_is_refused(version, value, tmp_path, capfd):
+    """Its values are not looked at one by one as those of the experiment are."""
+    path = frozen(version, "toy.h5", tmp_path)
+    r = quietly(path)
+    known = r.grid.to_dict()
+    (lr, (_, *rest)), *more = known["axes"]
+    setting = {"axes": [["batch", ["8"]], *more], "settings": {"batch": {"8": {"lr": value}}}}
+    for change in ({"axes": [[lr, [value, *rest]], *more]}, setting):
+        with pytest.raises(gf.UsageError, match="optimizer.lr is |this describes no grid"):
+            gf.Grid.from_dict(known | change)
+        _with_grid(path, json.dumps(known | change), version)
+        assert main(["info", str(path)]) == (2 if version == "v3" else 3)
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+
+
+def _with_grid(path, text, version):
+    """Another grid, in a file that is otherwise as it was written."""
+    if version == "v2":
+        with h5py.File(path, "a") as file:
+            file.attrs["grid_json"] = text
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        r = quietly(frozen(version, "toy.h5", path.parent))
+        patch.setattr(gf.Grid, "to_json", lambda grid: text)
+        r.save(path)
+
+
+def test_an_axis_of_a_loss_that_is_not_registered_is_read(file):
+    r = quietly(file)
+    data = r.grid.to_dict()
+    data["axes"].append(["loss", ["somebody's own", "mse"]])
+    assert gf.Grid.from_dict(data).axes["loss"] == ("somebody's own", "mse")
+
+
+OTHER_TYPES = {
+    "text": lambda dims, values: (dims, np.full(values.shape, "none", object)),
+    "one number": lambda dims, values: (dims, values.reshape(-1)[0]),
+    "one number, said so": lambda dims, values: ((), values.reshape(-1)[0]),
+    "a row": lambda dims, values: (("x", *dims), values[None]),
+    "of another dimension": lambda dims, values: (("x", *dims[1:]), values),
+    "complex": lambda dims, values: (dims, values.astype(complex)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+def test_values_of_another_type_or_shape_are_doubted(kind, file):
+    """As a file without checksums may hold them, of everything that is counted with."""
+    r = quietly(file)
+    assert {*plausible._NUMBERS} & {*r.variables} > {"t_val", "val_acc", "best_val_correct"}
+    for name, (dims, values) in r.variables.items():
+        changed = r.variables | {name: OTHER_TYPES[kind](dims, values)}
+        reason = next(plausible.doubts(replace(r, variables=changed), sure=False), "")
+        assert reason or name == "embeddings", name
+    for name, values in r.weights[0].items():
+        bucket = r.weights[0] | {name: OTHER_TYPES[kind]((), values)[1]}
+        reason = next(plausible.doubts(replace(r, weights=[bucket]), sure=False), "")
+        assert reason or name != "run" or kind == "of another dimension"
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

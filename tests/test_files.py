@@ -7,7 +7,14 @@ import sys
 import pytest
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import clear_leftovers, real_path, replacing, user_path, writable
+from grokfast.files import (
+    clear_leftovers,
+    real_path,
+    replacing,
+    temporary_of,
+    user_path,
+    writable,
+)
 from grokfast.processes import alive, here, started
 
 
@@ -128,13 +135,21 @@ def test_clean_up_leaves_what_a_living_process_writes(tmp_path, gone):
     keep = [
         f".a.h5.{os.getpid()}.tmp",
         f".a.h5.@{there}.{os.getpid()}.{token}.tmp",
+        temporary_of(tmp_path / "a.h5").name,
         f".a.h5.@elsewhere.{gone}.{token}.tmp",  # nobody can be asked
+        f".a.h5.@elsewhere.{gone}-5.{token}.tmp",
         f".a.h5.ckpt.@{there}.{gone}.{token}.tmp",  # of another file
         f".b.a.h5.{gone}.tmp",
         f".a.h5.{gone}.tmp2",
         ".a.h5.mine.tmp",
     ]
-    away = [f".a.h5.{gone}.tmp", f".a.h5.@{there}.{gone}.{token}.tmp"]
+    away = [
+        f".a.h5.{gone}.tmp",
+        f".a.h5.@{there}.{gone}.{token}.tmp",
+        f".a.h5.@{there}.{gone}-77.{token}.tmp",
+    ]
+    if begun := started(os.getpid()):  # the number of a dead process, used again
+        away.append(f".a.h5.@{there}.{os.getpid()}-{begun - 1}.{token}.tmp")
     old = f".a.h5.@elsewhere.{gone}.89abcdef.tmp"
     for name in (*keep, *away, old):
         (tmp_path / name).write_text("")

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,26 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         locked(tmp_path / "nowhere" / "a.h5"),
     ):
         pass
+
+
+@pytest.mark.parametrize("before", [None, "", "pid {gone} began 1\n"])
+def test_a_full_disk_leaves_no_lock(before, system, tmp_path, gone, monkeypatch):
+    """Its name takes no space, what is written into it does."""
+    out, lock = tmp_path / "a.h5", tmp_path / "a.h5.lock"
+    monkeypatch.setattr("grokfast.locks._PATIENCE", 0.0)
+    if before is not None:
+        lock.write_text(before.format(gone=gone))
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(EnvironmentProblem, match="cannot lock .*: No space left"), locked(out):
+            pass
+    # Of one that another process has left the next holder finds that it has died.
+    assert not list(tmp_path.iterdir()) or (system != "flock" and before is not None)
+    with locked(out):
+        assert Holder.read(lock.read_text()) == Holder.me()
+    assert not list(tmp_path.iterdir())

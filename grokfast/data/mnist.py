@@ -23,7 +23,6 @@ import contextlib
 import hashlib
 import math
 import os
-import secrets
 import sys
 import time
 import warnings
@@ -38,6 +37,7 @@ from numpy.typing import NDArray
 from grokfast.data import mirrors
 from grokfast.data.idx import GZIP_MAGIC, BadFile, idx_header, parse_idx, read_bytes
 from grokfast.errors import EnvironmentProblem
+from grokfast.files import clear_leftovers, temporary_of
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ def _fill(target: Path, files: Files, source: _Found | None, looked: Sequence[st
     places = mirrors.mirrors()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        _sweep(target, files)
         for spec in files:
             old = _present(target, spec)
             if old is not None:
@@ -376,10 +376,10 @@ def _fill(target: Path, files: Files, source: _Found | None, looked: Sequence[st
 def _install(target: Path, spec: FileSpec, chunks: Iterator[bytes]) -> Path:
     """Writes, verifies and only then names a file; at any instant it is whole or absent.
 
-    The temporary's name is random: each of several writers has its own, and as all of them
-    rename the same verified content, the last one may win.
+    Each of several writers has a temporary of its own, and as all of them rename the same verified
+    content, the last one may win.
     """
-    temporary = target / f".{spec.name}.{secrets.token_hex(8)}.tmp"
+    temporary = temporary_of(target / spec.name)
     try:
         with temporary.open("xb") as out:
             for chunk in chunks:
@@ -403,8 +403,11 @@ def _install(target: Path, spec: FileSpec, chunks: Iterator[bytes]) -> Path:
     return final
 
 
-def _sweep(target: Path) -> None:
-    """Removes temporaries of killed writers: those older than any living download can be."""
+def _sweep(target: Path, files: Files) -> None:
+    """Removes temporaries of killed writers: of this machine's that have died, and all that are
+    older than any living download can be."""
+    for spec in files:
+        clear_leftovers(target / spec.name)
     for leftover in target.glob(".*-ubyte.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > 2 * mirrors.DEADLINE_S:

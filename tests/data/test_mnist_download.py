@@ -43,6 +43,7 @@ from grokfast.data.mnist import (
     verify_mnist,
 )
 from grokfast.errors import EnvironmentProblem
+from grokfast.files import temporary_of
 
 # ---- offline
 
@@ -405,11 +406,17 @@ def test_kill_between_temporary_and_rename(server: Server, machine: Path) -> Non
     assert leftover.read_bytes() == PACKED[f"{IMAGES}.gz"], "killed after the whole was written"
     assert {s.state for s in verify_mnist(machine, files=FILES).values()} == {"missing"}
 
-    # A young leftover may be a living writer's; an old one goes at the next fetch.
+    # What may be a living writer's stays: of this process, of another machine; an old one goes.
+    living = temporary_of(machine / IMAGES)
+    far = machine / leftover.name.replace("@", "@elsewhere-")
+    for other in (living, far):
+        other.write_bytes(b"")
     fetch_mnist(files=FILES)
-    assert leftover.exists()
+    assert not leftover.exists()
+    assert living.exists() and far.exists()
     old = time.time() - 3 * mirrors.DEADLINE_S
-    os.utime(leftover, (old, old))
+    for other in (living, far):
+        os.utime(other, (old, old))
     (machine / f"{IMAGES}.gz").unlink()
     fetch_mnist(files=FILES)
     assert_complete(machine)
