@@ -149,7 +149,7 @@ def _ranges(r: Results) -> Iterator[str]:
     if "diverged_at" in r:
         yield from _outside("diverged_at", r["diverged_at"], 1, budget, none=-1)
     yield from _outside("status", r["status"], 0, len(STATUS) - 1)
-    known = r.rule.name in PHASE_RULES  # of a rule that is not registered here, nobody knows how many
+    known = r.rule.name in PHASE_RULES  # else nobody here knows how many there are
     yield from _outside("phase", r["phase"], -1, len(r.rule.phases) - 1 if known else 127)
     for outcome in PROGRESS:
         if outcome.in_file in r and outcome.in_file.endswith("_correct"):
