@@ -33,12 +33,15 @@ SPELLED = {
     "addition-regression": {"lr": "logspace:-5:-2:5", "weight_decay": "linspace:0:10:5"},
     "modular-weight-decay": {"weight_decay": "0,15", "task.fraction": "linspace:0.1:0.9:9",
                              "task.corruption": "linspace:0.1:0.9:9"},
+    "parity-baseline": {"data_seed": "range:0:10"},
 }
+#: Of which no table is published.
+UNPUBLISHED = ("modular-weight-decay", "parity-k3", "parity-noise", "parity-size")
 
 def asked(old):
-    '''The grid of a file as a user asks for it: a preset, other values, ranges where fewer.'''
+    '''The grid of a file as a user asks for it: a preset, other values, ranges where there are more or fewer.'''
     new = gf.preset(old.grid.name)
-    if len(old.grid.cells) < new.size:
+    if len(old.grid.cells) != new.size:
         new = build_grid(old.grid.name, SPELLED[old.grid.name], None, None)
     fields = scalar_fields(new.experiment)
     return new.grid(**{f: old.grid.experiment.get(f) for f in fields if not new.varies(f)})
@@ -73,7 +76,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.h5")):
     if path.match("*.shard-[234]-of-4.h5"):
         continue  # as the first of the four
     old = gf.Results.load(path)
-    published = old.grid.name != "modular-weight-decay"
+    published = old.grid.name not in UNPUBLISHED
     files[path.name] = [left(path, old), [a.to_dict() for a in agree(old)] if published else None]
 print(json.dumps([axes, spelled, schedules, curves, files]))
 """
