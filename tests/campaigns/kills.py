@@ -70,6 +70,10 @@ KINDS = {
 }  # fmt: skip
 
 
+#: Names of what a checkpoint holds begin so.
+CHECKPOINT = "checkpoint"
+
+
 class Campaign:
     """Counts of one run of it."""
 
@@ -170,7 +174,9 @@ def contents(folder: Path, output: str) -> dict[str, bytes]:
             found |= {f"weights {k} {name}": own.tobytes() for name, own in weights.items()}
         rows = load_checkpoint(checkpoint_path(path.resolve()))
         return found | {
-            f"{key} {name}": own.tobytes() for key, row in rows.items() for name, own in row.items()
+            f"{CHECKPOINT} {key} {name}": own.tobytes()
+            for key, row in rows.items()
+            for name, own in row.items()
         }
     if path.suffix == ".nc":
         import h5py
