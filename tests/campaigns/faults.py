@@ -199,7 +199,7 @@ def main(
     """Injects so many faults, or as many as there is time for, and counts what was lost."""
     names = list(WRITERS) if only is None else listed(only)
     torch.set_num_threads(1)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), Path.cwd()
     out = None if out is None else str(Path(out).resolve())
     with tempfile.TemporaryDirectory() as root:
         campaign = Campaign(seed, Path(root))
@@ -210,7 +210,7 @@ def main(
                 if time.monotonic() - begun > 60 * minutes * (1 + names.index(name)) / len(names):
                     break  # each writer has its part of the time
             print(f"{name}: {dict(campaign.ends[name])}", file=sys.stderr, flush=True)
-        os.chdir("/")
+        os.chdir(before)  # whose commit is reported
     shutil.rmtree(os.environ["GROKFAST_FAULTS"], ignore_errors=True)
     for line in campaign.bad[:40]:
         print(line, file=sys.stderr)

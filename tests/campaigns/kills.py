@@ -207,7 +207,7 @@ def main(
     if only is not None:
         kinds = {name: KINDS[name] for name in listed(only)}
     torch.set_num_threads(1)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), Path.cwd()
     out = None if out is None else str(Path(out).resolve())
     work: Callable = _serve
     with beside(work) as mirror, tempfile.TemporaryDirectory() as root:
@@ -226,7 +226,7 @@ def main(
             done = sum(campaign.kills.values())
             print(f"\r{done} kills", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
-        os.chdir("/")
+        os.chdir(before)  # whose commit is reported
     for what, lines in campaign.bad.items():
         for line in lines[:10]:
             print(f"{what}: {line}", file=sys.stderr)
