@@ -121,5 +121,10 @@ int close(int fd) { /* the descriptor is gone, whatever is said */
   int name parameters { return below(path) && wrong(0) ? -1 : REAL(name) call; }
 
 ON_PATH(rename, (const char *from, const char *to), (from, to), to)
-ON_PATH(unlink, (const char *path), (path), path)
+
+int unlink(const char *path) { /* what takes no space needs none */
+  int full = kind == ENOSPC || kind == EDQUOT;
+  return below(path) && wrong(0) && !full ? -1 : REAL(unlink)(path);
+}
+
 ON_PATH(mkdir, (const char *path, mode_t mode), (path, mode), path)

@@ -70,6 +70,10 @@ KINDS = {
 }  # fmt: skip
 
 
+#: Names of what a checkpoint holds begin so.
+CHECKPOINT = "checkpoint"
+
+
 class Campaign:
     """Counts of one run of it."""
 
@@ -170,7 +174,9 @@ def contents(folder: Path, output: str) -> dict[str, bytes]:
             found |= {f"weights {k} {name}": own.tobytes() for name, own in weights.items()}
         rows = load_checkpoint(checkpoint_path(path.resolve()))
         return found | {
-            f"{key} {name}": own.tobytes() for key, row in rows.items() for name, own in row.items()
+            f"{CHECKPOINT} {key} {name}": own.tobytes()
+            for key, row in rows.items()
+            for name, own in row.items()
         }
     if path.suffix == ".nc":
         import h5py
@@ -201,7 +207,7 @@ def main(
     if only is not None:
         kinds = {name: KINDS[name] for name in listed(only)}
     torch.set_num_threads(1)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), Path.cwd()
     out = None if out is None else str(Path(out).resolve())
     work: Callable = _serve
     with beside(work) as mirror, tempfile.TemporaryDirectory() as root:
@@ -220,7 +226,7 @@ def main(
             done = sum(campaign.kills.values())
             print(f"\r{done} kills", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
-        os.chdir("/")
+        os.chdir(before)  # whose commit is reported
     for what, lines in campaign.bad.items():
         for line in lines[:10]:
             print(f"{what}: {line}", file=sys.stderr)

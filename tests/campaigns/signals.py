@@ -72,7 +72,7 @@ def importing(say: Say) -> None:
 def compiling(say: Say) -> None:
     """The compiler, in a thread, never comes back."""
 
-    def never(run, device):
+    def never(*arguments, **options):
         say()
         threading.Event().wait()
 

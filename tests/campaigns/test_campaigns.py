@@ -27,10 +27,10 @@ def campaign(name, *options):
 
 @native
 def test_killed_at_random_moments_of_everything_that_writes():
-    found = campaign("kills", "--number=24", "--only=native,reference,link,merge,export csv,fetch")
-    assert found["kills"] >= 24
-    assert set(found["by_kind"]) == {"native", "reference", "link", "merge", "export csv", "fetch"}
-    assert (found["unreadable"], found["differing"], found["failed"]) == (0, 0, 0)
+    found = campaign("kills", "--number=10", "--only=native,link,merge,fetch")
+    assert found["kills"] >= 10
+    assert set(found["by_kind"]) == {"native", "link", "merge", "fetch"}
+    assert [found[what] for what in ("unreadable", "differing", "failed", "leftovers")] == [0] * 4
 
 
 @native
@@ -44,20 +44,20 @@ def test_signals_at_every_stage():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
 @pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD")
 def test_faults_of_the_disk():
-    found = campaign("faults", "--number=48", "--only=run,more steps,merge,csv,nc,png")
-    assert found["faults"] == 48
+    found = campaign("faults", "--number=18", "--only=run,merge,csv")
+    assert found["faults"] == 18
     assert all(points > 3 for points in found["points"].values())
     assert found["wrong"] == 0
 
 
 def test_hostile_input():
-    found = campaign("fuzz", "--number=300")
-    assert found["inputs"] >= 290
+    found = campaign("fuzz", "--number=100")
+    assert found["inputs"] >= 95
     assert set(found["codes"]) <= {"0", "2", "3"}
 
 
 def test_damaged_files_through_the_commands():
     """Of those through readers there are some in test_damaged_files.py."""
-    found = campaign("damage", "--kinds=", "--files=0", "--commands=12")["counts"]["commands"]
-    assert found["files"] == 12
+    found = campaign("damage", "--kinds=", "--files=0", "--commands=6")["counts"]["commands"]
+    assert found["files"] == 6
     assert [found[name] for name in ("wrong", "internal", "crashes", "hangs")] == [0] * 4
