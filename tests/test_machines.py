@@ -389,7 +389,7 @@ def test_what_cannot_be_compiled_is_not_trained_eagerly(monkeypatch):
     for module in ("compiled", "lockstep_compile"):
         works = f"grokfast.engines.{module}.compiled_arithmetic"
         monkeypatch.setattr(works, lambda device: "1234abcd")
-    monkeypatch.setattr(lockstep_compile, "compiled", lambda run, device: fails)
+    monkeypatch.setattr(lockstep_compile, "compiled", lambda run, *_, **__: fails)
     with pytest.raises(gf.EnvironmentProblem, match=r"cannot compile this experiment \(no such\)"):
         run(small(steps=20), "compiled")
 
