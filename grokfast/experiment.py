@@ -32,7 +32,9 @@ from grokfast.phases import PhaseRule, Rule, rule_from_dict
 from grokfast.tasks.base import TASKS, Task
 from grokfast.tasks.base import stand_in as task_stand_in
 
+#: Fields that came with these versions of results files.
 _NEW: dict[str, Any] = {"since": 2}
+_NEWER: dict[str, Any] = {"since": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,10 @@ class Optimizer:
     eps: float = 1e-8
     momentum: float = field(default=0.0, metadata=_NEW)
     warmup: int = field(default=0, metadata=_NEW)
-    weight_decay_memorised: float | None = field(default=None, metadata=_NEW)
-    decay_towards: Literal["zero", "initial"] = field(default="zero", metadata=_NEW)
-    update_noise: float = field(default=0.0, metadata=_NEW)
-    weight_noise: float = field(default=0.0, metadata=_NEW)
+    weight_decay_memorised: float | None = field(default=None, metadata=_NEWER)
+    decay_towards: Literal["zero", "initial"] = field(default="zero", metadata=_NEWER)
+    update_noise: float = field(default=0.0, metadata=_NEWER)
+    weight_noise: float = field(default=0.0, metadata=_NEWER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class Batches:
 
     order: Literal["loader", "continued", "by-step", "fixed"] = "loader"
     remainder: Literal["none", "dropped", "short"] = "none"
-    share: float | None = field(default=None, metadata=_NEW)
+    share: float | None = field(default=None, metadata=_NEWER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,8 @@ class Evaluation:
     points: int = 1000
     every: int = field(default=1, metadata=_NEW)
     train: Literal["running", "after"] = field(default="running", metadata=_NEW)
-    train_loss: Literal["before", "after"] = field(default="before", metadata=_NEW)
-    initial: bool = field(default=False, metadata=_NEW)
+    train_loss: Literal["before", "after"] = field(default="before", metadata=_NEWER)
+    initial: bool = field(default=False, metadata=_NEWER)
     thresholds: tuple[float, ...] = field(default=(), metadata=_NEW)
 
 

@@ -39,7 +39,7 @@ SPELLED = {
 UNPUBLISHED = ("modular-weight-decay", "parity-k3", "parity-noise", "parity-size")
 
 def asked(old):
-    '''The grid of a file as a user asks for it: a preset, other values, ranges where there are more or fewer.'''
+    '''The grid of a file as a user asks for it: a preset, or other values of it.'''
     new = gf.preset(old.grid.name)
     if len(old.grid.cells) != new.size:
         new = build_grid(old.grid.name, SPELLED[old.grid.name], None, None)

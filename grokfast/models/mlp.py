@@ -61,7 +61,7 @@ class Mlp(Model):
     embedding_dim: int = 0
     one_hot: bool = field(default=False, metadata=_NEW)
     bias: bool = field(default=True, metadata=_NEW)
-    output_bias: bool = field(default=True, metadata=_NEW)
+    output_bias: bool = field(default=True, metadata={"since": 3})
     activation: Literal["tanh", "relu", "leaky_relu", "square"] = "tanh"
     dropout: float = field(default=0.0, metadata=_NEW)
     norm: Literal["none", "batch", "layer"] = field(default="none", metadata=_NEW)
