@@ -29,6 +29,7 @@ def begin(work: Callable[[], int], told: Path) -> int:
         return pid
     code = 70
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has everybody ignore
         file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
