@@ -47,7 +47,7 @@ BAD = [
     ((*TINY, "--set=evaluation.thresholds=0.5+1.5"), "has 1.5; give 0 < threshold <= 1"),
     ((*TINY, "--set=evaluation.thresholds=0"), "has 0.0; give 0 < threshold <= 1"),
     ((*TINY, "--set=evaluation.train=running,batch_size=4"), "give evaluation.train=after"),
-    ((*TINY, "--set=optimizer.kind=adamv"), "did you mean adamw?"),
+    ((*TINY, "--set=optimizer.kind=adamww"), "did you mean adamw?"),
     ((*TINY, "--set=loss=hings"), "loss='hings' is not one of cross_entropy, mse"),
     ((*TINY, "--engine=native", "--set=model.dropout=0.5"), "model.dropout 0.5"),
 ]
