@@ -100,7 +100,7 @@ def test_a_disk_that_takes_little_at_a_time_gets_all(out, monkeypatch):
 COMMANDS = {
     "run": lambda out: ["run", "addition-classification", "--engine=reference", "--lr=0.01,0.03",
                         "--weight-decay=0", "--set=model.width=8", "--stop=never", "--device=cpu",
-                        "--steps=30", f"--out={out}"],
+                        "--threads=1", "--steps=30", f"--out={out}"],
     "plot": lambda out: ["plot", str(out), f"--out={out.with_suffix('.png')}"],
     "plot pdf": lambda out: ["plot", str(out), f"--out={out.with_suffix('.pdf')}"],
     "csv": lambda out: ["export", str(out), f"--out={out.with_suffix('.csv')}"],

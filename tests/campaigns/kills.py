@@ -82,7 +82,7 @@ class Campaign:
         self.kills: dict[str, int] = {}
         self.truths: dict[str, tuple[dict[str, bytes], float]] = {}
         self.bad: dict[str, list[str]] = {"unreadable": [], "differing": [], "failed": []}
-        self.leftovers = 0
+        self.leftovers = self.behind = 0
 
     def begin(self, name: str, kind: Kind) -> None:
         """One life without a kill: what it makes, and how long it takes."""
@@ -108,8 +108,14 @@ class Campaign:
             self._readable(kind, folder, name)
         if self._do(kind, folder, None) != 0:  # also what is complete already
             self.bad["failed"].append(f"{name}: {(folder / 'told').read_text()[-500:]}")
-        if contents(folder, kind.output) != truth:
-            self.bad["differing"].append(name)
+        found = contents(folder, kind.output)
+        different = {n for n in found.keys() | truth.keys() if found.get(n) != truth.get(n)}
+        if any(not n.startswith(CHECKPOINT) for n in different):
+            self.bad["differing"].append(f"{name}: {', '.join(sorted(different))}")
+        elif (
+            different
+        ):  # killed between the last results and their checkpoint: an older one is left,
+            self.behind += 1  # from which a raised budget trains to the same bits
         self.leftovers += sum(1 for p in folder.rglob(".*") if p.is_file())
         shutil.rmtree(folder)
 
@@ -238,6 +244,7 @@ def main(
             "by_kind": campaign.kills,
             **{what: len(lines) for what, lines in campaign.bad.items()},
             "leftovers": campaign.leftovers,
+            "older_checkpoints": campaign.behind,
             "seconds": round(time.monotonic() - begun, 1),
         },
         out,
