@@ -229,7 +229,7 @@ def parts(s: Setting) -> dict[str, Part]:
             "Transformers above 10 ms: shared prefixes are not worth their small kernels there; "
             "use the plain forward.",
             seconds=120,
-            rehearsal=90,
+            rehearsal=170,
             commands=lambda: [
                 s.bench(
                     ["compiled", "gathers torch.compile"], "modular-addition", 16 if cuda else 1
