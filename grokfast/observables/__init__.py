@@ -3,7 +3,8 @@
 Imports no torch.
 """
 
-from grokfast.observables import attention, ipr, norms, rows
+# In the order in which their names are listed.
+from grokfast.observables import rows, norms, attention, ipr  # isort: skip
 from grokfast.observables.base import (
     OBSERVABLES,
     UNORDERED,

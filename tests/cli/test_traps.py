@@ -48,7 +48,7 @@ PRESET = "addition-regression"
         ),
         (
             ["run", PRESET, "--record=none,embeddings"],
-            "output_rows; it stands alone",
+            "neuron_ipr; it stands alone",
         ),
         (["run", "mnist-original", "--data-dir=nowhere"], "--data-dir=nowhere: no such folder"),
         (["data", "verify", "--data-dir=nowhere"], "no such folder: nowhere"),

@@ -44,6 +44,27 @@ class Shape:
         return whole + (self.short_batch and rest > 0)
 
 
+# Sparse parity: one hidden layer and one output, no bias behind, minibatches with a short last one.
+PARITY = Shape(
+    (50, 131, 1),
+    vocabulary=None,
+    classes=2,
+    train=44,
+    val=100,
+    batch=8,
+    short_batch=True,
+    activation="relu",
+    loss="hinge",
+    predict="sign",
+    output_bias=False,
+    optimizer="sgd",
+    train_accuracy="after",
+    recorded_loss="after",
+    memorised=True,
+    norm_every=4,
+)
+
+
 #: What each optimizer keeps beside a parameter.
 SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 

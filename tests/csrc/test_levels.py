@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from jobs import Shape, assert_same, clone, make_job, results, torch_train
+from jobs import PARITY, Shape, assert_same, clone, make_job, results, torch_train
 
 SHAPES = [
     Shape(sizes=(3, 45, 21, 19), dtype="float64", models=2),
@@ -29,26 +29,8 @@ SUM = Shape(
 )
 SUMS = [SUM, replace(SUM, train=50, batch=8, short_batch=True)]
 # The net of sparse parity, and a deeper one with momentum.
-PARITY = Shape(
-    (50, 37, 1),
-    vocabulary=None,
-    classes=2,
-    train=44,
-    val=30,
-    batch=8,
-    short_batch=True,
-    activation="relu",
-    loss="hinge",
-    predict="sign",
-    output_bias=False,
-    optimizer="sgd",
-    train_accuracy="after",
-    recorded_loss="after",
-    memorised=True,
-    norm_every=3,
-    models=3,
-)
-SIGNS = [PARITY, replace(PARITY, sizes=(50, 37, 5, 1), momentum=0.9)]
+NARROW = replace(PARITY, sizes=(50, 37, 1), val=30, norm_every=3, models=3)
+SIGNS = [NARROW, replace(NARROW, sizes=(50, 37, 5, 1), momentum=0.9)]
 NAMES = ["sum", "sum batches", "parity", "deep parity"]
 
 

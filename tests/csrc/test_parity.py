@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from jobs import ACTIVATIONS, SLOTS, Shape, clone, make_job, results, torch_train
+from jobs import ACTIVATIONS, PARITY, SLOTS, Shape, clone, make_job, results, torch_train
 
 DENSE = {"vocabulary": None, "classes": 10, "loss": "mse", "activation": "relu"}
 SHAPES = {
@@ -47,25 +47,6 @@ SHAPES |= {
     for predict in ("argmax", "nearest")
 }
 
-# Sparse parity: one hidden layer and one output, no bias behind, minibatches with a short last one.
-PARITY = Shape(
-    (50, 131, 1),
-    vocabulary=None,
-    classes=2,
-    train=44,
-    val=100,
-    batch=8,
-    short_batch=True,
-    activation="relu",
-    loss="hinge",
-    predict="sign",
-    output_bias=False,
-    optimizer="sgd",
-    train_accuracy="after",
-    recorded_loss="after",
-    memorised=True,
-    norm_every=4,
-)
 SHAPES |= {
     "parity": PARITY,
     "parity with momentum": replace(PARITY, momentum=0.9),
