@@ -37,7 +37,7 @@ def run(
     dtype: Annotated[str | None, "float32|float64"] = None,
     precision: Annotated[str | None, "ieee|tf32x3|tf32"] = None,
     threads: Number = None,
-    shard: Annotated[str | None, "i/n"] = None,
+    shard: Annotated[str | None, "i/n|auto"] = None,
     data_dir: Folder = None,
     dry_run: bool = False,
     overwrite: bool = False,
@@ -48,12 +48,18 @@ def run(
     included), linspace:0:20:21 (both ends included), range:0:5 (0 to 4). Several values make an
     axis of the grid. More values or more steps extend an existing file.
 
+    Several machines share a grid as shards: each trains its own, say 2/8, into a file of its own,
+    all may be stopped and continued at any time, grokfast status says how far they are, and
+    grokfast merge joins them to the file that one machine would have written. For job arrays
+    there is grokfast template.
+
     grokfast run addition-classification --lr=1e-4,1e-3 --weight-decay=linspace:0:20:5
     grokfast run modular-addition --setting='batch=8:batch_size=8,lr=1e-3;96:batch_size=96,lr=3e-3'
 
     Args:
         preset: A named experiment with its grid; grokfast presets lists them.
-        out: Results file (HDF5). Default: PRESET.h5, of a shard PRESET.shard-i-of-n.h5.
+        out: Results file (HDF5). Default: PRESET.h5, of a shard PRESET.shard-i-of-n.h5. In the
+            name of a shard's file, {shard} stands for i-of-n.
         lr: Learning rate (of the decoder, where a preset has an encoder).
         weight_decay: Weight decay, decoupled (AdamW).
         steps: Budget in optimizer steps.
@@ -77,7 +83,9 @@ def run(
         dtype: Precision of parameters and arithmetic.
         precision: Of float32 matrix products; the tf32 ones on a GPU only.
         threads: CPU threads.
-        shard: Train every n-th cell only, beginning with the i-th; see grokfast merge.
+        shard: Train shard i of n only, 1/n to n/n: every n-th cell. auto, in a job array, takes i
+            and n from the variables of Slurm, Grid Engine or LSF; of Kubernetes and PBS i, and n
+            from GROKFAST_SHARDS.
         data_dir: Folder with the MNIST files; they are downloaded where there are none.
         dry_run: Show the resolved experiment, cells, memory, and a time measured from a few real
             steps; train and write nothing.
