@@ -53,6 +53,11 @@ class Holder:
         return self.host in ("", here()) and not alive(self.pid, self.began)
 
 
+def holder(path: Path) -> Holder | None:
+    """Who writes ``path``, or was writing it when the process died, as its lock tells."""
+    return Holder.read(_text(_lock_of(path)))
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds ``<path>.lock`` against a second writer.
@@ -61,7 +66,7 @@ def locked(path: Path) -> Iterator[None]:
         UsageError: somebody else writes ``path``.
         EnvironmentProblem: the folder cannot be written.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = _lock_of(path)
     descriptor = -1
     try:
         try:
@@ -74,6 +79,10 @@ def locked(path: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 lock.unlink()
             os.close(descriptor)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _taken(lock: Path, path: Path) -> int:

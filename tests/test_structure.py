@@ -20,6 +20,7 @@ LAYERS = [
         "hardware",
         "hdf5",
         "locks",
+        "machines",
         "noise",
         "outcomes",
         "phases",

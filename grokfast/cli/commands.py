@@ -322,6 +322,50 @@ def merge(
     reading.merge(files, out, overwrite)
 
 
+def status(files: Annotated[list[str], "A B ..."], *, json: bool = False) -> int | None:
+    """Show how far the shards of a run are, also while they are trained, and what is missing.
+
+    A line a file: progress, whether a run works on it and where, phases; then the sums, and shards
+    or cells of the grid that have no file. Of a run on another machine only the lock is known: one
+    that has not saved for long may have died.
+
+    Exit codes: 0 all cells of all grids are done, 4 cells are missing or still to train, 3 a file
+    is damaged or no results file (the others are shown all the same).
+
+    grokfast status r.shard-*.h5
+
+    Args:
+        files: Results files, of one run or of several.
+        json: Print JSON.
+    """
+    from grokfast.cli import status
+
+    return status.act(files, json)
+
+
+def template(
+    scheduler: Annotated[str, "SCHEDULER"],
+    preset: Annotated[str, "[PRESET]"] = "addition-classification",
+    *,
+    shards: Annotated[str, "N"] = "8",
+    options: Annotated[str | None, "'--A=B ...'"] = None,
+) -> None:
+    """Print a job array for a cluster: a task a shard, gone on with after preemption, then merged.
+
+    grokfast template slurm modular-addition --shards=16 --options='--steps=20000' > grid.sh
+    grokfast template kubernetes addition-classification --shards=4 > grid.yaml
+
+    Args:
+        scheduler: slurm (a script for sbatch; bash submits it) or kubernetes (an indexed job).
+        preset: What the tasks train.
+        shards: Number of tasks.
+        options: Further options of grokfast run, as one text in quotes.
+    """
+    from grokfast.cli import template
+
+    template.act(scheduler, preset, shards, options)
+
+
 def bench(
     *,
     models: Annotated[str, "N,..."] = "1,66",
@@ -417,6 +461,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "analyze": analyze,
     "export": export,
     "merge": merge,
+    "status": status,
+    "template": template,
     "data": data,
     "bench": bench,
     "doctor": doctor,

@@ -88,11 +88,13 @@ def _fixed_values() -> dict[str, tuple[str, ...]]:
 
 def _positional_values() -> dict[str, list[str]]:
     from grokfast.cli.datasets import ACTIONS
+    from grokfast.cli.template import TEMPLATES
     from grokfast.presets import PRESETS
     from grokfast.tasks import TASKS
 
     return {
         "run": list(PRESETS),
         "data": [*ACTIONS, *TASKS, *PRESETS],
+        "template": [*TEMPLATES, *PRESETS],
         "completion": ["bash", "zsh"],
     }
