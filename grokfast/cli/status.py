@@ -18,7 +18,7 @@ from grokfast.files import check_file, real_path, user_path
 from grokfast.grid import Grid
 from grokfast.guarded import Reader
 from grokfast.locks import Holder, holder
-from grokfast.phases import counts
+from grokfast.phases import UNKNOWN, counts
 from grokfast.results import Results
 
 #: Cells named in a line, at most.
@@ -55,6 +55,7 @@ class Run:
             "cells": len(self.cells),
             "progress": sum(done) / self.grid.size,
             "phases": counts(np.array(phases, np.int8), self.grid.experiment.phase.phases),
+            "unknown": phases.count(UNKNOWN),
             "shards": self.shards(),
             "missing_shards": self.missing_shards(),
             "missing_cells": missing,
@@ -147,13 +148,13 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             why = row.get("why", f"{'-':>6}  {_state(row)}")
             yield why if row["file"] in why else name + why
             continue
-        phases = ", ".join(f"{k} {n}" for k, n in _known(row) if n)
-        yield f"{name}{row['progress']:6.1%}  {_state(row)}{phases and f'; {phases}'}"
+        yield f"{name}{row['progress']:6.1%}  {_state(row)}; {_phases(row)}"
 
 
-def _known(row: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    yield from row["phases"].items()
-    yield "not known yet", row["unknown"]
+def _phases(told: dict[str, Any]) -> str:
+    """``grokking 3, confusion 2, not known yet 5``."""
+    every = told["phases"] | {"not known yet": told["unknown"]}
+    return ", ".join(f"{name} {number}" for name, number in every.items() if number)
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -178,19 +179,18 @@ def _age(saved: str) -> str:
 
 
 def _sums(run: dict[str, Any]) -> Iterator[str]:
-    phases = ", ".join(f"{k} {n}" for k, n in run["phases"].items())
     yield (
         f"{run['name']}: {run['cells']} of {run['grid_cells']} cells have a file, "
-        f"{run['progress']:.1%} of the cell-steps are done; {phases}"
+        f"{run['progress']:.1%} of the cell-steps are done; {_phases(run)}"
     )
     if run["repeated_cells"]:
-        yield f"in several files, which grokfast merge refuses: {run['repeated_cells']} cells"
+        yield f"cells in several files, which grokfast merge refuses: {run['repeated_cells']}"
     missing = run["missing_cells"]
     if run["missing_shards"]:
         shards = ", ".join(f"{i}/{run['shards']}" for i in run["missing_shards"])
-        yield f"no file of shard {shards}"
+        yield f"shards without a file: {shards}"
     elif missing:
         some = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
-        yield f"no file of {len(missing)} cells: {some}"
+        yield f"cells without a file: {len(missing)} ({some})"
     elif run["complete"] and run["files"] > 1 and not run["repeated_cells"]:
         yield "complete: grokfast merge joins them"

@@ -73,7 +73,7 @@ def test_what_is_missing_is_named(here, status):
     code, lines = status("3.h5", "1.h5")
     assert code == 4
     assert "4 of 6 cells have a file, 66.7% of the cell-steps are done" in lines[2]
-    assert lines[3:] == ["no file of shard 2/3"]
+    assert lines[3:] == ["shards without a file: 2/3"]
     code, lines = status("1.h5", "2.h5", "no.h5")
     assert code == 4
     assert lines[2] == "no.h5       -  no such file"
@@ -81,8 +81,8 @@ def test_what_is_missing_is_named(here, status):
     code, lines = status("1.h5", "odd.h5")  # no i/n of one n
     assert code == 4
     assert lines[3:] == [
-        "in several files, which grokfast merge refuses: 1 cells",
-        "no file of 2 cells: 0, 2",
+        "cells in several files, which grokfast merge refuses: 1",
+        "cells without a file: 2 (0, 2)",
     ]
 
 
@@ -130,7 +130,7 @@ def test_runs_are_added_up_apart(here, status):
     assert code == 4
     assert lines[4].startswith("addition-classification: 6 of 6 cells")
     assert lines[6].startswith("addition-classification: 2 of 6 cells")
-    assert lines[7:] == ["no file of shard 1/3, 3/3"]
+    assert lines[7:] == ["shards without a file: 1/3, 3/3"]
 
 
 def test_a_file_that_is_there_twice_counts_once(here, status, capsys):
@@ -140,7 +140,7 @@ def test_a_file_that_is_there_twice_counts_once(here, status, capsys):
     code, lines = status("m.h5", "1.h5", "1.h5")
     assert code == 0
     assert "6 of 6 cells have a file, 100.0%" in lines[2]
-    assert lines[3:] == ["in several files, which grokfast merge refuses: 2 cells"]
+    assert lines[3:] == ["cells in several files, which grokfast merge refuses: 2"]
 
 
 def test_json(here, status):
