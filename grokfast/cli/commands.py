@@ -128,6 +128,26 @@ def presets(*, json: bool = False) -> None:
     show.presets(json)
 
 
+def fields(
+    name: Annotated[str | None, "[NAME]"] = None,
+    *,
+    json: bool = False,
+) -> None:
+    """List the fields of an experiment: meaning, values, default.
+
+    grokfast fields optimizer
+    grokfast fields weight-decay
+
+    Args:
+        name: A field, or a part: experiment, optimizer, batches, evaluation, record, task, model,
+            phase, or one task, model or phase rule by its name; every field where not given.
+        json: Print JSON.
+    """
+    from grokfast.cli import fieldlist
+
+    fieldlist.show(name, json)
+
+
 def plot(
     file: Annotated[str, "FILE"],
     *,
@@ -403,6 +423,7 @@ def completion(shell: Annotated[str, "bash|zsh"]) -> None:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "presets": presets,
+    "fields": fields,
     "plot": plot,
     "info": info,
     "agree": agree,
