@@ -82,6 +82,17 @@ def bounds_of(kind: Any) -> Bounds | None:
     return next((x for x in getattr(kind, "__metadata__", ()) if isinstance(x, Bounds)), None)
 
 
+@functools.cache
+def _bounded(cls: type) -> dict[str, tuple[Bounds, bool]]:
+    """Field -> its bounds, and whether it may be None, of those that have bounds."""
+    found = {name: (kind, bounds_of(kind)) for name, kind in hints(cls).items()}
+    return {
+        name: (bounds, type(None) in typing.get_args(kind.__origin__))
+        for name, (kind, bounds) in found.items()
+        if bounds is not None
+    }
+
+
 def check_bounds(value: Any, called: Callable[[str], str], *names: str) -> None:
     """Looks at the numbers of a dataclass; what is no number is for a check of types.
 
@@ -92,16 +103,13 @@ def check_bounds(value: Any, called: Callable[[str], str], *names: str) -> None:
     Raises:
         ValueError: one is out of bounds; the message names it and what would do.
     """
-    found = hints(type(value))  # type: ignore[arg-type]
+    found = _bounded(type(value))  # type: ignore[arg-type]
     for name in names or found:
-        bounds = bounds_of(found[name])
-        if bounds is None:
-            continue
+        bounds, optional = found[name]
         given = getattr(value, name)
         several = isinstance(given, tuple)
         for number in given if several else (given,):
             if isinstance(number, int | float) and not bounds.admits(number):
-                none = ", or none" if type(None) in typing.get_args(found[name].__origin__) else ""
                 wanted = bounds.asked("each" if several else name, number)
                 says = f"{called(name)} {'has' if several else 'is'} {number!r}"
-                raise ValueError(f"{says}; give {wanted}{none}")
+                raise ValueError(f"{says}; give {wanted}{', or none' * optional}")

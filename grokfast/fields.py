@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from typing import Any, Literal
@@ -35,19 +36,25 @@ def short_name(path: str) -> str:
     return _SHORT_OF.get(path, path)
 
 
+@functools.cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """Field -> type annotation of a class, less bounds."""
+    return {name: without_bounds(kind) for name, kind in hints(cls).items()}
+
+
 def scalar_fields(experiment: Any) -> dict[str, Any]:
     """Dotted name -> type annotation of every field that is no dataclass, in order of
     declaration."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, prefix: str) -> None:
-        annotated = hints(type(value))  # type: ignore[arg-type]
+        kinds = _kinds(type(value))  # type: ignore[arg-type]
         for f in dataclasses.fields(value):
             inner = getattr(value, f.name)
             if dataclasses.is_dataclass(inner):
                 walk(inner, f"{prefix}{f.name}.")
             else:
-                found[prefix + f.name] = without_bounds(annotated[f.name])
+                found[prefix + f.name] = kinds[f.name]
 
     walk(experiment, "")
     return found
