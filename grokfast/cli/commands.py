@@ -365,8 +365,8 @@ def doctor(*, json: bool = False) -> int | None:
     """Show versions, engines and why not, GPU, compilers and data of this machine.
 
     What decides the bits of a run besides its experiment is among them (instruction set, versions,
-    threads); a run goes on only where it still holds. GROKFAST_NATIVE_LEVEL (baseline, avx2, avx512)
-    chooses the instruction set of native.
+    threads); a run goes on only where it still holds. GROKFAST_NATIVE_LEVEL (baseline, avx2,
+    avx512) chooses the instruction set of native.
 
     Args:
         json: Print JSON.
