@@ -108,7 +108,7 @@ def _place(scheduler: Scheduler, environment: Mapping[str, str]) -> tuple[int, i
         whole = first in (0, 1) and number(scheduler.step, 1) == 1
         if not whole or number(scheduler.count, last - first + 1) != last - first + 1:
             raise UsageError(
-                f"--shard=auto: the array of {told} is not 1-n or 0-(n-1): a part of one may be",
+                f"--shard=auto: {told} is no array of 1 to n or 0 to n-1, maybe a part of one",
                 hint=f"set {COUNT} to the number of all shards, or give --shard=i/n",
             )
     if not first <= task <= last:

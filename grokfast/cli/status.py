@@ -114,6 +114,8 @@ def _look(file: str, runs: list[Run], reader: Reader) -> dict[str, Any]:
         results = Results.load(path, reader)
     except GrokfastError as error:
         return row | {"state": "unreadable", "why": str(error)}
+    except OSError as error:  # no permission
+        return row | {"state": "unreadable", "why": f"{file}: {error.strerror}"}
     run = next((r for r in runs if _same(results.aligned(r.grid).grid, r.grid)), None)
     if run is None:
         runs.append(run := Run(results.grid))

@@ -73,10 +73,13 @@ def test_a_task_knows_its_shard(environment, shard, told):
             "SLURM_ARRAY_TASK_ID=3 of 1 to 8 is shard 3/8, SGE_TASK_ID=2 of 1 to 8 is 2/8; unset",
         ),
         # Parts of an array that have been submitted again, and lists.
-        (slurm(3, 3, 7, count=2, step=4), "of 3 to 7 is not 1-n .*; set GROKFAST_SHARDS"),
-        (slurm(5, 5, 5), "of 5 to 5 is not 1-n"),
-        (slurm(2, 1, 5, count=3), "of 1 to 5 is not 1-n"),
-        (grid_engine(3, 1, 7, step=2), "of 1 to 7 is not 1-n"),
+        (
+            slurm(3, 3, 7, count=2, step=4),
+            "of 3 to 7 is no array of 1 to n .*; set GROKFAST_SHARDS",
+        ),
+        (slurm(5, 5, 5), "of 5 to 5 is no array of 1 to n"),
+        (slurm(2, 1, 5, count=3), "of 1 to 5 is no array of 1 to n"),
+        (grid_engine(3, 1, 7, step=2), "of 1 to 7 is no array of 1 to n"),
         # Numbers that cannot be.
         (KUBERNETES | {"JOB_COMPLETION_INDEX": "8"}, "GROKFAST_SHARDS=8 is none of 0 to 7"),
         (slurm(0, 1, 8) | {"GROKFAST_SHARDS": "8"}, "GROKFAST_SHARDS=8 is none of 1 to 8"),

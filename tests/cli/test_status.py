@@ -1,5 +1,6 @@
 """``grokfast status``: what it says of shards that are done, being written, left or damaged."""
 
+import errno
 import json
 
 import h5py
@@ -122,6 +123,15 @@ def test_what_cannot_be_read_does_not_stop_the_others(here, status):
     assert "folder" in lines[4]
     assert lines[5].startswith("addition-classification: 2 of 6 cells")
     assert len(lines) == 7
+
+
+def test_what_the_system_forbids_is_said(here, status, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("grokfast.cli.status.holder", forbidden)
+    code, lines = status("1.h5", "2.h5")
+    assert (code, lines) == (3, ["1.h5: Permission denied", "2.h5: Permission denied"])
 
 
 def test_runs_are_added_up_apart(here, status):
