@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from grokfast.errors import UsageError
 from grokfast.results import Results
+from grokfast.retyping import again
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +102,8 @@ class Neurons:
                 model = results.grid.cells[run].model
                 return cls.from_weights(weights, getattr(model, "activation", "unknown"))
         raise UsageError(
-            "this run kept no weights", hint="train with record.weights=True (--record=weights)"
+            "this run kept no weights",
+            hint=again(results.grid, **{"record.weights": True}),
         )
 
     @classmethod

@@ -22,6 +22,7 @@ from grokfast.export import check_target, write_csv
 from grokfast.fields import value_text
 from grokfast.files import user_path
 from grokfast.results import Results
+from grokfast.retyping import again
 
 #: A neuron with a higher IPR counts as periodic.
 _PERIODIC = 0.5
@@ -67,7 +68,7 @@ def analyze(
     reading.check_cells(chosen, results)
     if not results.weights:
         raise UsageError(
-            f"{file} holds no weights", hint="train with --record=weights into another file"
+            f"{file} holds no weights", hint=again(results.grid, **{"record.weights": True})
         )
     cells = range(len(results)) if chosen is None else [results.find(**c) for c in chosen]
     nets = {k: Neurons.of_cell(results, k) for k in dict.fromkeys(cells)}

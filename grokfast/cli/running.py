@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grokfast.cli import mnist, overrides, show
+from grokfast.errors import GrokfastError, counted
 from grokfast.fields import short_name
-from grokfast.files import writable
+from grokfast.files import results_path
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
 
@@ -29,6 +30,8 @@ class Job:
     threads: int | None
     shard: tuple[int, int] | None
     overwrite: bool
+    checkpoint: bool
+    save_every: float | None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,6 +60,8 @@ def parse(
     shard: str | None,
     data_dir: str | None,
     overwrite: bool,
+    checkpoint: bool,
+    save_every: str | None,
 ) -> Job:
     """Checks all options of a run.
 
@@ -69,7 +74,7 @@ def parse(
         grid.shard(*part)
     if out is None:
         out = f"{preset}.h5" if part is None else f"{preset}.shard-{part[0]}-of-{part[1]}.h5"
-    path = writable(out, "--out=")
+    path = results_path(out, "--out=")
     if data_dir is not None:
         mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(
@@ -80,6 +85,8 @@ def parse(
         threads=overrides.parse_count("threads", threads, example=2, most=MAX_THREADS),
         shard=part,
         overwrite=overwrite,
+        checkpoint=checkpoint,
+        save_every=overrides.parse_seconds("save-every", save_every),
     )
     overrides.check_cells(grid)  # last: large grids take a moment
     return job
@@ -87,20 +94,20 @@ def parse(
 
 def run(job: Job) -> None:
     """Trains, and says what came out and what to type next."""
-    from grokfast.cli.reading import beside
+    from grokfast.cli.reading import beside, plots
     from grokfast.trainer import run as train
 
     begun = time.monotonic()
-    results = train(job.grid, **job.options)
+    results = train(job.grid, checkpoint=job.checkpoint, save_every=job.save_every, **job.options)
     diverged = int((results["diverged_at"] >= 0).sum())
     counts = [f"{name} {n}" for name, n in results.counts().items()]
     counts += [f"diverged {diverged}"] if diverged else []
-    print(f"{len(results)} cells: {', '.join(counts)}")
+    print(f"{counted(len(results), 'cell')}: {', '.join(counts)}")
     print(f"{_duration(time.monotonic() - begun)}, in {job.out}")
     file = shlex.quote(str(job.out))
     if job.shard is None:
         table = shlex.quote(str(beside(job.out, ".csv")))
-        commands = [f"plot {file}", f"info {file}", f"export {file} --out={table}"]
+        commands = [*plots(file, results), f"info {file}", f"export {file} --out={table}"]
     else:
         commands = [f"info {file}", f"merge {_all_shards(job)}"]
     print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
@@ -137,7 +144,12 @@ def dry_run(job: Job) -> None:
 
     from grokfast.planning import plan
 
-    p = plan(grid, **job.options)
+    refused = None
+    try:
+        p = plan(grid, **job.options)
+    except GrokfastError as error:
+        refused = error  # where it is the file's fault; else this raises it again
+        p = plan(grid, **job.options | {"out": None})
     if job.shard is not None:
         print(f"shard    {job.shard[0]}/{job.shard[1]}: {p.cells} of the {grid.size} cells")
     print(f"engine   {p.engine}")
@@ -150,6 +162,9 @@ def dry_run(job: Job) -> None:
             "" if grid.experiment.stop == "never" else " at most; cells that stop early save time"
         )
         print(f"time     {_duration(p.seconds)}{early}")
+    if refused is not None:
+        print(f"out      {job.out} (exists: the run would end before any work)")
+        raise refused
     print(f"out      {job.out}{_what_is_left(job, p)}")
 
 

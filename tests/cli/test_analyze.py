@@ -130,7 +130,7 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
         path = tmp_path / f"{name}.h5"
         gf.run(grid.grid(**more), out=path, engine=ENGINE, device="cpu", progress=False)
     for arguments, says in (
-        ([tmp_path / "bare.h5"], "bare.h5 holds no weights; train with --record=weights"),
+        ([tmp_path / "bare.h5"], "bare.h5 holds no weights; run it again into a new file: "),
         ([tmp_path / "toy.h5"], "this net has the activation tanh"),
         ([trained, "--cell=decay:7"], "no cell has decay 7; there are 0, 5, 15"),
         ([trained, "--cell=decy:5"], "did you mean decay?"),
