@@ -15,7 +15,7 @@ from torch import Tensor
 from grokfast.checkpoint import restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.engines import Engine
-from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
+from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError, counted
 from grokfast.files import checkpoint_path, clear_leftovers, real_path, results_path
 from grokfast.grid import Grid
 from grokfast.locks import locked
@@ -154,8 +154,8 @@ class Trainer:
         if steps:
             why = "does not hold their state" if there else "is not there"
             warnings.warn(
-                f"{cells} unfinished cells start again, {steps:,} model-steps are trained a second "
-                f"time: {checkpoint} {why}",
+                f"{counted(cells, 'unfinished cell')} to start again, "
+                f"{counted(steps, 'model-step')} to train a second time: {checkpoint} {why}",
                 stacklevel=3,
             )
 

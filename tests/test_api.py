@@ -92,7 +92,10 @@ def test_without_a_checkpoint_a_larger_budget_begins_again(tmp_path):
     options = {"engine": "reference", "device": "cpu", "progress": False, "out": tmp_path / "a.h5"}
     gf.run(grid.grid(steps=10), checkpoint=False, **options)
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
-    with pytest.warns(UserWarning, match=r"10 model-steps are trained a second time: .* not there"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 unfinished cell to start again, 10 model-steps to train a second time: ",
+    ):
         r = gf.run(grid.grid(steps=20), **options)
     assert r["steps_done"].tolist() == [20]
     with pytest.raises(gf.UsageError, match="save_every is -1; give seconds, 0 or more"):

@@ -160,7 +160,7 @@ def plot(
     Args:
         file: Results file.
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
-            (T_train), times (T_train and T_val along an axis), lines (any outcome along an axis, a
+            (T_train and T_val), times (both along an axis), lines (any outcome along an axis, a
             line for each value of another); of chosen cells curves (losses and accuracies),
             observables (what was recorded by step), embeddings and outputs (rows of a transformer's
             output matrix, by t-SNE); tsne (hidden representations of

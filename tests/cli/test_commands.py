@@ -154,7 +154,7 @@ def test_info_of_a_run_that_has_stopped(here, capsys):
     from grokfast.locks import locked
     from grokfast.results import RUNNING, Results
 
-    assert main([*RUN, "--stop=never", "--out=a.h5"]) == 0
+    assert main([*RUN, "--stop=never", "--no-checkpoint", "--out=a.h5"]) == 0
     results = Results.load("a.h5")
     results.complete = False
     results["status"][0], results["steps_done"][0] = RUNNING, 12
@@ -186,7 +186,7 @@ def test_crossings_of_further_thresholds(here, capsys):
     said = json.loads(capsys.readouterr().out)["crossings"]
     assert list(said) == ["t_train_0.5", "t_val_0.5", "t_train_1.0", "t_val_1.0"]
     for name, one in said.items():
-        reached = [int(row[name]) for row in rows if row[name] != "-1"]
+        reached = [int(row[name]) for row in rows if row[name] != "NA"]
         assert (one["cells"], one["reached"]) == (len(rows), len(reached))
     assert main(["info", "a.h5"]) == 0
     assert f"crossing  t_train_0.5: {said['t_train_0.5']['reached']} of {len(rows)} cells" in (
@@ -200,6 +200,12 @@ def test_export(grokfast, finished):
     assert not done.imported_torch
     assert "exists" in grokfast("export", finished, "--out=a b.csv").error
     assert grokfast("export", finished, "--out=a b.csv", "--overwrite").code == 0
+    table = grokfast("export", finished, "--out=-")
+    assert (table.code, table.err, table.written) == (0, "", ["a b.csv"])
+    assert len(list(csv.DictReader(table.out.splitlines()))) == 4
+    assert "or give - for CSV on standard output" in grokfast("export", finished, "--out=x").error
+    data = grokfast("data", "export", "addition-regression", "--out=-")
+    assert data.out.startswith("split,x0,x1,label,corrupted\ntrain,")
 
 
 def test_agree(grokfast, finished, tmp_path):
@@ -245,7 +251,7 @@ def test_presets(grokfast):
     assert minibatch["model_steps"] == 289 * (64000 + 8000 + 2000 + 2000)
 
 
-@pytest.mark.parametrize("columns", [40, 80, 100, 160])
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
 def test_what_is_printed_fits_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     for arguments in (["--help"], ["presets"], *([c, "--help"] for c in COMMANDS)):
