@@ -60,7 +60,8 @@ def presets(as_json: bool) -> None:
         ]
         print(head + told.pop(0)[wide:] if beside else head.rstrip())
         print("\n".join(told))
-    print("cost: model-steps at most; grokfast run PRESET --dry-run measures the time")
+    cost = "cost: model-steps at most; grokfast run PRESET --dry-run measures the time"
+    print("\n".join(wrapped(cost, hanging=2)))
 
 
 def info(file: str, results: Results, as_json: bool) -> None:
