@@ -105,9 +105,7 @@ def test_epochs_of_several_lengths_are_not_put_together(small):
 
 
 def test_curves_that_were_not_kept(letters):
-    with pytest.raises(
-        UsageError, match="run it again into a new file: grokfast run addition-regr"
-    ):
+    with pytest.raises(UsageError, match="new file: grokfast run addition-regression"):
         curves(letters(points=0))
 
 
@@ -132,9 +130,7 @@ def test_a_run_that_is_shorter_than_the_early_panel(letters):
 
 
 def test_embeddings_that_were_not_recorded(letters):
-    with pytest.raises(
-        UsageError, match=r"grokfast run addition-regression .*--record=embeddings:10"
-    ):
+    with pytest.raises(UsageError, match=r"addition-regression .*--record=embeddings:10"):
         embedding_trajectories(letters())
     results = letters(snapshots=10)
     results["embeddings"][3] = np.nan
