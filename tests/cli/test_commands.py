@@ -254,7 +254,7 @@ def test_presets(grokfast):
 @pytest.mark.parametrize("columns", [60, 80, 100, 160])
 def test_what_is_printed_fits_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
-    for arguments in (["--help"], ["presets"], *([c, "--help"] for c in COMMANDS)):
+    for arguments in (["--help"], ["presets"], ["fields"], *([c, "--help"] for c in COMMANDS)):
         assert main(arguments) == 0
         lines = capsys.readouterr().out.splitlines()
         # A word that is longer stands alone: a placeholder, an option of an example.
