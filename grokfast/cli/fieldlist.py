@@ -10,7 +10,7 @@ import typing
 from types import UnionType
 from typing import Any
 
-from grokfast.bounds import bounds_of, hints
+from grokfast.bounds import bounded, hints
 from grokfast.cli.signatures import closest
 from grokfast.cli.wrapping import wrapped
 from grokfast.errors import UsageError
@@ -72,7 +72,7 @@ def parts() -> list[Part]:
 
 
 def _part(cls: Any, prefix: str, names: tuple[str, ...], title: str) -> Part:
-    meanings, kinds = _meanings(cls), hints(cls)
+    meanings, kinds, bounds = _meanings(cls), hints(cls), bounded(cls)
     short = {path: name for name, path in SHORT_NAMES.items()}
     fields = []
     for f in dataclasses.fields(cls):
@@ -85,7 +85,7 @@ def _part(cls: Any, prefix: str, names: tuple[str, ...], title: str) -> Part:
                 path=path,
                 short=short.get(path, path),
                 kind=_kind(without_bounds(kind)),
-                bounds=str(bounds_of(kind) or ""),
+                bounds=str(bounds.get(f.name, "")),
                 default=None if none else value_text(f.default),
                 meaning=meanings.get(f.name, ""),
             )
