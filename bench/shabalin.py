@@ -204,7 +204,7 @@ FIGURES = (
             f"{task}.300000-steps": (f"grokfast run {task} --steps=300000", ("phases", "smooth"))
             for task in _TOY
         },
-        (_later,),
+        (_agreement, _later),
     ),
     Figure(
         "Figures 5 and 6",

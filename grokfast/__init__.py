@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from grokfast.planning import Plan, plan
     from grokfast.presets import PRESETS, preset
     from grokfast.replaying import Replay, replay
-    from grokfast.results import Results
+    from grokfast.results import Results, load
     from grokfast.tasks import Task, TaskData, task
     from grokfast.trainer import Interrupted, run
 
@@ -53,6 +53,7 @@ _HOMES = {
     "Optimizer": "grokfast.experiment",
     "Recording": "grokfast.experiment",
     "Grid": "grokfast.grid",
+    "load": "grokfast.results",
     "loss": "grokfast.losses",
     "Mlp": "grokfast.models",
     "Model": "grokfast.models",
@@ -115,6 +116,7 @@ __all__ = [
     "UpdateRule",
     "UsageError",
     "figures",
+    "load",
     "loss",
     "model",
     "observable",
@@ -129,6 +131,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from grokfast.installation import version
+
+        return version()
     if name not in _HOMES:
         raise AttributeError(f"module 'grokfast' has no attribute {name!r}")
     module = importlib.import_module(_HOMES[name])
@@ -136,4 +142,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.cells import Cells
-from grokfast.errors import UsageError
+from grokfast.errors import UsageError, counted
 from grokfast.fields import short_name
 from grokfast.grid import Grid
 from grokfast.observables import UNORDERED
@@ -64,7 +64,8 @@ class Aggregate(Cells):
 
     def __repr__(self) -> str:
         over = " x ".join(f"{len(values)} {name}" for name, values in self.over.items())
-        return f"<Aggregate of {self.grid.name}: {len(self)} cells over {over}, {self.counts()}>"
+        cells = counted(len(self), "cell")
+        return f"<Aggregate of {self.grid.name}: {cells} over {over}, {self.counts()}>"
 
     @property
     def hyperparameters(self) -> list[str]:

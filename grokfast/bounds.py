@@ -83,14 +83,14 @@ def bounds_of(kind: Any) -> Bounds | None:
 
 
 @functools.cache
-def _bounded(cls: type) -> dict[str, tuple[Bounds, bool]]:
-    """Field -> its bounds, and whether it may be None, of those that have bounds."""
-    found = {name: (kind, bounds_of(kind)) for name, kind in hints(cls).items()}
-    return {
-        name: (bounds, type(None) in typing.get_args(kind.__origin__))
-        for name, (kind, bounds) in found.items()
-        if bounds is not None
-    }
+def bounded(cls: type) -> dict[str, Bounds]:
+    """Field -> its bounds, of those that have some. A subclass that declares a field anew without
+    any keeps those of its base."""
+    found: dict[str, Bounds] = {}
+    for base in reversed(cls.__mro__):
+        own = {name: bounds_of(kind) for name, kind in hints(base).items()}
+        found |= {name: bounds for name, bounds in own.items() if bounds is not None}
+    return found
 
 
 def check_bounds(value: Any, called: Callable[[str], str], *names: str) -> None:
@@ -103,13 +103,14 @@ def check_bounds(value: Any, called: Callable[[str], str], *names: str) -> None:
     Raises:
         ValueError: one is out of bounds; the message names it and what would do.
     """
-    found = _bounded(type(value))  # type: ignore[arg-type]
+    found = bounded(type(value))  # type: ignore[arg-type]
     for name in names or found:
-        bounds, optional = found[name]
-        given = getattr(value, name)
+        bounds, given = found[name], getattr(value, name)
         several = isinstance(given, tuple)
         for number in given if several else (given,):
             if isinstance(number, int | float) and not bounds.admits(number):
                 wanted = bounds.asked("each" if several else name, number)
                 says = f"{called(name)} {'has' if several else 'is'} {number!r}"
-                raise ValueError(f"{says}; give {wanted}{', or none' * optional}")
+                kind = getattr(hints(type(value))[name], "__origin__", None)  # type: ignore[arg-type]
+                none = ", or none" if type(None) in typing.get_args(kind) else ""
+                raise ValueError(f"{says}; give {wanted}{none}")

@@ -44,10 +44,6 @@ _SINCE_2 = ("train_correct", "val_correct", "best_train_correct", "best_val_corr
 Rows = dict[str, dict[str, np.ndarray]]
 
 
-def checkpoint_path(out: Path) -> Path:
-    return out.with_name(out.name + ".ckpt")
-
-
 def save_checkpoint(
     path: Path,
     grid: Grid,

@@ -13,6 +13,7 @@ from typing import Any
 
 from grokfast.errors import GrokfastError
 from grokfast.hardware import cores, memory_bytes, processor
+from grokfast.installation import absent
 
 _REQUIRED = ("torch", "numpy", "h5py", "matplotlib", "fire", "tqdm")
 #: Package -> the extra that brings it.
@@ -78,7 +79,7 @@ def _machine() -> dict[str, Any]:
         # The module is compiled: it is not there where no compiler was.
         levels = importlib.import_module("grokfast._native").levels()
     except ImportError as error:
-        found["instruction set"] = f"unknown: the native engine was not built ({error})"
+        found["instruction set"] = f"unknown: {absent('native', error, '').message}"
     except ValueError as error:  # of GROKFAST_NATIVE_LEVEL
         found["instruction set"] = f"unknown: {error}"
     else:

@@ -1,6 +1,11 @@
-"""Errors that a user can act on: a message, a hint, an exit code."""
+"""Errors that a user can act on: a message, a hint, an exit code; and numbers in messages."""
 
 from __future__ import annotations
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 cell``, ``2 cells``, ``12,000 steps``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class GrokfastError(Exception):

@@ -48,10 +48,10 @@ class Optimizer:
             coupled decay (added to the gradient), as ``torch.optim.Adam``; ``sgd``, coupled decay
             and momentum, as ``torch.optim.SGD``; or a user's own.
         lr: learning rate of every parameter outside the encoder group.
-        weight_decay: of the same; biases are decayed, too.
+        weight_decay: weight decay of the same parameters as ``lr``; biases are decayed, too.
         beta1: how much of the first moment an Adam step keeps.
-        beta2: how much of the second moment it keeps.
-        eps: added to the root of the second moment.
+        beta2: how much of the second moment an Adam step keeps.
+        eps: added to the root of the second moment in an Adam step.
         momentum: of ``sgd``: how much of the last update's direction the next one keeps.
         warmup: steps over which every learning rate rises linearly from 0, which the first step
             has; 0 for none.
@@ -123,7 +123,7 @@ class Evaluation:
             the schedule of Shabalin et al. 2023, whose horizon does not follow the budget of the
             run (numbers correctly rounded).
         horizon: of the log-spaced schedules, the last candidate.
-        points: of the same, the number of candidates.
+        points: of the log-spaced schedules, the number of candidates.
         every: of ``every-steps``, steps between evaluations.
         train: the training accuracy is ``running``, counted over the batches of the epoch before
             their updates, or of the whole training set ``after`` the update, in evaluation mode.

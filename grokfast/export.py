@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import io
 import json
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,15 @@ from numpy.typing import NDArray
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.files import replacing, user_path, writable, write_whole
 from grokfast.results import STATUS, Results
+from grokfast.retyping import again
 
 FORMATS = ("csv", "parquet", "nc", "json")
+
+#: The target that is no file.
+STDOUT = "-"
+
+#: Columns of first steps, -1 for never.
+_STEPS = re.compile(r"(t_train|t_val)(_[\d.]+)?|diverged_at|final_loss_step")
 
 
 def check_target(
@@ -26,18 +36,26 @@ def check_target(
     formats: Sequence[str] = FORMATS,
     long: bool = False,
     overwrite: bool = False,
+    stdout: bool = False,
 ) -> str:
     """The format of a file name, one of ``formats``, checked before anything is read.
+
+    Args:
+        stdout: whether ``-`` stands for it, as CSV.
 
     Raises:
         UsageError: an unknown suffix, no such folder, or a file that exists.
     """
+    if stdout and str(out) == STDOUT:
+        return "csv"
     out = user_path(out)
     suffix = out.suffix.removeprefix(".").lower()
     if suffix not in formats:
         raise UsageError(
             f"cannot tell the format of {out}",
-            hint="end its name in " + ", ".join(f".{f}" for f in formats),
+            hint="end its name in "
+            + ", ".join(f".{f}" for f in formats)
+            + (", or give - for CSV on standard output" if stdout else ""),
         )
     if long and suffix == "nc":
         raise UsageError("a .nc file has every step anyway, as dimension step; leave out --long")
@@ -55,7 +73,10 @@ def export(
     Args:
         results: what to export.
         out: ``.csv``, ``.parquet`` and ``.json`` hold one row a cell, or with ``long`` one row for
-            each cell and recorded step; ``.nc`` holds all variables as they are (for xarray).
+            each cell and recorded step; ``.nc`` holds all variables as they are (for xarray). ``-``
+            is CSV on standard output. In CSV a step that never came is NA, what is not known yet an
+            empty field. Tables of one row a cell have every constant field of the experiment, too;
+            JSON has it once, as ``experiment``.
         long: see ``out``.
         overwrite: replace an existing file.
 
@@ -66,19 +87,32 @@ def export(
         UsageError: an unknown suffix, an existing file, or ``long`` without recorded curves.
         EnvironmentProblem: a library is not installed, or the file cannot be written.
     """
+    kind = check_target(out, long=long, overwrite=overwrite, stdout=True)
     out = user_path(out)
-    kind = check_target(out, long=long, overwrite=overwrite)
     if kind == "nc":
         _write_netcdf(results, out)
         return out
     columns = long_columns(results) if long else results.columns()
+    if kind == "json":
+        _write_json(results, columns, out)
+        return out
+    columns |= {} if long else results.constants()
     if kind == "parquet":
         _write_parquet(columns, out)
-    elif kind == "csv":
-        write_csv(columns, out)
     else:
-        _write_json(results, columns, out)
+        write_csv(columns if long else _with_never(results, columns), out)
     return out
+
+
+def _with_never(results: Results, columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Steps that never came as NA; those that may still come as nothing."""
+    finished = results.finished()
+    return {
+        name: np.where(values >= 0, values.astype(object), np.where(finished, "NA", ""))
+        if _STEPS.fullmatch(name)
+        else values
+        for name, values in columns.items()
+    }
 
 
 def long_columns(results: Results) -> dict[str, NDArray[Any]]:
@@ -90,7 +124,8 @@ def long_columns(results: Results) -> dict[str, NDArray[Any]]:
     curves = {n: v for n, (dims, v) in results.variables.items() if dims == ("run", "step")}
     if not curves:
         raise UsageError(
-            "this run kept no curves", hint="train with --record=curves:200, or leave out --long"
+            "this run kept no curves",
+            hint=f"leave out --long, or {again(results.grid, **{'record.curve_points': 200})}",
         )
     cell, step = np.nonzero(np.any([~np.isnan(v) for v in curves.values()], axis=0))
     columns = {"run": results["run"][cell]}
@@ -115,14 +150,24 @@ def _rows(columns: dict[str, NDArray[Any]], missing: Any) -> Iterator[list[Any]]
 
 def write_csv(columns: dict[str, NDArray[Any]], out: Path) -> None:
     """Writes equally long columns by name, NaN as an empty field; text that a spreadsheet would
-    take for a formula begins with an apostrophe."""
+    take for a formula begins with an apostrophe. The path ``-`` is standard output."""
+    with text_target(out) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_inert, columns))
+        writer.writerows(map(_inert, row) for row in _rows(columns, missing=""))
+
+
+@contextlib.contextmanager
+def text_target(out: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of ``out`` if the block succeeds; or standard output."""
+    if str(out) == STDOUT:
+        yield sys.stdout
+        return
     with (
         replacing(out) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(map(_inert, columns))
-        writer.writerows(map(_inert, row) for row in _rows(columns, missing=""))
+        yield file
 
 
 def _inert(value: Any) -> Any:

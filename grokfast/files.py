@@ -19,6 +19,11 @@ from grokfast.processes import alive, here, started
 #: Links to links that are followed, as the system itself does.
 _MOST_LINKS = 40
 
+#: What other programs take files of these names for.
+_OTHER_FORMATS = (
+    ".csv", ".json", ".npz", ".parquet", ".pdf", ".png", ".svg", ".tsv", ".txt",
+)  # fmt: skip
+
 #: A day in seconds: the temporary of a process that cannot be asked for is older than any save.
 _LONG_AGO = 86400.0
 
@@ -74,6 +79,23 @@ def writable(given: str | os.PathLike[str], option: str = "") -> Path:
         raise UsageError(f"{option}{given} is a device or pipe; name a file")
     check_folder(real.parent)
     return path
+
+
+def results_path(given: str | os.PathLike[str], option: str = "") -> Path:
+    """As :func:`writable`, of a file that is to hold results: not of a name that says otherwise."""
+    path = writable(given, option)
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise UsageError(
+            f"{option}{given}: results are written as HDF5",
+            hint=f"name it {path.with_suffix('.h5').name}; from that, grokfast export makes tables "
+            "and grokfast plot figures",
+        )
+    return path
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the state lies of the cells of a results file that can still be trained."""
+    return out.with_name(out.name + ".ckpt")
 
 
 def check_file(path: Path) -> None:

@@ -48,6 +48,12 @@ class Holder:
         return f"pid {self.pid}{where}" + (f" began {self.began}" if self.began else "")
 
     @property
+    def told(self) -> str:
+        """For people: ``pid 12 on host``."""
+        host = self.host.partition("~")[0]
+        return f"pid {self.pid}{f' on {host}' if host else ''}"
+
+    @property
     def gone(self) -> bool:
         """Whether it is known to have died; of another machine nothing is known."""
         return self.host in ("", here()) and not alive(self.pid, self.began)
@@ -72,13 +78,23 @@ def locked(path: Path) -> Iterator[None]:
         try:
             descriptor = _taken(lock, path)
         except OSError as error:
-            raise EnvironmentProblem(f"cannot lock {path}: {error.strerror or error}") from error
+            why = error.strerror or error
+            raise EnvironmentProblem(f"cannot write {path}: {why} ({lock.name})") from error
         yield
     finally:
         if descriptor >= 0:
             with contextlib.suppress(OSError):
                 lock.unlink()
             os.close(descriptor)
+
+
+def writer(path: Path) -> str | None:
+    """Who writes ``path`` now, as far as its lock tells: a holder that has died is none."""
+    with contextlib.suppress(OSError):
+        found = holder(path)
+        if found is not None and not found.gone:
+            return found.told
+    return None
 
 
 def _lock_of(path: Path) -> Path:
@@ -178,10 +194,7 @@ def _text(lock: Path) -> str:
 
 
 def _held(path: Path, lock: Path, holder: Holder | None) -> UsageError:
-    where = ""
-    if holder is not None:
-        host = holder.host.partition("~")[0]
-        where = f" (pid {holder.pid}{f' on {host}' if host else ''})"
+    where = "" if holder is None else f" ({holder.told})"
     away = holder is None or holder.host not in ("", here())
     rest = f"; if it has died, remove {lock.name}" if away else ""
     return UsageError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
 from grokfast.fields import short_name, value_text
-from grokfast.files import real_path, user_path, writable
+from grokfast.files import real_path, results_path, user_path
 from grokfast.grid import Grid, static_key
 from grokfast.guarded import Reader
 from grokfast.locks import locked
@@ -44,7 +44,7 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
             unfinished or in two shards, or an ``out`` that exists or is a shard itself.
         EnvironmentProblem: ``out`` cannot be written.
     """
-    paths, target = [user_path(f) for f in files], real_path(writable(out))
+    paths, target = [user_path(f) for f in files], real_path(results_path(out))
     if not paths:
         raise UsageError("nothing to merge; name the shard files")
     if any(p.exists() and target.exists() and p.samefile(target) for p in paths):

@@ -11,10 +11,10 @@ import torch
 
 from grokfast.bucket import Bucket
 from grokfast.engines import Engine
-from grokfast.files import real_path, writable
+from grokfast.files import real_path, results_path
 from grokfast.grid import Grid
 from grokfast.observing import Observer
-from grokfast.preparing import checked_cells, prepare
+from grokfast.preparing import as_grid, checked_cells, prepare
 from grokfast.progress import make_progress
 from grokfast.state import State
 from grokfast.trainer import Trainer
@@ -54,7 +54,7 @@ class Plan:
 
 
 def plan(
-    grid: Grid,
+    grid: Grid | str,
     *,
     out: str | Path | None = None,
     engine: str = "auto",
@@ -70,7 +70,8 @@ def plan(
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
-    path = real_path(writable(out)) if out is not None else None
+    grid = as_grid(grid)
+    path = real_path(results_path(out)) if out is not None else None
     indices = checked_cells(grid, device, threads, shard)
     ready = prepare(grid, indices, path, engine, device, threads, overwrite)
     buckets = ready.buckets

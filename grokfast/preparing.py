@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from grokfast.bucket import Bucket
 from grokfast.bucketing import make_buckets
 from grokfast.engines import Engine, choose_engine, facts, resolve_device
-from grokfast.errors import EnvironmentProblem, UsageError
+from grokfast.errors import EnvironmentProblem, UsageError, counted
 from grokfast.fields import short_name
 from grokfast.grid import Grid
-from grokfast.hardware import MAX_THREADS, memory_bytes
+from grokfast.hardware import MAX_THREADS, cores, memory_bytes
 from grokfast.machines import engine_and_device
 from grokfast.observing import Observer
+from grokfast.presets import preset
 from grokfast.provenance import data_digests
 from grokfast.results import Results
+
+
+def as_grid(grid: Grid | str) -> Grid:
+    """The grid itself, or that of the preset of this name.
+
+    Raises:
+        UsageError: no such preset, or something that is neither.
+    """
+    if isinstance(grid, str):
+        return preset(grid)
+    if not isinstance(grid, Grid):
+        raise UsageError(
+            f"{type(grid).__name__} is neither a grid nor the name of a preset",
+            hint="one experiment alone is gf.Grid(experiment=...)",
+        )
+    return grid
 
 
 def checked_cells(
@@ -32,6 +50,12 @@ def checked_cells(
     """
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads is {threads}; give 1 to {MAX_THREADS}")
+    if threads is not None and threads > cores():
+        warnings.warn(
+            f"threads is {threads}, but this process has {counted(cores(), 'core')}: more threads "
+            "than cores make it no faster",
+            stacklevel=3,
+        )
     resolve_device(device)
     return grid.shard(*shard) if shard else list(range(grid.size))
 

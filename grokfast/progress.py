@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from tqdm import tqdm
@@ -19,16 +19,20 @@ LINE_EVERY = 15.0
 #: Seconds that the rate is a mean over, at most and between two looks.
 _WINDOW, _LOOK = 60.0, 1.0
 
+#: Columns of a bar beside its text: percent, a few of the bar itself, steps, time.
+_AROUND = 36
+
 #: Seconds between two drawings of the bar, at least: some engines tell of every step.
 _REDRAW = 0.1
 
 
 class Progress(Protocol):
     """What the trainer tells: cell-steps that need no more work (``done``), and those of them that
-    this run has trained. An early stop makes many steps done, and none of them trained."""
+    this run has trained. An early stop makes many steps done, and none of them trained. ``letters``
+    stand for the names of the counts where there is little room."""
 
     def note(self, line: str) -> None: ...
-    def start(self, total: int, done: int) -> None: ...
+    def start(self, total: int, done: int, letters: Mapping[str, str] | None = None) -> None: ...
     def update(self, done: int, trained: int, counts: dict[str, int] | None) -> None: ...
     def stop(self) -> None: ...
 
@@ -46,7 +50,7 @@ class Silent:
     def note(self, line: str) -> None:
         pass
 
-    def start(self, total: int, done: int) -> None:
+    def start(self, total: int, done: int, letters: Mapping[str, str] | None = None) -> None:
         pass
 
     def update(self, done: int, trained: int, counts: dict[str, int] | None) -> None:
@@ -85,6 +89,18 @@ def _counts_text(counts: dict[str, int]) -> str:
     return " ".join(f"{name} {n}" for name, n in counts.items() if n)
 
 
+def _short_text(counts: dict[str, int], letters: Mapping[str, str]) -> str:
+    """``C5 G4 M9 X0``."""
+    return " ".join(f"{letters[name]}{n}" for name, n in counts.items() if name in letters)
+
+
+def _columns() -> float:
+    """Of the terminal behind stderr; infinity where nothing is known of it."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or math.inf
+    return math.inf
+
+
 @contextlib.contextmanager
 def _heard_or_not() -> Iterator[None]:
     """A terminal that has been closed, a full disk behind a log: no reason to end a run."""
@@ -95,7 +111,8 @@ def _heard_or_not() -> Iterator[None]:
 class Shown(Silent):
     """What bar and lines have in common."""
 
-    def start(self, total: int, done: int) -> None:
+    def start(self, total: int, done: int, letters: Mapping[str, str] | None = None) -> None:
+        self.letters = letters or {}
         self.total, self.done, self.trained = total, done, 0
         self.counts: dict[str, int] = {}
         self.rate = Rate()
@@ -112,10 +129,13 @@ class Shown(Silent):
     def show(self) -> None:
         raise NotImplementedError
 
-    def text(self) -> str:
-        """Rate, time left, and cells by phase."""
-        found = _counts_text(self.counts)
+    def text(self, room: float = math.inf) -> str:
+        """Rate, time left, and cells by phase: by letter where names take more columns than there
+        is room for."""
         rate = rate_text(self.rate.of(self.trained), self.total - self.done)
+        found = _counts_text(self.counts)
+        if len(rate) + 2 + len(found) > room:
+            found = _short_text(self.counts, self.letters) or found
         return f"{rate}{'; ' * bool(found)}{found}"
 
 
@@ -145,7 +165,7 @@ class Bar(Shown):
             return
         self._drawn = time.monotonic()
         with _heard_or_not():
-            self._bar.set_postfix_str(self.text(), refresh=False)
+            self._bar.set_postfix_str(self.text(_columns() - _AROUND), refresh=False)
             self._bar.update(max(0, self.done - self._bar.n))
 
     def stop(self) -> None:

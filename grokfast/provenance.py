@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import platform
 import sys
 import time
@@ -17,6 +16,7 @@ from grokfast.bucket import Bucket
 from grokfast.engines import Engine
 from grokfast.grid import Grid
 from grokfast.hardware import processor
+from grokfast.installation import version
 from grokfast.machines import machines, together
 from grokfast.results import listed_digests
 
@@ -25,7 +25,7 @@ def provenance(engine: Engine, grid: Grid, buckets: list[Bucket]) -> dict[str, A
     """Where and with what a run is made; no paths, no user, no environment."""
     cells = [b.cell for b in buckets]
     found = {
-        "package_version": importlib.metadata.version("grokfast"),
+        "package_version": version(),
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "engine": engine.name,
         "engine_detail": engine.detail,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from grokfast import layout
 from grokfast.cells import ALWAYS, Cells
-from grokfast.errors import Damaged, UsageError
-from grokfast.fields import short_name, value_text
+from grokfast.errors import Damaged, UsageError, counted
+from grokfast.fields import scalar_fields, short_name, value_text
 from grokfast.files import user_path, write_whole
 from grokfast.grid import Grid
 from grokfast.guarded import Reader
@@ -32,6 +33,7 @@ from grokfast.outcomes import (
 )
 from grokfast.phases import classify, late_medians
 from grokfast.plausible import doubts
+from grokfast.retyping import again
 
 if TYPE_CHECKING:
     import pandas
@@ -53,6 +55,7 @@ __all__ = [
     "Results",
     "hyperparameter_columns",
     "listed_digests",
+    "load",
 ]
 
 #: Kept in the file so that a run can go on; no measurement.
@@ -78,16 +81,25 @@ class Results(Cells):
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "incomplete"
-        return f"<Results of {self.grid.name}: {len(self)} cells, {state}, {self.counts()}>"
+        cells = counted(len(self), "cell")
+        return f"<Results of {self.grid.name}: {cells}, {state}, {self.counts()}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: cells by phase, and the axes."""
+        state = "complete" if self.complete else "incomplete"
+        title = f"<b>{escape(self.grid.name)}</b>: {counted(len(self), 'cell')}, {state}"
+        axes = {name: _ends(values) for name, values in self.axes.items()}
+        tables = [_html_table(rows) for rows in (self.counts(), axes) if rows]
+        return "\n".join([f"<div>{title}</div>", *tables])
 
     def phases(self, budget: int | None = None) -> NDArray[np.int8]:
         """Phase code of each cell, int8 ``[run]``: index into ``rule.phases``, -1 unknown.
 
         Args:
-            budget: read the diagram as of this many steps, at most what has been trained.
+            budget: read the diagram as of this many steps, at most the largest budget of a cell.
 
         Raises:
-            UsageError: a budget that the rule cannot go back to.
+            UsageError: a budget beyond that, or one that the rule cannot go back to.
         """
         cells = [self.grid.cells[run] for run in self["run"].tolist()]
         known = {name: self[name] for name in ACCURACIES if name in self}
@@ -146,7 +158,15 @@ class Results(Cells):
 
     def finished(self, budget: int | None = None) -> NDArray[np.bool_]:
         finished = np.isin(self["status"], (OK, DIVERGED))
-        return finished if budget is None else finished | (self["steps_done"] >= budget)
+        if budget is None:
+            return finished
+        most = max(self.grid.budgets)
+        if not 1 <= budget <= most:
+            raise UsageError(
+                f"budget is {budget:,}, but this run trained for {counted(most, 'step')} at most",
+                hint=f"give 1 to {most:,}; gf.run with more steps raises a budget",
+            )
+        return finished | (self["steps_done"] >= budget)
 
     def aggregate(
         self,
@@ -199,7 +219,8 @@ class Results(Cells):
                 break
         else:
             raise UsageError(
-                "this run kept no weights", hint="train with record.weights=True (--record=weights)"
+                "this run kept no weights",
+                hint=again(self.grid, **{"record.weights": True}),
             )
         tensors = {k: torch.tensor(v[at[0]]) for k, v in bucket.items() if k != "run"}
         cell = self.grid.cells[run]
@@ -219,19 +240,47 @@ class Results(Cells):
         return xarray.Dataset(data, coords, attrs={"title": self.grid.name})
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Column name -> one value a cell: hyperparameters, outcomes and :attr:`crossings`, phase
-        and status by name."""
+        """Column name -> one value a cell: hyperparameters, outcomes and :attr:`crossings`, the
+        last recorded losses with their step, phase and status by name."""
         columns = {
             name: values
             for name, (dims, values) in self.variables.items()
             if dims == ("run",) and name not in INTERNAL
         }
-        columns |= self.crossings
+        columns |= self.crossings | self._final_losses()
         # "" for a cell whose phase is not known yet
         columns["phase"] = np.array([*self.rule.phases, ""], object)[self.phases()]
         columns["status"] = np.array(STATUS, object)[self["status"]]
         first = ["run", *self.hyperparameters]
         return {n: columns[n] for n in (*first, *sorted(set(columns) - set(first)))}
+
+    def constants(self) -> dict[str, NDArray[Any]]:
+        """As :meth:`columns`, every field of the experiment that is not among them."""
+        indices = self["run"].tolist()
+        columns = {}
+        for path in scalar_fields(self.grid.experiment):
+            if (name := short_name(path)) in self.hyperparameters:
+                continue
+            values = [
+                v if isinstance(v, bool | int | float | str) else value_text(v)
+                for v in self.grid.column(path, indices)
+            ]
+            alike = len({type(v) for v in values}) == 1  # not: a number, or none
+            columns[name] = np.array(values if alike else [str(v) for v in values])
+            if columns[name].dtype.kind == "U":
+                columns[name] = columns[name].astype(object)
+        return columns
+
+    def _final_losses(self) -> dict[str, NDArray[Any]]:
+        """``final_train_loss``, ``final_val_loss``: at the last recorded step of a cell, which is
+        ``final_loss_step``; NaN and -1 where nothing was recorded."""
+        if "train_loss" not in self or "val_loss" not in self:
+            return {}
+        known = ~np.isnan(self["train_loss"])
+        at = known.shape[1] - 1 - known[:, ::-1].argmax(1)
+        rows = np.arange(len(self))
+        losses = {f"final_{name}": self[name][rows, at] for name in ("train_loss", "val_loss")}
+        return losses | {"final_loss_step": np.where(known.any(1), self["step"][at], -1)}
 
     def to_pandas(self) -> pandas.DataFrame:
         """A ``pandas.DataFrame`` of :meth:`columns`. Needs the extra ``grokfast[parquet]``."""
@@ -271,6 +320,29 @@ class Results(Cells):
         for reason in doubts(results, sure=content.sure):
             raise Damaged(path, reason)
         return results
+
+
+def load(path: str | Path) -> Results:
+    """Reads a results file.
+
+    Raises:
+        UsageError, Damaged: as :meth:`Results.load`.
+    """
+    return Results.load(path)
+
+
+def _ends(values: Sequence[Any]) -> str:
+    """Number, first and last value of an axis."""
+    ends = " to ".join(value_text(v) for v in dict.fromkeys((values[0], values[-1])))
+    return f"{counted(len(values), 'value')}: {ends}"
+
+
+def _html_table(rows: dict[str, Any]) -> str:
+    cells = (
+        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f"<table>{''.join(cells)}</table>"
 
 
 def listed_digests(digests: dict[str, str]) -> list[str]:

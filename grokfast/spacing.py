@@ -31,6 +31,15 @@ def logspace(low: Number, high: Number, count: int) -> tuple[float, ...]:
     return tuple(float(_CONTEXT.power(Decimal(10), x)) for x in _between(low, high, count))
 
 
+def geomspace(low: Number, high: Number, count: int) -> tuple[float, ...]:
+    """``count`` positive numbers from ``low`` to ``high``, both included, each the same multiple of
+    the one before it; ``low`` alone for a count of 1."""
+    a, b, c = Decimal(low), Decimal(high), _CONTEXT
+    logs = _between(c.ln(a), c.ln(b), count)
+    inner = (float(c.exp(x)) for x in logs[1:-1])
+    return (float(a), *inner, *((float(b),) if count > 1 else ()))
+
+
 def log10(x: int) -> Decimal:
     """The exponent of ten for :func:`logspace` to end at ``x``."""
     return _CONTEXT.log10(Decimal(x))

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grokfast.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
+from grokfast.checkpoint import restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.engines import Engine
-from grokfast.errors import EnvironmentProblem, GrokfastError
-from grokfast.files import clear_leftovers, real_path, writable
+from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError, counted
+from grokfast.files import checkpoint_path, clear_leftovers, real_path, results_path
 from grokfast.grid import Grid
 from grokfast.locks import locked
 from grokfast.observing import Observer
 from grokfast.phases import counts
-from grokfast.preparing import Ready, checked_cells, prepare
+from grokfast.preparing import Ready, as_grid, checked_cells, prepare
 from grokfast.progress import Progress, make_progress
 from grokfast.provenance import merged_provenance, provenance
 from grokfast.results import Results
@@ -37,17 +37,18 @@ SAVE_SHARE = 0.05
 class Interrupted(GrokfastError):
     """A signal asked to stop (:data:`grokfast.signals.STOPPING`); all done so far is on disk."""
 
-    def __init__(self, signum: int, out: Path | None) -> None:
+    def __init__(self, signum: int, out: Path | None, checkpoint: bool = True) -> None:
         where = f"saved to {out}" if out else "nothing was saved (no output file)"
+        again = "" if checkpoint else ", and trains unfinished cells again (there is no checkpoint)"
         super().__init__(
             f"interrupted by {signal.Signals(signum).name}; {where}",
-            hint="the same command goes on" if out else None,
+            hint=f"the same command goes on{again}" if out else None,
         )
         self.exit_code = 128 + signum
 
 
 def run(
-    grid: Grid,
+    grid: Grid | str,
     *,
     out: str | Path | None = None,
     engine: str = "auto",
@@ -55,17 +56,24 @@ def run(
     threads: int | None = None,
     shard: tuple[int, int] | None = None,
     overwrite: bool = False,
+    checkpoint: bool = True,
+    save_every: float | None = None,
     progress: bool | None = None,
 ) -> Results:
     """Trains every cell of a grid to its stop rule or budget.
 
     Args:
-        grid: see :func:`grokfast.preset` and :class:`grokfast.Grid`.
+        grid: see :func:`grokfast.preset` and :class:`grokfast.Grid`; or the name of a preset.
         out: results file; an existing one is continued, extended or raised in budget. Without
             it nothing is written and nothing can be resumed.
         engine, device, threads: see :func:`grokfast.engines.choose_engine`.
         shard: ``(i, n)`` trains every n-th cell only: see :meth:`grokfast.Grid.shard`.
         overwrite: start anew over an existing file.
+        checkpoint: whether the state of cells that can still be trained is kept beside the results,
+            in ``<out>.ckpt``. Without it an interrupted run keeps its finished cells, and trains
+            the others again from the start; a raised budget, all of them.
+        save_every: seconds between writes of both, at least; 30 by default. More where writing
+            would take a larger share of the time than 5%.
         progress: False for silence; None for a bar on a terminal and plain lines elsewhere.
 
     Raises:
@@ -73,7 +81,10 @@ def run(
         EnvironmentProblem: missing data, compiled parts or disk space.
         Interrupted: a signal asked to stop, and everything was saved.
     """
-    path = real_path(writable(out)) if out is not None else None
+    grid = as_grid(grid)
+    path = real_path(results_path(out)) if out is not None else None
+    if save_every is not None and not save_every >= 0:
+        raise UsageError(f"save_every is {save_every!r}; give seconds, 0 or more")
     indices = checked_cells(grid, device, threads, shard)
     with contextlib.ExitStack() as stack:
         if path is not None:
@@ -86,22 +97,35 @@ def run(
             assert ready.old is not None
             reporter.note(f"{path} is complete")
             return ready.old
-        trainer = Trainer(ready, path, reporter)
+        trainer = Trainer(ready, path, reporter, checkpoint=checkpoint, save_every=save_every)
         if path is not None:
             if ready.old is None:  # or --overwrite: a checkpoint without results is an orphan
                 checkpoint_path(path).unlink(missing_ok=True)
             else:
                 trainer.restore(ready.old)
         reporter.note(f"engine: {ready.why}")
+        if path is not None:
+            state = f", with {checkpoint_path(path).name} to go on from" if checkpoint else ""
+            reporter.note(f"saved every {trainer.save_every:g} s to {path}{state}")
         return trainer.run()
 
 
 class Trainer:
     """State and loop of one run."""
 
-    def __init__(self, ready: Ready, out: Path | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        ready: Ready,
+        out: Path | None,
+        progress: Progress,
+        *,
+        checkpoint: bool = True,
+        save_every: float | None = None,
+    ) -> None:
         self.grid, self.buckets, self.engine = ready.grid, ready.buckets, ready.engine
         self.out, self.progress = out, progress
+        self.checkpoint = checkpoint
+        self.save_every = SAVE_EVERY if save_every is None else save_every
         self.observers = [Observer(b, self.engine.measures(b)) for b in self.buckets]
         self.states = [State.initial(b) for b in self.buckets]
         for observer, state in zip(self.observers, self.states, strict=True):
@@ -128,10 +152,10 @@ class Trainer:
         self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, rows)
         cells, steps = self._lost(old)
         if steps:
-            why = "does not hold their state" if there else "has gone"
+            why = "does not hold their state" if there else "is not there"
             warnings.warn(
-                f"{cells} unfinished cells start again, {steps:,} model-steps are trained a second "
-                f"time: {checkpoint} {why}",
+                f"{counted(cells, 'unfinished cell')} to start again, "
+                f"{counted(steps, 'model-step')} to train a second time: {checkpoint} {why}",
                 stacklevel=3,
             )
 
@@ -154,7 +178,7 @@ class Trainer:
         if self.out is not None:
             self.save()  # before any work: an unwritable place is found now
         with handled(self._asked_to_stop):
-            self.progress.start(self._total(), self._accounted())
+            self.progress.start(self._total(), self._accounted(), self._letters())
             try:
                 for observer, state in zip(self.observers, self.states, strict=True):
                     self._train(observer, state)
@@ -167,7 +191,7 @@ class Trainer:
                 self.progress.stop()
             results = self.save()
         if self.signum is not None:
-            raise Interrupted(self.signum, self.out)
+            raise Interrupted(self.signum, self.out, self.checkpoint)
         return results
 
     def _asked_to_stop(self, signum: int, frame: Any) -> None:
@@ -188,7 +212,7 @@ class Trainer:
                 self._save_or_go_on()
 
     def _save_is_due(self) -> bool:
-        pause = max(SAVE_EVERY, self._save_took / SAVE_SHARE)
+        pause = max(self.save_every, self._save_took / SAVE_SHARE)
         return self.out is not None and time.monotonic() - self._saved > pause
 
     def _tick(self, done: int) -> bool:
@@ -217,6 +241,12 @@ class Trainer:
             int(torch.where(s.done(p), 0, p.cell.steps - s.step).sum())
             for p, s in zip(self.buckets, self.states, strict=True)
         ]
+
+    def _letters(self) -> dict[str, str]:
+        """Of the names that :meth:`_counts` has; D for diverged."""
+        rules = [bucket.cell.phase for bucket in self.buckets]
+        pairs = (pair for rule in rules for pair in zip(rule.phases, rule.letters, strict=True))
+        return dict(pairs) | {"diverged": "D"}
 
     def _counts(self) -> dict[str, int]:
         """Cells per phase, and diverged, of the states."""
@@ -257,9 +287,14 @@ class Trainer:
         results = self.results()
         if self.out is not None:
             results.save(self.out)
-            save_checkpoint(
-                checkpoint_path(self.out), self.grid, self.buckets, self.states, self.outcome_only
-            )
+            if self.checkpoint:
+                save_checkpoint(
+                    checkpoint_path(self.out),
+                    self.grid,
+                    self.buckets,
+                    self.states,
+                    self.outcome_only,
+                )
         self._saved = time.monotonic()
         self._save_took = self._saved - start
         return results

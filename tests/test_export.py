@@ -9,6 +9,7 @@ import pytest
 
 import grokfast as gf
 from grokfast.export import export
+from grokfast.fields import scalar_fields, short_name
 from grokfast.results import DIVERGED, OK, RUNNING, Results, hyperparameter_columns
 
 
@@ -52,6 +53,53 @@ def test_csv_has_one_tidy_row_a_cell(results, tmp_path):
     assert found[0]["lr"] == "0.001"
     assert list(found[0])[:4] == ["run", "lr", "activation", "weight_decay"]
     assert not {"epoch_correct", "epoch_loss"} & set(found[0])
+
+
+def test_csv_tells_never_from_not_yet(results, tmp_path):
+    found = rows(export(results, tmp_path / "x.csv"))
+    assert [r["t_train"] for r in found] == ["10", "NA", "", "90"]
+    assert [r["t_val"] for r in found] == ["2000", "NA", "", "NA"]
+    assert [r["diverged_at"] for r in found] == ["NA", "20", "", "NA"]
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(tmp_path / "x.csv")
+    assert table["t_val"].isna().tolist() == [False, True, True, True]
+    assert (results["t_val"] == [2000, -1, -1, -1]).all(), "the results are as they were"
+
+
+def test_csv_has_final_losses_and_constant_fields(results, tmp_path):
+    results.variables["val_loss"] = (("run", "step"), 2 * results["train_loss"])
+    found = rows(export(results, tmp_path / "x.csv"))
+    assert [r["final_train_loss"] for r in found] == ["0.1", "inf", "2.0", "1.0"]
+    assert [r["final_val_loss"] for r in found] == ["0.2", "inf", "4.0", "2.0"]
+    assert [r["final_loss_step"] for r in found] == ["2000", "20", "20", "2000"]
+    for name, value in (
+        ("task.p", "10"), ("loss", "cross_entropy"), ("optimizer.beta2", "0.999"),
+        ("evaluation.thresholds", "none"), ("steps", "100000"), ("optimizer.warmup", "0"),
+    ):  # fmt: skip
+        assert [r[name] for r in found] == [value] * 4
+    fields = {short_name(path) for path in scalar_fields(results.grid.experiment)}
+    assert fields <= set(found[0])
+
+
+def test_fields_that_follow_from_a_setting_have_each_cell_s_value():
+    grid = gf.preset("modular-minibatch").grid(
+        batch=["8", "full"], **{"task.fraction": 0.5, "task.corruption": 0.0}
+    )
+    columns = Results(grid, {"run": (("run",), np.arange(grid.size))}).constants()
+    assert columns["batch_size"].tolist() == [cell.batch_size for cell in grid.cells]
+    assert columns["steps"].tolist() == [cell.steps for cell in grid.cells]
+
+
+def test_standard_output(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results.variables["activation"] = (("run",), np.array(["=1+1", "-x", "tanh", "relu"], object))
+    export(results, "-")
+    out = capsys.readouterr().out
+    assert out == export(results, "x.csv").read_text()
+    assert "'=1+1" in out and "'-x" in out, "a formula is none"
+    export(results, "-", long=True)
+    assert capsys.readouterr().out == export(results, "y.csv", long=True).read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.csv", "y.csv"]
 
 
 def test_long_csv_has_one_row_for_each_measured_step(results, tmp_path):

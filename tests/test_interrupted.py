@@ -14,7 +14,8 @@ import pytest
 from small_runs import assert_same_arrays, run, small
 
 import grokfast as gf
-from grokfast.checkpoint import checkpoint_path, load_checkpoint
+from grokfast.checkpoint import load_checkpoint
+from grokfast.files import checkpoint_path
 from grokfast.locks import locked
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.locks import Holder, locked
+from grokfast.locks import Holder, locked, writer
 from grokfast.processes import here
 
 
@@ -122,9 +122,19 @@ def test_a_lock_that_was_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
             pass
 
 
+def test_who_writes_a_file(tmp_path, gone):
+    out = tmp_path / "a.h5"
+    assert writer(out) is None
+    with locked(out):
+        assert writer(out).startswith(f"pid {os.getpid()} on ")
+    assert writer(out) is None
+    (tmp_path / "a.h5.lock").write_text(f"pid {gone} began 1\n")
+    assert writer(out) is None, "it has died"
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     with (
-        pytest.raises(EnvironmentProblem, match="cannot lock .*No such file"),
+        pytest.raises(EnvironmentProblem, match="cannot write .*No such file"),
         locked(tmp_path / "nowhere" / "a.h5"),
     ):
         pass
@@ -144,7 +154,7 @@ def test_a_full_disk_leaves_no_lock(before, system, tmp_path, gone, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(EnvironmentProblem, match="cannot lock .*: No space left"), locked(out):
+        with pytest.raises(EnvironmentProblem, match="cannot write .*: No space left"), locked(out):
             pass
     # Of one that another process has left the next holder finds that it has died.
     assert not list(tmp_path.iterdir()) or (system != "flock" and before is not None)

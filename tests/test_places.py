@@ -51,8 +51,8 @@ def test_a_checkpoint_that_has_gone_is_said_with_what_it_costs(tmp_path):
     whole = run(small(steps=200), out=out)
     begun = whole["steps_done"][whole["t_val"] < 0]  # those that could go on
     (tmp_path / "a.h5.ckpt").unlink()
-    says = f"{len(begun)} unfinished cells start again, {begun.sum():,} model-steps"
-    with pytest.warns(UserWarning, match=f"{says} .*a.h5.ckpt has gone"):
+    says = f"{len(begun)} unfinished cells to start again, {begun.sum():,} model-steps"
+    with pytest.warns(UserWarning, match=f"{says} .*a.h5.ckpt is not there"):
         resumed = run(small(steps=300), out=out)
     assert_same_arrays(resumed, run(small(steps=300)))
 

@@ -83,6 +83,38 @@ def test_a_bar_shows_the_same(clock, monkeypatch):
     assert "90%" in told
 
 
+def test_a_narrow_terminal_keeps_the_counts(clock, monkeypatch):
+    """By letters, zeros too: at 80 columns names take what is left for the bar."""
+    counts = {"comprehension": 5, "grokking": 4, "memorization": 9, "confusion": 0, "diverged": 0}
+    letters = dict(zip(counts, "CGMXD", strict=True))
+    for columns, says in ((80, "C5 G4 M9 X0 D0"), (200, "comprehension 5 grokking 4")):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(progress, "_columns", lambda columns=columns: columns)
+        bar = Bar()
+        bar.start(total=44_100_000, done=0, letters=letters)
+        bar._bar.ncols, bar._bar.dynamic_ncols = columns, None
+        clock.now += 10
+        bar.update(22_000_000, 2_000_000, counts)
+        bar.stop()
+        drawn = terminal.getvalue().split("\r")[-1].rstrip("\n")
+        assert len(drawn) <= columns
+        assert f"{says}" in drawn and "left" in drawn
+
+
+def test_the_trainer_tells_the_letters_of_its_rule(monkeypatch):
+    told = {}
+
+    class Listening(Silent):
+        def start(self, total, done, letters=None):
+            told.update(letters)
+
+    monkeypatch.setattr("grokfast.trainer.make_progress", lambda wanted: Listening())
+    grid = gf.preset("addition-classification").grid(lr=1e-2, weight_decay=0.0, width=4, steps=2)
+    gf.run(grid, engine="reference", device="cpu", threads=1)
+    assert told == dict(zip((*gf.PHASES, "diverged"), "CGMXD", strict=True))
+
+
 def test_a_dumb_terminal_gets_lines(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "dumb")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import grokfast as gf
 from grokfast.fields import value_text
 from grokfast.ranges import parse_values
-from grokfast.spacing import linspace, log10, logspace
+from grokfast.spacing import geomspace, linspace, log10, logspace
 
 NUMBERS = st.decimals(-1000, 1000, places=6)
 
@@ -57,10 +57,38 @@ def test_logspace_is_correctly_rounded(low, high, count):
         ("logspace:-5:-2:1", [1e-5]),
         ("linspace:0:0.3:4", [0.0, 0.1, 0.2, 0.3]),
         ("linspace: 0 : 1 :2", [0.0, 1.0]),
+        ("geomspace:1e-5:1e-2:4", [1e-5, 1e-4, 1e-3, 1e-2]),
+        ("geomspace: 3e-4 :1:1", [3e-4]),
+        ("geomspace:8:1:4", [8.0, 4.0, 2.0, 1.0]),
     ],
 )
 def test_ranges_of_the_command_line_are_the_numbers_one_would_type(text, values):
     assert parse_values(gf.preset("addition-regression"), "lr", text) == values
+
+
+def test_geomspace_is_logspace_by_its_ends():
+    assert geomspace("1e-5", "1e-2", 21) == logspace("-5", "-2", 21)
+    ends = ("0.3", "7.1")
+    assert geomspace(*ends, 9)[::8] == (0.3, 7.1), "to the bit"
+
+
+@pytest.mark.parametrize("text", ["geomspace:0:1:3", "geomspace:-1:-2:3", "geomspace:1:-1e-3:3"])
+def test_geomspace_has_positive_ends(text):
+    with pytest.raises(gf.UsageError, match="both ends must be positive"):
+        parse_values(gf.preset("addition-regression"), "lr", text)
+
+
+@pytest.mark.parametrize("text", ["logspace:1e-5:1e-2:4", "logspace:1e-3:1:4", "logspace:1:100:3"])
+def test_values_given_as_exponents_are_warned_of(text):
+    says = f"powers of ten: .*geomspace{text.removeprefix('logspace')} takes the ends themselves"
+    with pytest.warns(UserWarning, match=says):
+        parse_values(gf.preset("addition-regression"), "weight_decay", text)
+
+
+@pytest.mark.parametrize("text", ["logspace:-5:-2:4", "logspace:0:1:3", "logspace:-0.5:1:3"])
+def test_exponents_are_not(text, recwarn):
+    parse_values(gf.preset("addition-regression"), "weight_decay", text)
+    assert not recwarn
 
 
 @pytest.mark.parametrize(

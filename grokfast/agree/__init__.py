@@ -74,6 +74,7 @@ class Agreement:
         confusion: published phase -> our phase -> cells.
         steps: named shares of T_train and T_val; empty where the table has none.
         notes: what differs from the experiment of the table.
+        is_published: whether the table is a published one, or of another results file.
     """
 
     table: str
@@ -85,6 +86,7 @@ class Agreement:
     confusion: dict[str, dict[str, int]]
     steps: dict[str, Share] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_published: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; every share with its fraction (null for no cells)."""
@@ -172,6 +174,7 @@ def compare(results: Results, table: Table) -> Agreement | str:
         },
         steps=_steps_agreement(results, mine, table, theirs, same, budget),
         notes=notes,
+        is_published=table.is_published,
     )
 
 
@@ -230,8 +233,9 @@ def _matched(
 
 def _notes(results: Results, table: Table) -> tuple[str, ...]:
     own, published = results.grid.experiment, table.experiment
+    there = "published" if table.is_published else "there"
     notes = [
-        f"{short_name(path)} is {own.get(path)}, published {published.get(path)}"
+        f"{short_name(path)} is {own.get(path)}, {there} {published.get(path)}"
         for path in scalar_fields(published)
         if path in scalar_fields(own)
         and path not in (*_varied(results), *table.axes)
@@ -242,9 +246,10 @@ def _notes(results: Results, table: Table) -> tuple[str, ...]:
         return tuple(notes)  # cells of the published budget are compared
     if own.steps < published.steps:
         both = "" if table.t_train is None else "; both read as of the shorter"
-        notes.append(f"trained for {own.steps} steps, published for {published.steps}{both}")
+        notes.append(f"trained for {own.steps} steps, {there} for {published.steps}{both}")
     elif own.steps > published.steps:
-        notes.append(f"read as of {published.steps} steps, the published budget")
+        whose = "the published budget" if table.is_published else "the budget there"
+        notes.append(f"read as of {published.steps} steps, {whose}")
     return tuple(notes)
 
 
@@ -271,16 +276,13 @@ def _steps_agreement(
     early = short["T_train"] & short["T_val"]
     both_near = near["T_train"] & near["T_val"]
     both_equal = equal["T_train"] & equal["T_val"]
+    early_there = f"published up to {limit}" if table.is_published else f"up to {limit} there"
     return {
-        f"T_train within {percent}, where published up to {limit}": _share(
-            near["T_train"][short["T_train"]]
-        ),
-        f"T_val within {percent}, where published up to {limit}": _share(
-            near["T_val"][short["T_val"]]
-        ),
-        f"both within {percent}, where both published up to {limit}": _share(both_near[early]),
-        f"both equal, where both published up to {limit}": _share(both_equal[early]),
-        f"same phase, where both published up to {limit}": _share(same[early]),
+        f"T_train within {percent}, where {early_there}": _share(near["T_train"][short["T_train"]]),
+        f"T_val within {percent}, where {early_there}": _share(near["T_val"][short["T_val"]]),
+        f"both within {percent}, where both {early_there}": _share(both_near[early]),
+        f"both equal, where both {early_there}": _share(both_equal[early]),
+        f"same phase, where both {early_there}": _share(same[early]),
         f"both within {percent}, all cells": _share(both_near),
         "both equal, all cells": _share(both_equal),
     }

@@ -65,6 +65,7 @@ class Table:
     t_val: NDArray[np.int64] | None = None  # [C]
     tolerance: float = 0.02  # of steps, relative
     limit: int | None = 2999  # steps up to it are compared apart; later ones are chaotic in float32
+    is_published: bool = True  # or of another results file
 
     def __len__(self) -> int:
         """Number of cells."""
@@ -171,6 +172,7 @@ def _tables_of(results: Results, name: str) -> list[Table | Measurements]:
                 full_grid=len(np.unique(x[cells])) * len(np.unique(y[cells])) == len(cells),
                 t_train=results["t_train"][cells],
                 t_val=results["t_val"][cells],
+                is_published=False,
             )
         )
     return tables

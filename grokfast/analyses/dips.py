@@ -16,6 +16,7 @@ from grokfast.errors import UsageError
 from grokfast.outcomes import crossing_name
 from grokfast.phases import PhaseRule
 from grokfast.results import Results
+from grokfast.retyping import again
 
 Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
@@ -106,7 +107,8 @@ def signature(results: Results, cell: int, *, window: int = WINDOW) -> Signature
         raise UsageError(f"window is {window}; give 1 or more steps")
     if "step" not in results or "train_acc" not in results:
         raise UsageError(
-            "this run kept no curves", hint="train with --record=curves:all into another file"
+            "this run kept no curves",
+            hint=again(results.grid, **{"record.curves": "evaluated"}),
         )
     train, val = results["train_acc"][cell], results["val_acc"][cell]
     there = np.isfinite(train) & np.isfinite(val) & (results["step"] >= 1)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from grokfast.errors import UsageError
 from grokfast.results import Results
+from grokfast.retyping import again
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,9 +101,7 @@ class Neurons:
                 weights = {name: v[at[0]] for name, v in bucket.items() if name != "run"}
                 model = results.grid.cells[run].model
                 return cls.from_weights(weights, getattr(model, "activation", "unknown"))
-        raise UsageError(
-            "this run kept no weights", hint="train with record.weights=True (--record=weights)"
-        )
+        raise no_weights(results)
 
     @classmethod
     def from_weights(
@@ -173,6 +172,16 @@ class Neurons:
 
 #: Part of the pairs -> rows m p + n of the table of all pairs, and their labels, both ``[n]``.
 Parts = Mapping[str, tuple[Ints, Ints]]
+
+
+def no_weights(results: Results) -> UsageError:
+    """What to say of a run that kept none; of one whose nets have no such neurons, that."""
+    task = results.grid.experiment.task.name
+    if task != "modular":
+        return UsageError(f"neurons are analysed of nets on the task modular; this run's is {task}")
+    return UsageError(
+        "this run kept no weights", hint=again(results.grid, **{"record.weights": True})
+    )
 
 
 def outputs(net: Neurons) -> Floats:

@@ -24,5 +24,7 @@ def gamma_against_ipr(net: Neurons, *, multiplicative: bool = False) -> tuple[Fl
             :func:`grokfast.analyses.neuron_ipr`.
     """
     if net.norm is None:
-        raise UsageError("this net has no norm, so no gamma", hint="train with BatchNorm")
+        raise UsageError(
+            "this net has no norm, so no gamma", hint="train with --set=model.norm=batch"
+        )
     return np.abs(net.norm.gamma), neuron_ipr(net, multiplicative=multiplicative)

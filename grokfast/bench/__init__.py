@@ -14,6 +14,7 @@ import torch
 from grokfast.bench.machine import ceilings, describe, floor_us
 from grokfast.bench.measure import CHECK_STEPS, Row, Work, measure
 from grokfast.bench.trials import BASIC, FEWER_BITS, Contender, Unavailable, engine
+from grokfast.errors import counted
 
 __all__ = [
     "BASIC",
@@ -45,6 +46,7 @@ def side_by_side(
 ) -> Iterator[dict[str, Any]]:
     """Measures and reports; yields raw rows, each with the machine and its ceilings."""
     machine, rates = describe(device), ceilings(device)
+    skipped: set[str] = set()  # what has been said of those that were not timed
     say("  ".join(f"{k} {v}" for k, v in machine.items() if v is not None))
     say("measured ceilings: " + ", ".join(f"{k} {v:.0f}" for k, v in rates.items()))
     for work in works:
@@ -53,7 +55,7 @@ def side_by_side(
         say(f"{work.task}: floor {floor:.3g} us a model-step (multiply-adds at the measured rate)")
         for models in numbers:
             evaluated = f", evaluated every {work.every} steps" if work.every else ""
-            say(f"{work.task}, {models} models{evaluated}")
+            say(f"{work.task}, {counted(models, 'model')}{evaluated}")
             rows = measure(
                 work,
                 models,
@@ -62,6 +64,7 @@ def side_by_side(
                 repetitions=repetitions,
                 seconds=seconds,
                 say=say,
+                skipped=skipped,
             )
             for row in rows:
                 row.floor_us = floor_us(one, rates, row.precision)
@@ -70,6 +73,7 @@ def side_by_side(
                 yield {
                     **asdict(row),
                     "median_us": None if row.skipped else row.median_us,
+                    "disturbed": row.disturbed,
                     "device": str(device),
                     "ceilings": rates,
                     "machine": machine,
@@ -77,20 +81,34 @@ def side_by_side(
 
 
 def table(rows: list[Row]) -> str:
-    """Text: median with its spread, steps a second of all models, percent of the bound."""
-    wide = max(23, *(len(row.contender) for row in rows)) + 1
-    lines = [f"  {'':{wide}}{'us/model-step':>14}{'min':>8}{'max':>8}{'of bound':>10}{'MB':>8}"]
-    for row in rows:
-        if row.skipped:
-            lines.append(f"  {row.contender:{wide}}not timed: {row.skipped}")
-            continue
-        memory = "" if row.memory_mb is None else f"{row.memory_mb:.0f}"
-        share = "" if row.floor_us is None else f"{row.floor_us / row.median_us:.1%}"
-        lines.append(
-            f"  {row.contender:{wide}}{_us(row.median_us):>14}{_us(min(row.times_us)):>8}"
-            f"{_us(max(row.times_us)):>8}{share:>10}{memory:>8}"
-        )
-    return "\n".join(lines)
+    """Text: median with its spread, percent of the bound, memory; of those that were timed, and
+    with a word on each that something else on the machine has disturbed."""
+    timed = [row for row in rows if not row.skipped]
+    if not timed:
+        return "  nothing was timed"
+    lines = [["", "us/model-step", "min", "max", "of bound", "MB"]]
+    lines += [
+        [
+            row.contender,
+            _us(row.median_us),
+            _us(min(row.times_us)),
+            _us(max(row.times_us)),
+            "" if row.floor_us is None else f"{row.floor_us / row.median_us:.1%}",
+            "" if row.memory_mb is None else f"{row.memory_mb:.0f}",
+        ]
+        for row in timed
+    ]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    told = [
+        "  ".join([f"  {name:{first}}", *(f"{x:>{n}}" for x, n in zip(rest, others, strict=True))])
+        for name, *rest in lines
+    ]
+    told += [
+        f"  {row.contender} was disturbed: its repetitions differ by a factor of {row.spread:.1f}"
+        for row in timed
+        if row.disturbed
+    ]
+    return "\n".join(told)
 
 
 def _us(time: float) -> str:

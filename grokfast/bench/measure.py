@@ -30,6 +30,8 @@ from grokfast.presets import preset
 CHECK_STEPS = 60
 #: Cells of it whose losses are: the float64 reference is slow.
 CHECK_CELLS = 4
+#: Repetitions of a contender on a quiet machine differ by no larger factor.
+QUIET = 1.5
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,16 @@ class Row:
     def median_us(self) -> float:
         return statistics.median(self.times_us)
 
+    @property
+    def spread(self) -> float:
+        """The slowest repetition, in multiples of the fastest."""
+        return max(self.times_us) / min(self.times_us) if self.times_us else 1.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether repetitions differ by more than they do on a machine with nothing else to do."""
+        return self.spread > QUIET
+
 
 def measure(
     work: Work,
@@ -195,11 +207,16 @@ def measure(
     repetitions: int = 5,
     seconds: float = 1.0,
     say: Callable[[str], None] = lambda line: None,
+    skipped: set[str] | None = None,
 ) -> list[Row]:
     """Every contender on the same models, in turn, ``repetitions`` times.
 
     One that cannot run here, fails or computes something else is not timed; its row says why.
+
+    Args:
+        skipped: what has been said of such contenders, and is not said again.
     """
+    skipped = set() if skipped is None else skipped
     bucket = work.bucket(models)
     truth = Truth.of(work, models)
     rows, trials = [], {}
@@ -219,7 +236,10 @@ def measure(
             row.steps = _steps_for(trial, seconds, device)
         except Exception as reason:  # whatever it is: the others are worth measuring
             row.skipped = _why_not(reason)
-            say(f"  {name}: not timed: {row.skipped}")
+            line = f"  {name}: not timed: {row.skipped}"
+            if line not in skipped:
+                skipped.add(line)
+                say(line)
             continue
         row.precision = trial.precision
         trials[name] = trial

@@ -36,9 +36,9 @@ def _main(words: list[str]) -> int | None:
         print(command_help(commands[chosen]) if chosen else overview(commands))
         return None
     if not isinstance(request, Call):
-        from importlib.metadata import version
+        from grokfast.installation import version
 
-        print(f"grokfast {version('grokfast')}")
+        print(f"grokfast {version()}")
         return None
     return _through_fire(COMMANDS, request.arguments)
 

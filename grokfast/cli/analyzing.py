@@ -15,9 +15,9 @@ from grokfast.analyses import (
     neuron_ipr,
     pruning_of_cell,
 )
+from grokfast.analyses.neurons import no_weights
 from grokfast.cli import overrides, reading
 from grokfast.cli.tables import number, print_table, without_nan
-from grokfast.errors import UsageError
 from grokfast.export import check_target, write_csv
 from grokfast.fields import value_text
 from grokfast.files import user_path
@@ -66,9 +66,7 @@ def analyze(
     results = reading.load(file)
     reading.check_cells(chosen, results)
     if not results.weights:
-        raise UsageError(
-            f"{file} holds no weights", hint="train with --record=weights into another file"
-        )
+        raise no_weights(results)
     cells = range(len(results)) if chosen is None else [results.find(**c) for c in chosen]
     nets = {k: Neurons.of_cell(results, k) for k in dict.fromkeys(cells)}
     ipr = {k: neuron_ipr(n, multiplicative=is_multiplicative(results, k)) for k, n in nets.items()}

@@ -39,14 +39,17 @@ def run(
     threads: Number = None,
     shard: Annotated[str | None, "i/n|auto"] = None,
     data_dir: Folder = None,
+    save_every: Annotated[str | None, "SECONDS"] = None,
+    checkpoint: bool = True,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> int | None:
     """Train every cell of a grid; the same command again continues.
 
     VALUES is a number, a list 1e-4,1e-3, or a range: logspace:-5:-2:21 (powers of ten, both ends
-    included), linspace:0:20:21 (both ends included), range:0:5 (0 to 4). Several values make an
-    axis of the grid. More values or more steps extend an existing file.
+    included), geomspace:1e-5:1e-2:21 (the same by its ends), linspace:0:20:21 (both ends included),
+    range:0:5 (0 to 4). Several values make an axis of the grid. More values or more steps extend an
+    existing file.
 
     Several machines share a grid as shards: each trains its own, say 2/8, into a file of its own,
     all may be stopped and continued at any time, grokfast status says how far they are, and
@@ -87,6 +90,11 @@ def run(
             and n from the variables of Slurm, Grid Engine or LSF; of Kubernetes and PBS i, and n
             from GROKFAST_SHARDS.
         data_dir: Folder with the MNIST files; they are downloaded where there are none.
+        save_every: Seconds between saves, at least, 30 where not given; longer where saving takes
+            more than 5% of the time.
+        checkpoint: Keep no FILE.ckpt. It holds the state of cells that can still be trained: an
+            interrupted run goes on from it, and so does a raised budget. Once neither is wanted it
+            may be deleted; FILE is complete without it.
         dry_run: Show the resolved experiment, cells, memory, and a time measured from a few real
             steps; train and write nothing.
         overwrite: Start anew where the results file exists.
@@ -117,6 +125,8 @@ def run(
         shard=shard,
         data_dir=data_dir,
         overwrite=overwrite,
+        checkpoint=checkpoint,
+        save_every=save_every,
     )
     if dry_run:
         running.dry_run(job)
@@ -178,7 +188,7 @@ def plot(
     Args:
         file: Results file.
         kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
-            (T_train), times (T_train and T_val along an axis), lines (any outcome along an axis, a
+            (T_train and T_val), times (both along an axis), lines (any outcome along an axis, a
             line for each value of another); of chosen cells curves (losses and accuracies),
             observables (what was recorded by step), embeddings and outputs (rows of a transformer's
             output matrix, by t-SNE); tsne (hidden representations of
@@ -253,7 +263,8 @@ def agree(
     Phases overall, of interior cells (those whose up to four neighbours in the table share their
     phase) and of border cells; T_train and T_val where the table has them. Cells are matched by
     the table's two axes, mostly learning rate and weight decay; a part of a grid is compared as far
-    as it goes. The rows of the confusion table are the published phases, its columns ours. Losses
+    as it goes. The rows of the confusion table are the phases of the table (there), its columns
+    those of the file (here). Losses
     and accuracies at steps are shown row by row: published, ours, their difference.
 
     Args:
@@ -315,15 +326,17 @@ def analyze(
 def export(
     file: Annotated[str, "FILE"],
     *,
-    out: Annotated[str, "x.csv|parquet|nc|json"],
+    out: Annotated[str, "x.csv|parquet|nc|json|-"],
     long: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write the results as a table for other programs.
 
+    In CSV a step that never came is NA, and what is not known yet an empty field.
+
     Args:
         file: Results file.
-        out: The table; its suffix chooses the format.
+        out: The table; its suffix chooses the format. A minus sign is CSV on standard output.
         long: One row for each cell and recorded step, instead of one for each cell.
         overwrite: Replace an existing file.
     """
@@ -434,7 +447,7 @@ def data(
     *,
     set: Annotated[str | None, "FIELD=VALUE,...", Joined(",")] = None,
     data_seed: Number = None,
-    out: Annotated[str | None, "x.csv|npz"] = None,
+    out: Annotated[str | None, "x.csv|npz|-"] = None,
     overwrite: bool = False,
     data_dir: Folder = None,
 ) -> int | None:
@@ -452,7 +465,8 @@ def data(
         task: For show and export, a task, or a preset for its task with its values.
         set: Fields of the task; may be repeated.
         data_seed: Seed of the data.
-        out: The file to export to; its suffix chooses the format.
+        out: The file to export to; its suffix chooses the format. A minus sign is CSV on standard
+            output.
         overwrite: Replace an existing file.
         data_dir: Folder of the MNIST files. Default, $GROKFAST_DATA, torchvision's, the user's
             cache.
@@ -470,13 +484,14 @@ def data(
     )
 
 
-def completion(shell: Annotated[str, "bash|zsh"]) -> None:
-    """Print a completion script for the shell.
+def completion(shell: Annotated[str, "bash|zsh|fish"]) -> None:
+    """Print a completion script for the shell: commands, options, presets, fields and files.
 
-    eval "$(grokfast completion bash)"
+    In ~/.bashrc or ~/.zshrc eval "$(grokfast completion bash)", with the name of the shell; in
+    fish's config.fish, grokfast completion fish | source.
 
     Args:
-        shell: bash or zsh.
+        shell: bash, zsh or fish.
     """
     from grokfast.cli.completion import script
 

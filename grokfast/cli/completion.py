@@ -1,44 +1,99 @@
-"""Completion scripts for bash and zsh: commands, options, presets and other fixed values."""
+"""Completion scripts for bash, zsh and fish: commands, options, presets, fields, files."""
 
 from __future__ import annotations
 
+import functools
+import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from grokfast.cli.signatures import read_command
+from grokfast.cli.signatures import Command, Option, read_command
 from grokfast.errors import UsageError
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What may stand in a place: words, files or folders.
+
+    Attributes:
+        files: suffix of files, ``*`` for any.
+        listed: whether several words, split by commas, may stand there.
+    """
+
+    words: tuple[str, ...] = ()
+    files: str = ""
+    folders: bool = False
+    listed: bool = False
+
 
 _BASH = """\
 # grokfast completion for bash; in ~/.bashrc: eval "$(grokfast completion bash)"
+_grokfast_files() {
+    local name
+    if [[ -n $ZSH_VERSION && -n $lead ]]; then  # whose compgen looks for the whole word
+        for name in "$cur"*; do
+            if [[ -d $name ]]; then COMPREPLY+=( "$lead$name/" )
+            elif [[ -e $name && $1 != / && $name == *${1#\\*} ]]; then COMPREPLY+=( "$lead$name" )
+            fi
+        done
+        return
+    fi
+    type compopt &> /dev/null && compopt -o filenames  # which zsh does not have
+    COMPREPLY=( $(compgen -d -P "$lead" -- "$cur") )
+    [[ $1 == / ]] || COMPREPLY+=( $(compgen -f -X "!*$1" -P "$lead" -- "$cur") )
+}
 _grokfast() {
-    local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" words=""
-    # bash splits --kind=phases at the equals sign
-    [[ $cur == "=" ]] && cur=""
-    if [[ $prev == "=" ]]; then prev="${COMP_WORDS[COMP_CWORD-2]}"; fi
-    case "$prev" in
+    local IFS=$'\\n' cur="${COMP_WORDS[COMP_CWORD]}" at=$COMP_CWORD option="" lead="" words=""
+    local files="" listed=""
+    # bash splits --kind=phases at the equals sign, zsh does not
+    if [[ $cur == --*=* ]]; then
+        option="${cur%%=*}" lead="${cur%%=*}=" cur="${cur#*=}"
+    else
+        [[ $cur == [=:] ]] && cur="" && at=$(( at + 1 ))
+        while (( at > 2 )) && [[ ${COMP_WORDS[at-1]} == [=:] ]]; do at=$(( at - 2 )); done
+        if (( at <= COMP_CWORD )) && [[ ${COMP_WORDS[at]} == --* && $at -lt $COMP_CWORD ]]; then
+            option="${COMP_WORDS[at]}"
+        elif [[ ${COMP_WORDS[at-1]} == --* ]]; then
+            option="${COMP_WORDS[at-1]}"
+        fi
+    fi
+    if (( COMP_CWORD == 1 )); then
+        words=@COMMANDS@
+    else
+        case "${COMP_WORDS[1]} $option" in
 @VALUES@
-        *)
-            if (( COMP_CWORD == 1 )); then
-                words="@COMMANDS@ --help --version"
-            else
+            *)
                 case "${COMP_WORDS[1]}" in
-@OPTIONS@
+@PLACES@
                 esac
-            fi ;;
-    esac
-    COMPREPLY=( $(compgen -W "$words" -- "$cur") )
-    # zsh's bashcompinit has no compopt
+                case "${COMP_WORDS[1]}$cur" in
+@OPTIONS@
+                esac ;;
+        esac
+    fi
+    if [[ -n $listed && $cur == *,* ]]; then lead="$lead${cur%,*}," cur="${cur##*,}"; fi
+    COMPREPLY=()
+    [[ -n $words ]] && COMPREPLY=( $(compgen -P "$lead" -W "$words" -- "$cur") )
+    [[ -z ${COMPREPLY[*]} && -n $files ]] && _grokfast_files "$files"
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && type compopt &> /dev/null \\
         && compopt -o nospace
-    [[ ${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=( $(compgen -f -- "$cur") )
     return 0
 }
-complete -o filenames -F _grokfast grokfast
+complete @NOSPACE@-F _grokfast grokfast
 """
 
 _ZSH = """\
 # grokfast completion for zsh; in ~/.zshrc: eval "$(grokfast completion zsh)"
+(( $+functions[compdef] )) || { autoload -U +X compinit && compinit -u; }
 autoload -U +X bashcompinit && bashcompinit
+"""
+
+_FISH = """\
+# grokfast completion for fish; in ~/.config/fish/config.fish: grokfast completion fish | source
+complete -c grokfast -f
 """
 
 
@@ -46,25 +101,121 @@ def script(shell: str, functions: dict[str, Callable[..., Any]]) -> str:
     """The script of a shell.
 
     Raises:
-        UsageError: neither bash nor zsh.
+        UsageError: none of :data:`SHELLS`.
     """
-    if shell not in ("bash", "zsh"):
-        raise UsageError(f"no completion for {shell!r}", hint="there are bash and zsh")
+    if shell not in SHELLS:
+        raise UsageError(f"no completion for {shell!r}", hint=f"there are {', '.join(SHELLS)}")
     commands = {name: read_command(name, function) for name, function in functions.items()}
-    values = {f"--{k}": " ".join(v) for k, v in _fixed_values().items()}
-    options = []
+    if shell == "fish":
+        return _FISH + "\n".join(_fish(commands))
+    zsh = shell == "zsh"
+    text = _bash(commands).replace("@NOSPACE@", "-o nospace " if zsh else "")
+    return (_ZSH if zsh else "") + text
+
+
+def _bash(commands: dict[str, Command]) -> str:
+    def case(pattern: str, offer: Offer, indent: int) -> str:
+        does = [f"words={_lines(offer.words)}"] if offer.words else []
+        files = offer.files or ("/" if offer.folders else "")
+        does += [f"files={shlex.quote(files)}"] if files else []
+        does += ["listed=1"] if offer.listed else []
+        return f"{' ' * indent}{pattern}) {' '.join(does) or ':'} ;;"
+
+    values, places, options = [], [], []
     for name, command in commands.items():
-        words = [f"--{o.name}" + ("" if o.switch else "=") for o in command.options.values()]
-        words += _positional_values().get(name, [])
-        options.append(f'                    {name}) words="{" ".join(words)} --help" ;;')
-    text = _BASH.replace("@COMMANDS@", " ".join(commands))
-    text = text.replace("@OPTIONS@", "\n".join(options))
-    text = text.replace(
-        "@VALUES@", "\n".join(f'        {k}) words="{v}" ;;' for k, v in values.items())
-    )
-    return (_ZSH if shell == "zsh" else "") + text
+        for option in command.options.values():
+            if not option.switch:
+                values.append(case(f'"{name} --{option.name}"', _value(option), 12))
+        places.append(case(name, _places(command), 20))
+        options.append(case(f"{name}-*", Offer(words=_flags(command)), 20))
+    filled = _BASH.replace("@COMMANDS@", _lines((*commands, "--help", "--version")))
+    for mark, lines in (("VALUES", values), ("PLACES", places), ("OPTIONS", options)):
+        filled = filled.replace(f"@{mark}@", "\n".join(lines))
+    return filled
 
 
+def _lines(words: tuple[str, ...]) -> str:
+    """Words for ``compgen -W``, which splits them at newlines."""
+    return "$'" + "\\n".join(words) + "'"
+
+
+def _flags(command: Command) -> tuple[str, ...]:
+    flags = (o.shown + ("" if o.switch else "=") for o in command.options.values())
+    return (*flags, "--help")
+
+
+def _fish(commands: dict[str, Command]) -> list[str]:
+    lines = [
+        f"complete -c grokfast -n __fish_use_subcommand -a {name} "
+        f"-d {_fish_quoted(_about(command))}"
+        for name, command in commands.items()
+    ]
+    lines.append("complete -c grokfast -l help -d 'Show help'")
+    for name, command in commands.items():
+        begin = f"complete -c grokfast -n '__fish_seen_subcommand_from {name}'"
+        if told := _fish_offer(_places(command)):
+            lines.append(f"{begin} {told}")
+        for option in command.options.values():
+            told = "" if option.switch else f" -r {_fish_offer(_value(option))}".rstrip()
+            lines.append(f"{begin} -l {option.shown.removeprefix('--')}{told}")
+    return lines
+
+
+def _fish_offer(offer: Offer) -> str:
+    if offer.files == "*":
+        return "-F"
+    told = " ".join(offer.words)
+    if offer.listed:
+        told = f'(__fish_complete_list , \'string split " " "{told}"\')'
+    told += f" (__fish_complete_suffix {offer.files})" if offer.files else ""
+    told += " (__fish_complete_directories)" if offer.folders else ""
+    return f"-a {_fish_quoted(told.strip())}" if told else ""
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _about(command: Command) -> str:
+    return (command.function.__doc__ or "").partition("\n")[0]
+
+
+def _value(option: Option) -> Offer:
+    """What an option may have as its value."""
+    fixed = _fixed_values()
+    if option.name in fixed:
+        return Offer(words=fixed[option.name], listed=option.name == "record")
+    if option.name == "set":
+        return Offer(words=tuple(f"{name}=" for name in _fields()), listed=True)
+    if option.metavar.startswith("AXIS") and ":" not in option.metavar:
+        return Offer(words=_fields(), listed=True)
+    if option.metavar == "DIR":
+        return Offer(folders=True)
+    if option.metavar == "FILE":
+        return Offer(files=".h5")
+    if option.metavar.startswith(("FIG.", "x.")):
+        return Offer(files="*")
+    return Offer()
+
+
+def _places(command: Command) -> Offer:
+    """What may stand where no option does."""
+    words = tuple(_positional_values().get(command.name, ()))
+    files = any(p.parameter in ("file", "files", "reference") for p in command.positionals)
+    return Offer(words=words, files=".h5" if files else "")
+
+
+@functools.cache
+def _fields() -> tuple[str, ...]:
+    """Of the experiments of all presets, as they are typed: short names where there are."""
+    from grokfast.fields import scalar_fields, short_name
+    from grokfast.presets import PRESETS
+
+    paths = (p for preset in PRESETS.values() for p in scalar_fields(preset.build().experiment))
+    return tuple(dict.fromkeys(map(short_name, paths)))
+
+
+@functools.cache
 def _fixed_values() -> dict[str, tuple[str, ...]]:
     from grokfast.cli.overrides import ENGINES
     from grokfast.fields import options, scalar_fields
@@ -98,5 +249,5 @@ def _positional_values() -> dict[str, list[str]]:
         "fields": list(dict.fromkeys(name for part in parts() for name in part.names)),
         "data": [*ACTIONS, *TASKS, *PRESETS],
         "template": [*TEMPLATES, *PRESETS],
-        "completion": ["bash", "zsh"],
+        "completion": list(SHELLS),
     }

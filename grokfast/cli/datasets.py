@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import hashlib
 import inspect
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ from numpy.typing import NDArray
 
 from grokfast.cli import mnist, overrides
 from grokfast.cli.signatures import closest
+from grokfast.cli.wrapping import wrapped
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
-from grokfast.export import check_target
+from grokfast.export import STDOUT, check_target, text_target
 from grokfast.fields import SHORT_NAMES, parse_value, scalar_fields
 from grokfast.files import replacing, user_path
 from grokfast.presets import PRESETS, preset
@@ -69,15 +69,16 @@ def act(action: str, **given: Any) -> int | None:
 
 def show_all() -> None:
     """Prints every registered task with its fields and their defaults."""
-    width = max(map(len, TASKS)) + 2
+    column = max(map(len, TASKS)) + 2
     for name, cls in TASKS.items():
         about = (cls.__doc__ or "").strip().partition("\n")[0].replace("``", "")
-        print(f"{name:{width}}{about}")
+        told = wrapped(about, indent=column)
+        print(f"{name:{column}}{told.pop(0)[column:]}")
         fields = ", ".join(
             f.name if f.default is dataclasses.MISSING else f"{f.name}={f.default}"
             for f in dataclasses.fields(cls)
         )
-        print(textwrap.indent(textwrap.fill(fields, 100 - width), " " * width))
+        print("\n".join(told + wrapped(fields, indent=column)))
     print("presets, too, name data sets: their tasks with their values (grokfast presets)")
 
 
@@ -121,17 +122,17 @@ def export(
     overwrite: bool = False,
 ) -> None:
     """Writes a data set and prints where it is: ``.csv`` has one row a sample, ``.npz`` everything
-    under the names of :class:`grokfast.TaskData`."""
-    kind = check_target(out, formats=FORMATS, overwrite=overwrite)
+    under the names of :class:`grokfast.TaskData`. ``-`` is CSV on standard output."""
+    kind = check_target(out, formats=FORMATS, overwrite=overwrite, stdout=True)
     data = _chosen(task, set, data_seed, data_dir).build()
     path = user_path(out)
-    with replacing(path) as temporary:
-        if kind == "npz":
-            with temporary.open("wb") as file:  # by name, savez would add a suffix
-                np.savez_compressed(file, allow_pickle=False, **_arrays(data))
-        else:
-            _write_csv(data, temporary)
-    print(path)
+    if kind == "csv":
+        _write_csv(data, path)
+    else:  # by name, savez would add a suffix
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **_arrays(data))
+    if out != STDOUT:
+        print(path)
 
 
 def _write_csv(data: TaskData, path: Path) -> None:
@@ -139,7 +140,7 @@ def _write_csv(data: TaskData, path: Path) -> None:
         "train": (data.x_train, data.y_train, data.corrupted),
         "val": (data.x_val, data.y_val, None),
     }
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with text_target(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         inputs = data.x_train[0].numel()
         writer.writerow(["split", *(f"x{i}" for i in range(inputs)), "label", "corrupted"])

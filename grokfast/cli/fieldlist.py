@@ -6,14 +6,13 @@ import dataclasses
 import inspect
 import json
 import re
-import textwrap
 import typing
 from types import UnionType
 from typing import Any
 
-from grokfast.bounds import bounds_of, hints
-from grokfast.cli.helptext import _width
+from grokfast.bounds import bounded, hints
 from grokfast.cli.signatures import closest
+from grokfast.cli.wrapping import wrapped
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.fields import SHORT_NAMES, is_tuple, options, value_text, without_bounds
@@ -73,7 +72,7 @@ def parts() -> list[Part]:
 
 
 def _part(cls: Any, prefix: str, names: tuple[str, ...], title: str) -> Part:
-    meanings, kinds = _meanings(cls), hints(cls)
+    meanings, kinds, bounds = _meanings(cls), hints(cls), bounded(cls)
     short = {path: name for name, path in SHORT_NAMES.items()}
     fields = []
     for f in dataclasses.fields(cls):
@@ -86,7 +85,7 @@ def _part(cls: Any, prefix: str, names: tuple[str, ...], title: str) -> Part:
                 path=path,
                 short=short.get(path, path),
                 kind=_kind(without_bounds(kind)),
-                bounds=str(bounds_of(kind) or ""),
+                bounds=str(bounds.get(f.name, "")),
                 default=None if none else value_text(f.default),
                 meaning=meanings.get(f.name, ""),
             )
@@ -191,14 +190,4 @@ def _limits() -> dict[str, list[str]]:
 
 
 def _print(text: str, indent: int = 0) -> None:
-    left = " " * indent
-    hanging = left + "    " * (indent == 2)
-    print(
-        textwrap.fill(
-            text,
-            _width(),
-            initial_indent=left,
-            subsequent_indent=hanging,
-            break_on_hyphens=False,
-        )
-    )
+    print("\n".join(wrapped(text, indent, hanging=4 if indent == 2 else 0)))

@@ -6,16 +6,25 @@ refuses; its docstring parser is what we use of it.
 
 from __future__ import annotations
 
-import shutil
-import textwrap
-
 from fire import docstrings
 
 from grokfast.cli.signatures import Command
+from grokfast.cli.wrapping import command as command_line
+from grokfast.cli.wrapping import width, wrapped
 
 _INTRO = (
     "Phase diagrams of grokking: trains a whole grid of small networks at once, "
     "to the exact step at which each memorised and generalised."
+)
+#: All four phases within a minute on two cores.
+FIRST_RUN = (
+    "grokfast run addition-regression --steps=10000 --lr=logspace:-4.5:-2:6 "
+    "--weight-decay=0,2,4,6,8",
+    "grokfast plot addition-regression.h5",
+)
+_CODES = (
+    "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data, 4 of status: cells are "
+    "still to train, 130 / 143 interrupted (what was done is saved; the same command goes on)"
 )
 _GLOBAL = {
     "--help, -h": "Show this and exit.",
@@ -31,7 +40,7 @@ def overview(commands: dict[str, Command]) -> str:
         [
             "usage: grokfast COMMAND ...",
             "",
-            *textwrap.wrap(_INTRO, _width()),
+            *wrapped(_INTRO),
             "",
             "commands:",
             *_table(rows),
@@ -40,13 +49,9 @@ def overview(commands: dict[str, Command]) -> str:
             *_table(_GLOBAL),
             "",
             "A first run:",
-            "  grokfast run addition-classification --steps=5000 --lr=logspace:-4:-2:5 "
-            "--weight-decay=0,5,10",
-            "  grokfast plot addition-classification.h5",
+            *(line for example in FIRST_RUN for line in command_line(example)),
             "",
-            "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data,",
-            "4 status: cells are missing or still to train,",
-            "130 / 143 interrupted (what was done is saved; the same command goes on)",
+            *wrapped(_CODES),
         ]
     )
 
@@ -57,11 +62,14 @@ def command_help(command: Command) -> str:
     told = {a.name: " ".join((a.description or "").split()) for a in parsed.args or ()}
     usage = ["grokfast", command.name, *(p.metavar for p in command.positionals)]
     usage += [f"--{o.name}={o.metavar}" for o in command.options.values() if o.required]
-    lines = [f"usage: {' '.join(usage)} [OPTIONS]", ""]
+    lines = [*wrapped(f"usage: {' '.join(usage)} [OPTIONS]", hanging=7), ""]
     for block in filter(None, (parsed.summary, parsed.description)):
         for paragraph in block.split("\n\n"):
-            example = paragraph.startswith("grokfast ") or paragraph.startswith(" ")
-            lines += paragraph.splitlines() if example else textwrap.wrap(paragraph, _width())
+            if paragraph.startswith("grokfast "):
+                for example in paragraph.splitlines():
+                    lines += command_line(example, indent=0)
+            else:
+                lines += wrapped(paragraph)
             lines.append("")
     if command.positionals:
         lines += [
@@ -71,8 +79,8 @@ def command_help(command: Command) -> str:
         lines.append("")
     rows = {}
     for option in command.options.values():
-        left = f"--{option.name}" if option.switch else f"--{option.name}={option.metavar}"
-        default = "" if option.default in (None, False) else f" Default: {option.default}."
+        left = option.shown if option.switch else f"{option.shown}={option.metavar}"
+        default = "" if option.switch or not option.default else f" Default: {option.default}."
         rows[left] = told[option.parameter] + default
     if rows:
         lines += ["options:", *_table(rows), ""]
@@ -85,17 +93,13 @@ def _summary(command: Command) -> str:
 
 def _table(rows: dict[str, str]) -> list[str]:
     """Two columns; a left side that is too long gets a line of its own."""
-    column = min(24, max(map(len, rows)) + 4)
+    column = min(24, max(map(len, rows)) + 4, width() // 3)
     lines = []
     for left, right in rows.items():
-        wrapped = textwrap.wrap(right, _width() - column) or [""]
+        told = wrapped(right, indent=column) or [""]
         if len(left) + 4 > column:
             lines.append(f"  {left}")
         else:
-            lines.append(f"  {left}".ljust(column) + wrapped.pop(0))
-        lines += [" " * column + line for line in wrapped]
+            lines.append(f"  {left}".ljust(column) + told.pop(0)[column:])
+        lines += told
     return lines
-
-
-def _width() -> int:
-    return max(60, min(100, shutil.get_terminal_size((88, 24)).columns))

@@ -185,6 +185,11 @@ def parse_record(text: str) -> list[tuple[str, str]]:
                 "observable, as norms or norms:STEPS",
             )
         pairs.append((fields[what], number or {"embeddings": "10", "weights": "true"}[what]))
+        if what == "embeddings" and number and not int(number):
+            raise UsageError(
+                f"--record={text!r}: embeddings every 0 steps are none",
+                hint="embeddings:10 has them every 10; for none leave it out",
+            )
         if what == "curves":
             pairs.append(("record.curves", "log-spaced"))
     if observables:
@@ -303,8 +308,26 @@ def parse_cells(text: str | None) -> list[dict[str, Any]] | None:
     return cells
 
 
+def parse_seconds(option: str, text: str | None) -> float | None:
+    """A number of 0 or more.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--{option}={text!r} is no number of seconds", hint=f"an example: --{option}=60"
+    )
+
+
 def _refuse_huge_range(name: str, text: str) -> None:
-    match = re.fullmatch(r"(?:logspace|linspace):[^:]*:[^:]*:([0-9]+)", text)
+    match = re.fullmatch(r"(?:logspace|geomspace|linspace):[^:]*:[^:]*:([0-9]+)", text)
     number = int(match[1][:12]) if match else text.count(",") + 1
     match = re.fullmatch(r"range:(-?[0-9]{1,99}):(-?[0-9]{1,99})(?::(-?[0-9]{1,99}))?", text)
     if match and int(match[3] or 1):

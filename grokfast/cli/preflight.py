@@ -79,8 +79,10 @@ def _command(word: str, commands: dict[str, Command]) -> Command:
     if word in commands:
         return commands[word]
     if word.startswith("-"):
+        close = closest(word, GLOBAL_SWITCHES)
         raise UsageError(
-            f"{word!r} comes before any command", hint="an example: grokfast run PRESET --lr=1e-3"
+            f"{word!r} comes before any command",
+            hint=f"did you mean {close}?" if close else "an example: grokfast run PRESET --lr=1e-3",
         )
     close = closest(word, commands)
     raise UsageError(
@@ -139,7 +141,8 @@ def _unknown_option(command: Command, flag: str, name: str) -> UsageError:
         close = (
             ALIASES.get(name) if ALIASES.get(name, "").split("=")[0] in command.options else None
         )
-        close = close or closest(name, command.options)
+        known = [*(option.shown for option in command.options.values()), *GLOBAL_SWITCHES]
+        close = close or (closest(f"--{name}", known) or "").removeprefix("--")
     hint = f"did you mean --{close}?" if close else f"grokfast {command.name} --help lists them"
     if "set" in command.options and flag.startswith("--") and _is_field(flag):
         hint = f"did you mean --set={flag.removeprefix('--').replace('-', '_')}=...?"

@@ -11,7 +11,7 @@ from typing import Any
 
 from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
-from grokfast.errors import UsageError
+from grokfast.errors import UsageError, counted
 from grokfast.fields import short_name
 from grokfast.files import check_file, user_path, writable
 from grokfast.results import Results
@@ -88,15 +88,17 @@ def agree(file: str, reference: str | None, json: bool) -> None:
 
 
 def export(file: str, out: str, long: bool, overwrite: bool) -> None:
-    """Writes the table and prints where it is."""
-    from grokfast.export import check_target
+    """Writes the table and prints where it is, or the table itself."""
+    from grokfast.export import STDOUT, check_target
     from grokfast.export import export as write
 
-    check_target(out, long=long, overwrite=overwrite)
+    check_target(out, long=long, overwrite=overwrite, stdout=True)
     path, source = user_path(out), user_path(file)
     if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"--out={out} is the results file itself")
-    print(write(load(file), out, long=long, overwrite=overwrite))
+    written = write(load(file), out, long=long, overwrite=overwrite)
+    if out != STDOUT:
+        print(written)
 
 
 def merge(files: list[str], out: str, overwrite: bool) -> None:
@@ -105,8 +107,17 @@ def merge(files: list[str], out: str, overwrite: bool) -> None:
 
     merged = join(files, out, overwrite=overwrite)
     counts = ", ".join(f"{name} {n}" for name, n in merged.counts().items())
-    print(f"{len(merged)} cells of {len(files)} files, in {out}: {counts}")
-    print(f"next: grokfast plot {shlex.quote(out)}")
+    cells, shards = counted(len(merged), "cell"), counted(len(files), "file")
+    print(f"{cells} of {shards}, in {out}: {counts}")
+    commands = [*plots(shlex.quote(out), merged), f"info {shlex.quote(out)}"]
+    print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
+
+
+def plots(file: str, results: Results) -> list[str]:
+    """The command that draws these results: a diagram, of a single cell its curves."""
+    if any(len(values) > 1 for values in results.axes.values()):
+        return [f"plot {file}"]
+    return [f"plot {file} --kind=curves"] if "train_acc" in results else []
 
 
 def beside(path: Path, suffix: str) -> Path:

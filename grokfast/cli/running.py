@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from grokfast.cli import mnist, overrides, show
 from grokfast.cli.arrays import shard_of_task
-from grokfast.errors import UsageError
+from grokfast.errors import GrokfastError, UsageError, counted
 from grokfast.fields import short_name
-from grokfast.files import writable
+from grokfast.files import results_path
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
 
@@ -36,6 +36,8 @@ class Job:
     threads: int | None
     shard: tuple[int, int] | None
     overwrite: bool
+    checkpoint: bool
+    save_every: float | None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -64,6 +66,8 @@ def parse(
     shard: str | None,
     data_dir: str | None,
     overwrite: bool,
+    checkpoint: bool,
+    save_every: str | None,
 ) -> Job:
     """Checks all options of a run.
 
@@ -74,7 +78,7 @@ def parse(
     part = _shard(shard)
     if part is not None:
         grid.shard(*part)
-    path = writable(_named(preset, out, part), "--out=")
+    path = results_path(_named(preset, out, part), "--out=")
     if data_dir is not None:
         mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(
@@ -85,6 +89,8 @@ def parse(
         threads=overrides.parse_count("threads", threads, example=2, most=MAX_THREADS),
         shard=part,
         overwrite=overwrite,
+        checkpoint=checkpoint,
+        save_every=overrides.parse_seconds("save-every", save_every),
     )
     overrides.check_cells(grid)  # last: large grids take a moment
     return job
@@ -113,20 +119,20 @@ def _named(preset: str, out: str | None, part: tuple[int, int] | None) -> str:
 
 def run(job: Job) -> None:
     """Trains, and says what came out and what to type next."""
-    from grokfast.cli.reading import beside
+    from grokfast.cli.reading import beside, plots
     from grokfast.trainer import run as train
 
     begun = time.monotonic()
-    results = train(job.grid, **job.options)
+    results = train(job.grid, checkpoint=job.checkpoint, save_every=job.save_every, **job.options)
     diverged = int((results["diverged_at"] >= 0).sum())
     counts = [f"{name} {n}" for name, n in results.counts().items()]
     counts += [f"diverged {diverged}"] if diverged else []
-    print(f"{len(results)} cells: {', '.join(counts)}")
+    print(f"{counted(len(results), 'cell')}: {', '.join(counts)}")
     print(f"{_duration(time.monotonic() - begun)}, in {job.out}")
     file = shlex.quote(str(job.out))
     if job.shard is None:
         table = shlex.quote(str(beside(job.out, ".csv")))
-        commands = [f"plot {file}", f"info {file}", f"export {file} --out={table}"]
+        commands = [*plots(file, results), f"info {file}", f"export {file} --out={table}"]
     else:
         commands = [f"info {file}", f"merge {_all_shards(job)}"]
     print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
@@ -165,7 +171,12 @@ def dry_run(job: Job) -> None:
 
     from grokfast.planning import plan
 
-    p = plan(grid, **job.options)
+    refused = None
+    try:
+        p = plan(grid, **job.options)
+    except GrokfastError as error:
+        refused = error  # where it is the file's fault; else this raises it again
+        p = plan(grid, **job.options | {"out": None})
     if job.shard is not None:
         print(f"shard    {job.shard[0]}/{job.shard[1]}: {p.cells} of the {grid.size} cells")
     print(f"engine   {p.engine}")
@@ -178,6 +189,9 @@ def dry_run(job: Job) -> None:
             "" if grid.experiment.stop == "never" else " at most; cells that stop early save time"
         )
         print(f"time     {_duration(p.seconds)}{early}")
+    if refused is not None:
+        print(f"out      {job.out} (exists: the run would end before any work)")
+        raise refused
     print(f"out      {job.out}{_what_is_left(job, p)}")
 
 

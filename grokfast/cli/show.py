@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,16 @@ from grokfast.aggregate import quantile
 from grokfast.agree import Agreement, MeasuredAgreement, Share
 from grokfast.agree.measured import MISSING
 from grokfast.cli.boundary import ENVIRONMENT
-from grokfast.fields import scalar_fields, short_name, value_text
+from grokfast.cli.wrapping import width, wrapped
+from grokfast.errors import counted
+from grokfast.fields import scalar_fields, value_text
+from grokfast.files import checkpoint_path, real_path, user_path
 from grokfast.grid import Grid
+from grokfast.locks import writer
 from grokfast.machines import differing, machines, told
 from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
+from grokfast.retyping import as_option
 
 
 def presets(as_json: bool) -> None:
@@ -42,16 +45,24 @@ def presets(as_json: bool) -> None:
     if as_json:
         _print_json(rows)
         return
-    width = max(len(r["name"]) for r in rows)
-    print(f"{'preset':{width}}  cells    steps    cost  what")
+    names = max(len(r["name"]) for r in rows)
+    wide = names + 26
+    # What it is, beside the numbers where there is room, else below them.
+    beside = width(most=140) >= wide + 50
+    print(f"{'preset':{names}}  cells    steps    cost{'  what' * beside}")
     for row in rows:
         millions = row["model_steps"] / 1e6
         cost = f"{millions:.3g} M" if millions >= 1 else f"{millions * 1e3:.3g} k"
-        print(
-            f"{row['name']:{width}} {row['cells']:6d} {row['steps']:8d} {cost:>7}  {row['title']}"
-        )
-        print(f"{'':{width + 26}}{row['source']}")
-    print("cost: model-steps at most; grokfast run PRESET --dry-run measures the time")
+        head = f"{row['name']:{names}} {row['cells']:6d} {row['steps']:8d} {cost:>7}  "
+        told = [
+            line
+            for text in (row["title"], row["source"])
+            for line in wrapped(text, indent=wide if beside else 4, hanging=2, most=140)
+        ]
+        print(head + told.pop(0)[wide:] if beside else head.rstrip())
+        print("\n".join(told))
+    cost = "cost: model-steps at most; grokfast run PRESET --dry-run measures the time"
+    print("\n".join(wrapped(cost, hanging=2)))
 
 
 def info(file: str, results: Results, as_json: bool) -> None:
@@ -61,18 +72,24 @@ def info(file: str, results: Results, as_json: bool) -> None:
         _print_json(data)
         return
     state = "complete" if results.complete else "incomplete: the same grokfast run goes on with it"
+    if data["writer"]:
+        state = f"being written by a run ({data['writer']})"
     print(f"{file}: {results.grid.name}, {state}")
     part = "" if len(results) == results.grid.size else f" of the grid's {results.grid.size}"
-    status = ", ".join(f"{name} {n}" for name, n in data["status"].items() if n)
+    # A cell that has begun is running as long as somebody trains it.
+    words = {} if data["writer"] else {"running": "unfinished"}
+    status = ", ".join(f"{words.get(name, name)} {n}" for name, n in data["status"].items() if n)
     print(f"cells     {len(results)}{part}: {status}")
     print(f"progress  {data['progress']:.1%} of the cell-steps")
+    print(f"state     {_state(data)}")
     unknown = f", not known yet {data['unknown']}" if data["unknown"] else ""
     print("phases    " + ", ".join(f"{k} {n}" for k, n in data["phases"].items()) + unknown)
     for name, step in data["crossings"].items():
         median = "never" if step["median"] is None else f"{step['median']:,.0f}"
-        print(f"crossing  {name}: {step['reached']} of {step['cells']} cells, median {median}")
+        of = counted(step["cells"], "cell")
+        print(f"crossing  {name}: {step['reached']} of {of}, median {median}")
     for path in results.grid.axes:
-        print(f"axis      {_as_option(results.grid, path)}")
+        print(f"axis      {shlex.quote(as_option(results.grid, path))}")
     experiment(results.grid)
     print("machines")
     for kind in data["machines"]:
@@ -101,10 +118,14 @@ def experiment(grid: Grid) -> None:
 
 def summary(file: str, results: Results) -> dict[str, Any]:
     """What ``info --json`` prints."""
+    path = real_path(user_path(file))
+    checkpoint = checkpoint_path(path)
     return {
         "file": file,
         "name": results.grid.name,
         "complete": results.complete,
+        "writer": writer(path),
+        "checkpoint": str(checkpoint) if checkpoint.exists() else None,
         "cells": len(results),
         "grid_cells": results.grid.size,
         "progress": float(progress(results).mean()) if len(results) else 0.0,
@@ -124,6 +145,16 @@ def progress(results: Results) -> NDArray[np.float64]:
     done = np.isin(results["status"], (OK, DIVERGED))
     steps = [results.grid.cells[run].steps for run in results["run"].tolist()]
     return np.where(done, 1.0, results["steps_done"] / steps)
+
+
+def _state(data: dict[str, Any]) -> str:
+    """Whether there is a checkpoint, and what it is for."""
+    if data["checkpoint"] is None:
+        what = "a larger budget" if data["complete"] else "what is unfinished"
+        return f"no checkpoint: {what} is trained from the first step"
+    if data["complete"]:
+        return f"{data['checkpoint']}: for a larger budget; else it may be deleted"
+    return f"{data['checkpoint']}: unfinished cells go on from it; keep it until they are done"
 
 
 def _crossing(steps: NDArray[np.float64]) -> dict[str, Any]:
@@ -146,9 +177,10 @@ def agreement(found: list[Agreement | MeasuredAgreement], as_json: bool) -> None
     for number, one in enumerate(found):
         if number:
             print()
-        print(f"published: {one.table}")
+        is_published = isinstance(one, MeasuredAgreement) or one.is_published
+        print(f"{'published' if is_published else 'compared with'}: {one.table}")
         if one.source:
-            print(textwrap.fill(f"source: {one.source}", 100, subsequent_indent="  "))
+            print("\n".join(wrapped(f"source: {one.source}", hanging=2)))
         if isinstance(one, MeasuredAgreement):
             _measured(one)
         else:
@@ -165,7 +197,8 @@ def _phases(one: Agreement) -> None:
     for name, share in shares.items():
         print(f"{name:{width}}  {_share(share)}")
     wide = max(15, *(len(name) + 2 for name in one.confusion))
-    print(f"{'published / ours':>18}" + "".join(f"{p:>{wide}}" for p in one.confusion))
+    head = "published / ours" if one.is_published else "there / here"
+    print(f"{head:>18}" + "".join(f"{p:>{wide}}" for p in one.confusion))
     for name, row in one.confusion.items():
         print(f"{name:>18}" + "".join(f"{n:{wide}d}" for n in row.values()))
 
@@ -204,18 +237,6 @@ def _share(share: Share) -> str:
     if not share.of:
         return "no such cells"
     return f"{share.agree:5d} of {share.of:<5d} {share.fraction:7.1%}"
-
-
-def _as_option(grid: Grid, path: str) -> str:
-    """An axis as the option of ``grokfast run`` that gives these very values."""
-    from grokfast.cli.commands import run
-
-    if path in grid.settings:
-        return shlex.quote(f"--setting={path}={';'.join(grid.described(path))}")
-    name, text = short_name(path), ",".join(map(value_text, grid.axes[path]))
-    if name in inspect.signature(run).parameters:
-        return f"--{name.replace('_', '-')}={text}"
-    return f"--set={name}={text}"
 
 
 def _decoded(value: Any) -> Any:

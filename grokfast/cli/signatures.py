@@ -32,6 +32,11 @@ class Option:
     def name(self) -> str:
         return self.parameter.replace("_", "-")
 
+    @property
+    def shown(self) -> str:
+        """As help and completion have it: a switch as what it changes, ``--no-checkpoint``."""
+        return f"--no-{self.name}" if self.switch and self.default else f"--{self.name}"
+
 
 @dataclass(frozen=True)
 class Positional:

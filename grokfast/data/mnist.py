@@ -346,6 +346,7 @@ def _target(data_dir: str | os.PathLike[str] | None) -> Path:
 def _fill(target: Path, files: Files, source: _Found | None, looked: Sequence[str]) -> Path:
     """Puts what ``target`` lacks into it, from ``source`` or the mirrors."""
     places = mirrors.mirrors()
+    new_folders = [f for f in (target, *target.parents) if not f.exists()]
     try:
         target.mkdir(parents=True, exist_ok=True)
         _sweep(target, files)
@@ -370,6 +371,10 @@ def _fill(target: Path, files: Files, source: _Found | None, looked: Sequence[st
             f"cannot write MNIST to {target}: {error.strerror or error}",
             hint="name a folder with write permission and 60 MB of free space in GROKFAST_DATA",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # one that holds something stays
+            for folder in new_folders:
+                folder.rmdir()
     return target
 
 

@@ -18,6 +18,7 @@ from grokfast.engines.base import Tick
 from grokfast.engines.support import unsupported
 from grokfast.errors import EnvironmentProblem, UsageError
 from grokfast.hardware import cores
+from grokfast.installation import absent
 from grokfast.observing import observed_steps
 from grokfast.state import State
 
@@ -43,10 +44,8 @@ class NativeEngine:
         try:
             from grokfast import _native
         except ImportError as error:
-            raise EnvironmentProblem(
-                f"the native engine was not built ({error})",
-                hint="install a C++17 compiler and reinstall grokfast",
-            ) from error
+            advice = "install a C++17 compiler and reinstall grokfast"
+            raise absent(self.name, error, advice) from error
         try:
             level = _native.levels()["active"]
         except ValueError as error:  # of GROKFAST_NATIVE_LEVEL

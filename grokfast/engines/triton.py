@@ -16,6 +16,7 @@ from grokfast.engines import facts
 from grokfast.engines.base import Tick
 from grokfast.engines.support import unsupported
 from grokfast.errors import EnvironmentProblem
+from grokfast.installation import absent
 from grokfast.state import State
 
 #: Steps a launch: the host looks at signals in between. One toy step of 441 models is estimated
@@ -35,12 +36,14 @@ class TritonEngine:
         try:
             import triton
             from triton import knobs
-
-            from grokfast import kernels
         except ImportError as error:
             raise EnvironmentProblem(
                 f"the triton engine needs triton ({error})", hint="pip install triton"
             ) from error
+        try:
+            from grokfast import kernels
+        except ImportError as error:
+            raise absent(self.name, error, "reinstall grokfast") from error
         if device.type != "cuda" and not knobs.runtime.interpret:
             raise EnvironmentProblem(
                 f"the triton engine runs on CUDA, not on {device}",

@@ -24,8 +24,9 @@ from grokfast.figures.caption import caption, replicates, wrap
 from grokfast.figures.cells import PANEL, headings, mark_phase, side_by_side
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
-from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
+from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, style
 from grokfast.results import DIVERGED
+from grokfast.retyping import again
 
 _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("train", TRAIN, "-"),
@@ -62,10 +63,11 @@ def curves(
         UsageError: no such cell, a run without curves, or another ``x`` or ``band``.
     """
     if not has_curves(results):
+        over = results.over if isinstance(results, Aggregate) else {}
+        grid = results.grid.grid(**{name: list(values) for name, values in over.items()})
         raise UsageError(
             "this run kept no curves",
-            hint=f"run it again into a new file: grokfast run {plain(results.grid.name)} "
-            "--set=record.curve_points=200",
+            hint=again(grid, **{"record.curve_points": 200}),
         )
     view = View.of(results, choose(results, cells), x, band)
     return stacked(view, curve_panels(view), title, view.said)

@@ -29,6 +29,7 @@ from grokfast.figures.histories import (
 from grokfast.figures.style import INK, NEURON, SERIES, plain
 from grokfast.models import Mlp
 from grokfast.observables import OBSERVABLES, Observable
+from grokfast.retyping import again
 from grokfast.tasks.modular import Modular
 
 #: An observable of more entries than this has a band instead of a line each.
@@ -93,8 +94,7 @@ def _measured(results: Cells) -> list[str]:
         )
     raise UsageError(
         "this run recorded no observables",
-        hint=f"run it again into a new file: grokfast run {plain(results.grid.name)} "
-        "--record=norms,ipr,curves:200",
+        hint=again(results.grid, **{"record.observables": ("norms",)}),
     )
 
 

@@ -18,6 +18,7 @@ from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import FAINT, style
 from grokfast.results import Results
+from grokfast.retyping import again
 from grokfast.tasks import Algorithmic
 
 #: Residues that a line of additions of 8 stays in ([Power et al. 2022], Fig. 3 right).
@@ -93,7 +94,8 @@ def _rows(results: Results, cell: int) -> Floats:
             found: Floats = bucket[name][at[0]].astype(np.float64)
             return found[: _symbols(experiment.task)]
     raise UsageError(
-        "this run kept no weights", hint="train with record.weights=True (--record=weights)"
+        "this run kept no weights",
+        hint=again(results.grid, **{"record.weights": True}),
     )
 
 

@@ -21,6 +21,7 @@ from grokfast.figures.choice import Cell, choose
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import INK, Paper, palette, plain, style
 from grokfast.results import Results
+from grokfast.retyping import again
 
 #: Steps of the left panel.
 EARLY = 2000
@@ -47,10 +48,13 @@ def embedding_trajectories(
         UsageError: no such cell, or a run without embeddings.
     """
     if "embeddings" not in results or "snapshot" not in results:
+        if not results.grid.experiment.model.has_embedding:
+            raise UsageError(
+                f"the networks of {plain(results.grid.name)} have no embedding to draw"
+            )
         raise UsageError(
             "this run recorded no embeddings",
-            hint=f"run it again into a new file: grokfast run {plain(results.grid.name)} "
-            "--record=embeddings --stop=never",
+            hint=again(results.grid, **{"record.embeddings": 10, "stop": "never"}),
         )
     chosen = choose(results, cells)
     with style():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grokfast.bench import Unavailable, Work, engine, floor_us, measure
+from grokfast.bench import Row, Unavailable, Work, engine, floor_us, measure, side_by_side, table
 from grokfast.bench.trials import EagerLoop, EngineTrial
 
 CPU = torch.device("cpu")
@@ -105,6 +105,34 @@ def test_what_cannot_run_is_skipped_with_its_reason():
     assert [r.skipped for r in rows] == ["not here", "failed: ValueError: one", None]
     with pytest.raises(Unavailable, match="CUDA"):
         engine("triton")(TOY.bucket(1), CPU)
+
+
+def test_the_table_keeps_its_columns_apart_and_says_who_was_disturbed():
+    rows = [
+        Row("t", 0, "eager loop", 1, times_us=[123456.7, 123457.0, 123460.0], memory_mb=123456.0),
+        Row("t", 0, "a contender with a long name", 1, times_us=[1.0, 2.0, 9.0], floor_us=0.5),
+        Row("t", 0, "absent", 1, skipped="not here"),
+    ]
+    head, *lines = table(rows).splitlines()
+    assert head.split() == ["us/model-step", "min", "max", "of", "bound", "MB"]
+    assert lines[0].split() == ["eager", "loop", "123457.0", "123456.7", "123460.0", "123456"]
+    assert lines[1].split()[-4:] == ["2", "1", "9", "25.0%"]
+    assert lines[2].strip() == (
+        "a contender with a long name was disturbed: its repetitions differ by a factor of 9.0"
+    )
+    assert len(lines) == 3, "the reason of one that was not timed has been said"
+    assert table(rows[2:]) == "  nothing was timed"
+
+
+def test_a_reason_is_said_once():
+    def absent(bucket, device):
+        raise Unavailable("not here")
+
+    told = []
+    rows = side_by_side({"absent": absent}, [TOY], [1, 2], CPU, repetitions=1, say=told.append)
+    assert [(row["skipped"], row["disturbed"]) for row in rows] == [("not here", False)] * 2
+    assert " ".join(told).count("not here") == 1
+    assert "addition-regression, 1 model" in told and "addition-regression, 2 models" in told
 
 
 def test_evaluation_points_thin_out_the_evaluations():

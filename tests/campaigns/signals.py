@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from children import begin, end, report
 
 import grokfast as gf
-from grokfast.checkpoint import checkpoint_path, load_checkpoint
+from grokfast.checkpoint import load_checkpoint
 from grokfast.cli import main as grokfast
 from grokfast.cli import script
 from grokfast.engines import lockstep_compile, native
 from grokfast.engines.compiled import CompiledEngine
+from grokfast.files import checkpoint_path
 from grokfast.signals import STOPPING
 
 ENDLESS = (

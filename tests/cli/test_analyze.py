@@ -129,8 +129,13 @@ def test_what_cannot_be_analysed(trained, tmp_path, capsys):
     for name, more in (("bare", {}), ("toy", {"record.weights": True})):
         path = tmp_path / f"{name}.h5"
         gf.run(grid.grid(**more), out=path, engine=ENGINE, device="cpu", progress=False)
+    less = gf.preset("modular-addition").grid(
+        steps=2, width=4, **{"task.p": 5, "record.weights": False}
+    )
+    gf.run(less, out=tmp_path / "less.h5", engine=ENGINE, device="cpu", progress=False)
     for arguments, says in (
-        ([tmp_path / "bare.h5"], "bare.h5 holds no weights; train with --record=weights"),
+        ([tmp_path / "bare.h5"], "nets on the task modular; this run's is addition"),
+        ([tmp_path / "less.h5"], "kept no weights; run it again into a new file: grokfast run mod"),
         ([tmp_path / "toy.h5"], "this net has the activation tanh"),
         ([trained, "--cell=decay:7"], "no cell has decay 7; there are 0, 5, 15"),
         ([trained, "--cell=decy:5"], "did you mean decay?"),

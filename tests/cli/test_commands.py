@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import json
 import re
+import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -48,6 +50,36 @@ def test_run_trains_says_what_came_out_and_what_to_type_next(here, capsys):
         assert f"grokfast {command} addition-classification.h5" in out
     assert f"{ENGINE} on cpu" in err, "logs go to stderr"
     assert "\r" not in err, "no bar without a terminal"
+
+
+def test_what_is_said_is_of_use_for_a_single_cell(here, capsys):
+    one = (*RUN, "--lr=1e-3", "--weight-decay=0")
+    one = [w for w in one if w not in ("--lr=1e-3,1e-2", "--weight-decay=0,5")]
+    assert main([*one]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 cell: ")
+    assert "next: grokfast plot addition-classification.h5 --kind=curves\n" in out
+    assert main([*one, "--record=none", "--out=b.h5"]) == 0
+    assert "next: grokfast info b.h5\n" in capsys.readouterr().out
+    assert main(["merge", "b.h5", "--out=c.h5"]) == 0
+    assert capsys.readouterr().out.startswith("1 cell of 1 file, in c.h5: ")
+
+
+def test_saving(here, capsys):
+    """How often is an option and said; a checkpoint is kept unless it is not wanted."""
+    assert main([*RUN, "--save-every=7"]) == 0
+    says = "saved every 7 s to addition-classification.h5, with addition-classification.h5.ckpt "
+    assert says in capsys.readouterr().err
+    assert main([*RUN, "--stop=never", "--no-checkpoint", "--out=b.h5"]) == 0
+    assert "saved every 30 s to b.h5\n" in capsys.readouterr().err
+    assert not (here / "b.h5.ckpt").exists()
+    (here / "addition-classification.h5.ckpt").touch()
+    for file, says in (
+        ("b.h5", "no checkpoint: a larger budget is trained from the first step"),
+        ("addition-classification.h5", ".h5.ckpt: for a larger budget; else it may be deleted"),
+    ):
+        assert main(["info", file]) == 0
+        assert says in capsys.readouterr().out
 
 
 def test_shards_and_merge(grokfast, here, capsys):
@@ -99,7 +131,10 @@ def test_dry_run_of_a_run_that_goes_on(here, capsys):
         assert main([*RUN, "--stop=never", "--out=a.h5", "--dry-run", *options]) == 0
         assert f"out      a.h5 {says}\n" in capsys.readouterr().out
     assert main([*RUN, "--dtype=float64", "--out=a.h5", "--dry-run"]) == 2
-    assert "a.h5 belongs to another run" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "time " in out and "memory " in out, "the estimate is of use all the same"
+    assert "out      a.h5 (exists: the run would end before any work)" in out
+    assert "a.h5 belongs to another run" in err
     assert (here / "a.h5").read_bytes() == before
 
 
@@ -117,6 +152,32 @@ def test_info(grokfast, finished):
     assert data["provenance"]["engine"] == ENGINE
 
 
+def test_info_of_a_run_that_has_stopped(here, capsys):
+    """What has begun is running only as long as somebody trains it."""
+    from grokfast.locks import locked
+    from grokfast.results import RUNNING, Results
+
+    assert main([*RUN, "--stop=never", "--no-checkpoint", "--out=a.h5"]) == 0
+    results = Results.load("a.h5")
+    results.complete = False
+    results["status"][0], results["steps_done"][0] = RUNNING, 12
+    results["phase"][0] = -1
+    results.save("a.h5")
+    capsys.readouterr()
+    assert main(["info", "a.h5"]) == 0
+    out = capsys.readouterr().out
+    assert "incomplete: the same grokfast run goes on with it" in out
+    assert "cells     4: unfinished 1, ok 3" in out
+    assert "no checkpoint: what is unfinished is trained from the first step" in out
+    with locked(here / "a.h5"):
+        assert main(["info", "a.h5"]) == 0
+        out = capsys.readouterr().out
+        assert "being written by a run (pid " in out
+        assert "cells     4: running 1, ok 3" in out
+        assert main(["info", "a.h5", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["writer"].startswith("pid ")
+
+
 def test_crossings_of_further_thresholds(here, capsys):
     more = "--set=evaluation.thresholds=0.5+1.0"
     assert main([*RUN, more, "--stop=never", "--out=a.h5"]) == 0
@@ -128,7 +189,7 @@ def test_crossings_of_further_thresholds(here, capsys):
     said = json.loads(capsys.readouterr().out)["crossings"]
     assert list(said) == ["t_train_0.5", "t_val_0.5", "t_train_1.0", "t_val_1.0"]
     for name, one in said.items():
-        reached = [int(row[name]) for row in rows if row[name] != "-1"]
+        reached = [int(row[name]) for row in rows if row[name] != "NA"]
         assert (one["cells"], one["reached"]) == (len(rows), len(reached))
     assert main(["info", "a.h5"]) == 0
     assert f"crossing  t_train_0.5: {said['t_train_0.5']['reached']} of {len(rows)} cells" in (
@@ -142,6 +203,12 @@ def test_export(grokfast, finished):
     assert not done.imported_torch
     assert "exists" in grokfast("export", finished, "--out=a b.csv").error
     assert grokfast("export", finished, "--out=a b.csv", "--overwrite").code == 0
+    table = grokfast("export", finished, "--out=-")
+    assert (table.code, table.err, table.written) == (0, "", ["a b.csv"])
+    assert len(list(csv.DictReader(table.out.splitlines()))) == 4
+    assert "or give - for CSV on standard output" in grokfast("export", finished, "--out=x").error
+    data = grokfast("data", "export", "addition-regression", "--out=-")
+    assert data.out.startswith("split,x0,x1,label,corrupted\ntrain,")
 
 
 def test_agree(grokfast, finished, tmp_path):
@@ -165,6 +232,9 @@ def test_agree(grokfast, finished, tmp_path):
     assert "is no table" in grokfast("agree", finished, "ref.json").error
     done = grokfast("agree", finished, finished)
     assert re.search(r"same phase, overall +4 of 4 +100.0%", done.out)
+    assert "compared with: addition-classification\n" in done.out
+    assert "there / here" in done.out
+    assert "published" not in done.out, "two files of one's own"
     assert "source: Shabalin" in grokfast("agree", finished).out
 
 
@@ -182,6 +252,26 @@ def test_presets(grokfast):
     minibatch = rows["modular-minibatch"]
     assert minibatch["steps"] == 64000
     assert minibatch["model_steps"] == 289 * (64000 + 8000 + 2000 + 2000)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+def test_what_is_printed_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in (["--help"], ["presets"], ["fields"], *([c, "--help"] for c in COMMANDS)):
+        assert main(arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        # A word that is longer stands alone: a placeholder, an option of an example.
+        long = [line for line in lines if len(line) > columns and " " in line.strip(" \\")]
+        assert not long, arguments
+
+
+def test_an_example_in_the_help_can_be_pasted(monkeypatch, capsys):
+    from grokfast.cli.helptext import FIRST_RUN
+
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert f" {FIRST_RUN[0]}\n" in re.sub(r" \\\n +", " ", out)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,16 +323,57 @@ def test_real_data(grokfast, shared):
     assert grokfast("data", "path", f"--data-dir={folder}").out == f"{folder}\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(grokfast, shell):
     done = grokfast("completion", shell)
     assert done.code == 0
     assert not done.imported_torch
-    test = 'COMP_WORDS=(grokfast run addition-r); COMP_CWORD=2; _grokfast; echo "${COMPREPLY[@]}"'
-    if shell == "bash":
-        told = subprocess.run(["bash", "-c", done.out + test], capture_output=True, text=True)
-        assert told.stdout == "addition-regression\n", told.stderr
-    assert "there are bash and zsh" in grokfast("completion", "tcsh").error
+    assert "optimizer.beta2=" in done.out
+    if shutil.which(shell):
+        checked = subprocess.run([shell, "-n"], input=done.out, capture_output=True, text=True)
+        assert (checked.returncode, checked.stderr) == (0, "")
+    assert "there are bash, zsh, fish" in grokfast("completion", "tcsh").error
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ru", "run"),
+        ("run addition-r", "addition-regression"),
+        ("run x --engi", "--engine="),
+        ("run x --no", "--no-checkpoint"),
+        ("run x --engine = na", "native"),
+        ("run x --engine na", "native"),
+        ("run x --engine=na", "--engine=native"),
+        ("run x --set = optimizer.be", "optimizer.beta1= optimizer.beta2="),
+        ("run x --set = task.p = 3,batch_", "3,batch_size="),
+        ("run x --record = weights,no", "weights,norms weights,none"),
+        ("run x --dry-run --engi", "--engine="),
+        ("plot ", "folder r.h5"),
+        ("plot r.h5 --kind = smo", "smooth"),
+        ("plot r.h5 --out = r", "r.h5 r.png"),
+        ("plot r.h5 --over = model_s", "model_seed"),
+        ("merge r.h5 f", "folder"),
+        ("run x --data-dir = ", "folder"),
+        ("data fe", "fetch"),
+        ("completion f", "fish"),
+    ],
+)
+def test_what_bash_is_offered(typed, offered, here, capsys):
+    (here / "folder").mkdir()
+    for name in ("r.h5", "r.png"):
+        (here / name).touch()
+    assert main(["completion", "bash"]) == 0
+    words = " ".join(map(shlex.quote, ["grokfast", *typed.split(" ")]))
+    test = (
+        f"COMP_WORDS=({words}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); "
+        '_grokfast 2>/dev/null; echo "${COMPREPLY[*]}"'
+    )
+    told = subprocess.run(
+        ["bash", "-c", capsys.readouterr().out + test], capture_output=True, text=True
+    )
+    assert told.stdout == f"{offered}\n", told.stderr
 
 
 @pytest.mark.parametrize(

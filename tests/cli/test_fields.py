@@ -2,11 +2,12 @@
 
 import json
 import math
+from dataclasses import dataclass
 
 import pytest
 
 import grokfast as gf
-from grokfast.bounds import bounds_of, hints
+from grokfast.bounds import bounded
 from grokfast.cli import main
 from grokfast.cli.fieldlist import chosen, parts
 from grokfast.fields import SHORT_NAMES, scalar_fields
@@ -49,7 +50,7 @@ def parts_with_bounds():
         for path in scalar_fields(e):
             owner, _, leaf = path.rpartition(".")
             cls = type(e.get(owner)) if owner else type(e)
-            bounds = bounds_of(hints(cls)[leaf])
+            bounds = bounded(cls).get(leaf)
             if bounds is not None and (cls, leaf) not in seen:
                 seen.add((cls, leaf))
                 yield pytest.param(e, path, bounds, id=f"{cls.__name__}.{leaf}")
@@ -71,6 +72,15 @@ def test_bounds_are_what_is_checked(experiment, path, bounds):
         with pytest.raises(gf.UsageError, match=path.rpartition(".")[2]) as error:
             experiment.replace(**{path: (value,) if several else value})
         assert "; give " in error.value.message
+
+
+def test_a_field_declared_anew_keeps_its_bounds():
+    @dataclass(frozen=True, kw_only=True)
+    class Own(gf.Task):
+        seed: int = 7
+
+    with pytest.raises(gf.UsageError, match=r"data_seed is -1; give a finite value of 0 or more"):
+        gf.Experiment(task=Own(seed=-1))
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_epochs_of_several_lengths_are_not_put_together(small):
 
 
 def test_curves_that_were_not_kept(letters):
-    with pytest.raises(UsageError, match=r"--set=record\.curve_points=200"):
+    with pytest.raises(UsageError, match="new file: grokfast run addition-regression"):
         curves(letters(points=0))
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_is_shorter_than_the_early_panel(letters):
 
 
 def test_embeddings_that_were_not_recorded(letters):
-    with pytest.raises(UsageError, match=r"grokfast run addition-regression --record=embeddings"):
+    with pytest.raises(UsageError, match=r"addition-regression .*--record=embeddings:10"):
         embedding_trajectories(letters())
     results = letters(snapshots=10)
     results["embeddings"][3] = np.nan
@@ -151,3 +151,22 @@ def test_several_components_are_projected_on_the_last_principal_axis(letters):
     assert np.isnan(values[4]).all()
     figure = embedding_trajectories(letters(snapshots=20, dim=3), [0])
     assert figure.axes[0].get_ylabel() == "first principal axis"
+
+
+def test_what_was_not_recorded_can_be_had_by_the_command_that_is_named(make):
+    """It keeps what the run was asked for, and asks for nothing that the networks do not have."""
+    grid = preset("addition-regression").grid(
+        lr=[1e-4, 1e-3], weight_decay=0.0, model_seed=[1, 2], steps=300
+    )
+    results = make(grid, 10, 20)
+    for name in ("train_acc", "val_acc", "train_loss", "val_loss"):
+        results.variables.pop(name, None)
+    asked = "grokfast run addition-regression --lr=0.0001,0.001 --model-seed=1,2 "
+    for drawn in (results, results.aggregate("model_seed")):
+        with pytest.raises(UsageError, match=f"kept no curves; .*: {asked}"):
+            curves(drawn)
+    with pytest.raises(UsageError, match=f"{asked}.*--stop=never --record=embeddings:10"):
+        embedding_trajectories(results)
+    dense = preset("mnist-digits").grid(lr=1e-3, weight_decay=0.0)
+    with pytest.raises(UsageError, match="networks of mnist-digits have no embedding to draw$"):
+        embedding_trajectories(make(dense, 10, 20))
