@@ -275,4 +275,4 @@ def test_what_each_task_would_refuse_is_refused_here(arguments, says, capsys):
 
 
 def test_they_are_completed():
-    assert 'template) words="--shards= --options= slurm kubernetes' in script("bash", COMMANDS)
+    assert r"template) words=$'slurm\nkubernetes\n" in script("bash", COMMANDS)
