@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
-SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' \) 2>/dev/null)
+SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' -o -path '*/templates/*' \) 2>/dev/null)
 
 .PHONY: demo test check bench bench-gpu sanitize diagrams agreement results setup clean
 

@@ -299,15 +299,19 @@ class Grid:
         return "steps" in self.axes or any(ends)
 
     def shard(self, index: int, count: int) -> list[int]:
-        """Flat indices of shard ``index`` of ``count``: every count-th cell.
-
-        Shards may be numbered from 0 or from 1: ``n/n`` is ``0/n``.
+        """Flat indices of shard ``index`` of ``count``, 1 to ``count``: every count-th cell from
+        cell ``index`` on, of the last shard from cell 0 on.
 
         Raises:
-            UsageError: not 0 <= index <= count, or more shards than cells.
+            UsageError: not 1 <= index <= count, or more shards than cells.
         """
-        if count < 1 or not 0 <= index <= count:
-            raise UsageError(f"shard {index}/{count}: give i/n with 0 <= i <= n and n >= 1")
+        if not 1 <= index <= count:
+            raise UsageError(
+                f"there is no shard {index}/{count}",
+                hint=f"shards are counted from 1: 1/{count} to {count}/{count}"
+                if count > 0
+                else "an example: 1/4",
+            )
         cells = list(range(index % count, self.size, count))
         if not cells:
             raise UsageError(f"shard {index}/{count} has no cells: the grid has only {self.size}")

@@ -59,6 +59,11 @@ class Holder:
         return self.host in ("", here()) and not alive(self.pid, self.began)
 
 
+def holder(path: Path) -> Holder | None:
+    """Who writes ``path``, or was writing it when the process died, as its lock tells."""
+    return Holder.read(_text(_lock_of(path)))
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds ``<path>.lock`` against a second writer.
@@ -67,7 +72,7 @@ def locked(path: Path) -> Iterator[None]:
         UsageError: somebody else writes ``path``.
         EnvironmentProblem: the folder cannot be written.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = _lock_of(path)
     descriptor = -1
     try:
         try:
@@ -86,10 +91,14 @@ def locked(path: Path) -> Iterator[None]:
 def writer(path: Path) -> str | None:
     """Who writes ``path`` now, as far as its lock tells: a holder that has died is none."""
     with contextlib.suppress(OSError):
-        holder = Holder.read(_text(path.with_name(path.name + ".lock")))
-        if holder is not None and not holder.gone:
-            return holder.told
+        found = holder(path)
+        if found is not None and not found.gone:
+            return found.told
     return None
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _taken(lock: Path, path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from grokfast.files import real_path, results_path, user_path
 from grokfast.grid import Grid, static_key
 from grokfast.guarded import Reader
 from grokfast.locks import locked
+from grokfast.machines import differing, machines, together, told
 from grokfast.results import DIVERGED, OK, Results, listed_digests
 
 #: Cells named in a message, at most.
 _SHOWN = 5
 #: Characters of a joined provenance value, at most.
 _LONGEST = 10_000
+#: Characters of the list of machines, at most: HDF5 takes 64 kB an attribute.
+_LONGEST_LIST = 60_000
 
 
 def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = False) -> Results:
@@ -33,7 +37,7 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
         overwrite: replace an existing ``out``.
 
     Returns:
-        The merged results.
+        The merged results. A warning tells where shards are of machines that give other bits.
 
     Raises:
         UsageError: shards of different runs or data (with the difference), a cell that is missing,
@@ -60,6 +64,13 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
     _same_grid(shards)
     _each_cell_once(shards)
     merged = _joined(list(shards.values()), _same_data(shards))
+    mixed = differing(machines(merged.provenance))
+    if mixed:
+        warnings.warn(
+            f"the shards differ in what decides the bits ({told(mixed)}): no run can go on with "
+            f"{target}; to extend it, extend the shards and merge again",
+            stacklevel=2,
+        )
     with locked(target):
         merged.save(target)
     return merged
@@ -215,5 +226,8 @@ def _joined_provenance(parts: list[dict[str, Any]], digests: dict[str, str]) -> 
             joined[name] = pick(dates)
     joined["data_sha256"] = listed_digests(digests)
     joined.pop("model_steps_per_second", None)  # of no one machine
+    joined["machines"] = together(map(machines, parts))
+    if len(json.dumps(joined["machines"])) > _LONGEST_LIST:
+        del joined["machines"]  # the shards' own tell
     joined["merged_from"] = len(parts)
     return joined | {f"shard_{n}": json.dumps(p) for n, p in enumerate(parts, start=1)}

@@ -14,6 +14,7 @@ from grokfast.errors import EnvironmentProblem, UsageError, counted
 from grokfast.fields import short_name
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS, cores, memory_bytes
+from grokfast.machines import engine_and_device
 from grokfast.observing import Observer
 from grokfast.presets import preset
 from grokfast.provenance import data_digests
@@ -98,7 +99,7 @@ def prepare(
         _same_run(old, grid, indices, path)
     goes_on = old is not None and engine == "auto"
     if old is not None and goes_on:
-        engine = str(old.provenance.get("engine", engine))
+        engine = engine_and_device(old.provenance)["engine"][0] or engine
     buckets = _buckets(grid, indices)
     chosen, why = choose_engine(engine, buckets, device, threads)
     if goes_on:
@@ -193,12 +194,10 @@ def _same_machinery(
     Returns:
         Names of facts that the file does not tell, as older ones do not.
     """
-    # cuda:1 computes as cuda:0 does
-    was: facts.Facts = {
-        name: (str(old.provenance.get(name, "")).partition(":")[0],)
-        for name in ("engine", "device")
-    }
+    was = engine_and_device(old.provenance)
     now: facts.Facts = {"engine": (engine.name,), "device": (engine.device.type,)}
+    if not to_the_bit:  # of a merged file one of several will do
+        was = {n: now[n] if now[n][0] in values else values for n, values in was.items()}
     if was == now and to_the_bit:
         was |= facts.read(str(old.provenance.get("engine_detail", "")))
         now |= facts.read(engine.detail)
@@ -212,13 +211,15 @@ def _same_machinery(
             for name in changed
             if name not in ("engine", "device")
         ]
-        where = f"{known['engine'][0]} on {known['device'][0]}"
+        where = f"{' and '.join(known['engine'])} on {' and '.join(known['device'])}"
         return f"{where} ({', '.join(rest)})" if rest else where
 
     give = facts.remedies(was, changed)
+    hint = f"give {', '.join(give)}, or another --out" if give else "choose another --out"
+    if any(len(was[name]) > 1 for name in changed):
+        hint = "it was merged from several machines: extend its shards and merge them again"
     raise UsageError(
-        f"{path} was trained by {told(was)}, not {told(now)}: the bits would differ",
-        hint=f"give {', '.join(give)}, or another --out" if give else "choose another --out",
+        f"{path} was trained by {told(was)}, not {told(now)}: the bits would differ", hint=hint
     )
 
 

@@ -17,13 +17,14 @@ from grokfast.engines import Engine
 from grokfast.grid import Grid
 from grokfast.hardware import processor
 from grokfast.installation import version
+from grokfast.machines import machines, together
 from grokfast.results import listed_digests
 
 
 def provenance(engine: Engine, grid: Grid, buckets: list[Bucket]) -> dict[str, Any]:
-    """Where and with what a run is made; no paths, no host name, no environment."""
+    """Where and with what a run is made; no paths, no user, no environment."""
     cells = [b.cell for b in buckets]
-    return {
+    found = {
         "package_version": version(),
         "created_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "engine": engine.name,
@@ -43,6 +44,9 @@ def provenance(engine: Engine, grid: Grid, buckets: list[Bucket]) -> dict[str, A
         "wall_seconds": 0.0,
         "resumed": 0,
     }
+    own = machines(found)
+    own[0]["hosts"] = [platform.node()]
+    return found | {"machines": own}
 
 
 def merged_provenance(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +57,7 @@ def merged_provenance(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any
         was = [part for part in str(old.get(name, "")).split(", ") if part]
         merged[name] = ", ".join(dict.fromkeys((*was, str(new[name]))))
     return merged | {
+        "machines": together([machines(old), machines(new)]),
         "created_utc": old.get("created_utc", new["created_utc"]),
         "wall_seconds": float(old.get("wall_seconds", 0.0)),
         "resumed": int(old.get("resumed", 0)) + 1,

@@ -67,7 +67,7 @@ def run(
         out: results file; an existing one is continued, extended or raised in budget. Without
             it nothing is written and nothing can be resumed.
         engine, device, threads: see :func:`grokfast.engines.choose_engine`.
-        shard: ``(i, n)`` trains every n-th cell only; numbered from 0 or from 1.
+        shard: ``(i, n)`` trains every n-th cell only: see :meth:`grokfast.Grid.shard`.
         overwrite: start anew over an existing file.
         checkpoint: whether the state of cells that can still be trained is kept beside the results,
             in ``<out>.ckpt``. Without it an interrupted run keeps its finished cells, and trains

@@ -13,6 +13,7 @@ import torch
 
 import grokfast as gf
 from grokfast.engines import ENGINE_NAMES, facts, make_engine
+from grokfast.machines import machines
 from grokfast.merge import merge
 
 RESULTS = Path(__file__).resolve().parents[1] / "bench" / "results"
@@ -201,6 +202,52 @@ def test_shards_of_two_machines_merge(first, tmp_path):
     assert merged.grid.to_json() == expected.to_json()
     assert sorted(set(merged["lr"].tolist())) == list(expected.axes["optimizer.lr"])
     assert gf.plan(small(), out=tmp_path / "m.h5", threads=1, device="cpu").left == 0
+
+
+def test_machines_of_all_lives_of_a_run_are_listed(tmp_path, monkeypatch):
+    """Of a run, of the merge of two, and of that merge extended."""
+    import platform
+
+    def on(host, grid, out, shard=None):
+        monkeypatch.setattr(platform, "node", lambda: host)
+        run(grid, out=out, shard=shard)
+
+    files, out = [tmp_path / "1.h5", tmp_path / "2.h5"], tmp_path / "m.h5"
+    on("a", small(steps=30), files[0], (1, 2))
+    on("b", small(), files[0], (1, 2))
+    on("a", small(), files[0], (1, 2))  # complete: nothing is trained
+    (kind,) = machines(gf.Results.load(files[0]).provenance)
+    assert kind["hosts"] == ["a", "b"]
+    assert kind["engine"] == "reference"
+    assert "isa" in facts.read(kind["engine_detail"])
+    on("c", small(), files[1], (2, 2))
+    merge(files, out)
+    on("d", small(steps=80), out)
+    (kind,) = machines(gf.Results.load(out).provenance)
+    assert kind["hosts"] == ["a", "b", "c", "d"]
+
+
+def test_a_merged_file_of_other_bits_is_complete_and_is_not_gone_on_with(tmp_path, capsys):
+    from grokfast.cli import main
+
+    files, out = [tmp_path / "1.h5", tmp_path / "2.h5"], tmp_path / "m.h5"
+    for i, engine in enumerate(("reference", "compiled"), start=1):
+        run(small(), out=files[i - 1], shard=(i, 2))
+        part = gf.Results.load(files[i - 1])
+        (kind,) = machines(part.provenance)
+        part.provenance |= {"engine": engine, "machines": [kind | {"engine": engine}]}
+        part.save(files[i - 1])
+    says = r"the shards differ in what decides the bits \(engine reference and compiled\)"
+    with pytest.warns(UserWarning, match=says):
+        assert main(["merge", *map(str, files), f"--out={out}"]) == 0
+    assert main(["info", str(out)]) == 0
+    assert "other bits each (engine reference and compiled)" in capsys.readouterr().out
+    for engine in ("auto", "reference", "compiled"):
+        assert gf.plan(small(), out=out, engine=engine, device="cpu", threads=1).left == 0
+    extend = r"by reference and compiled on cpu, not .*; .* extend its shards and merge them again"
+    for engine in ("auto", "reference"):
+        with pytest.raises(gf.UsageError, match=extend):
+            gf.plan(small(steps=80), out=out, engine=engine, device="cpu", threads=1)
 
 
 def test_shards_trained_on_other_data_do_not_merge(tmp_path, monkeypatch):

@@ -1,10 +1,15 @@
 """Joining shards, on synthetic results of several buckets."""
 
+import itertools
+import re
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 
 import grokfast as gf
+from grokfast.machines import machines
 from grokfast.merge import merge
 from grokfast.results import OK, RUNNING, Results, hyperparameter_columns
 
@@ -40,7 +45,8 @@ def made(grid, runs):
         values = np.array(inside, np.float32)[:, None, None] * np.ones((width, 1), np.float32)
         weights.append({"run": np.array(inside, np.int64), "layers.0.weight": values})
     digests = '["aa", "bb"]' if len(weights) == 2 else '["aa"]'
-    provenance = {"engine": "native", "wall_seconds": 1.5, "data_sha256": digests}
+    provenance = {"engine": "native", "wall_seconds": 1.5, "data_sha256": digests, "device": "cpu"}
+    provenance |= {"device_name": "AMD EPYC", "engine_detail": "level avx2"}
     return Results(
         grid=grid, variables=variables, weights=weights, provenance=provenance, complete=True
     )
@@ -117,6 +123,82 @@ def test_provenance_of_many_shards_fits_into_a_file(tmp_path):
         part.save(tmp_path / f"s{i}.h5")
     merged = merge(tmp_path.glob("s*.h5"), tmp_path / "m.h5")
     assert len(merged) == 12
+
+
+def machine(host, **changes):
+    kind = {"engine": "native", "device": "cpu", "device_name": "AMD EPYC"}
+    return [kind | {"engine_detail": "level avx2, draws a"} | changes | {"hosts": [host]}]
+
+
+def test_machines_that_took_part_are_listed(tmp_path):
+    grid = make_grid()
+    of = [machine("a"), machine("b", device_name="AMD EPYC 9"), machine("c"), machine("a")]
+    for i, own in enumerate(of):
+        part = made(grid, range(i, 12, 4))
+        part.provenance["machines"] = own
+        part.save(tmp_path / f"s{i}.h5")
+    merged = merge([tmp_path / f"s{i}.h5" for i in range(4)], tmp_path / "m.h5")
+    first, second = machines(gf.Results.load(tmp_path / "m.h5").provenance)
+    assert (first["hosts"], second["hosts"]) == (["a", "c"], ["b"])
+    assert (first["device_name"], second["device_name"]) == ("AMD EPYC", "AMD EPYC 9")
+    assert machines(merged.provenance) == [first, second]
+    del merged.provenance["machines"]  # as where it would be too long
+    assert machines(merged.provenance) == [first, second]
+
+
+def test_machines_of_older_files_have_no_names(shards, tmp_path):
+    merged = merge(shards(make_grid(), [range(6), range(6, 12)]), tmp_path / "m.h5")
+    (kind,) = machines(merged.provenance)
+    assert (kind["device_name"], kind["hosts"]) == ("AMD EPYC", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"engine_detail": "level avx512, draws a"}, r"\(level avx2 and avx512\)"),
+        (
+            {"engine_detail": "level baseline, draws b"},
+            r"\(level avx2 and baseline, draws a and b\)",
+        ),
+        ({"engine": "compiled", "engine_detail": "isa AVX2"}, r"\(engine native and compiled\)"),
+        ({"device": "cuda:1"}, r"\(device cpu and cuda\)"),
+        ({"device_name": "another"}, None),
+        ({"engine_detail": "level avx2"}, None),  # an older file tells less
+    ],
+)
+def test_shards_of_other_bits_are_told_of(changes, says, tmp_path):
+    for i, own in enumerate([machine("a"), machine("b", **changes)]):
+        part = made(make_grid(), range(i, 12, 2))
+        part.provenance["machines"] = own
+        part.save(tmp_path / f"s{i}.h5")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        merge([tmp_path / "s0.h5", tmp_path / "s1.h5"], tmp_path / "m.h5")
+    assert len(caught) == (says is not None)
+    for warning in caught:
+        assert re.search(rf"bits {says}: no run can go on with .*m.h5;", str(warning.message))
+
+
+def test_merging_in_any_order_and_again_gives_the_same(shards, tmp_path):
+    paths = shards(make_grid(), [range(i, 12, 3) for i in range(3)])
+    out = tmp_path / "m.h5"
+    first = merge(paths, out)
+    for order in itertools.permutations(paths):
+        merge(order, out, overwrite=True)
+        again = gf.Results.load(out)
+        assert again.grid == first.grid
+        for name in first.variables:
+            assert again[name].tobytes() == first[name].tobytes(), name
+        assert machines(again.provenance) == machines(first.provenance)
+
+
+def test_a_merged_file_is_no_shard_of_its_own_parts(shards, tmp_path):
+    paths = shards(make_grid(), [range(6), range(6, 12)])
+    merge(paths, tmp_path / "m.h5")
+    with pytest.raises(gf.UsageError, match=r"cell 0 .* is in both .*m\.h5 and .*s0\.h5"):
+        merge([tmp_path / "m.h5", paths[0]], tmp_path / "n.h5")
+    alone = merge([tmp_path / "m.h5"], tmp_path / "n.h5")
+    assert alone.complete and len(alone) == 12
 
 
 def test_a_missing_cell_is_named(shards, tmp_path):

@@ -22,6 +22,7 @@ LAYERS = [
         "hdf5",
         "installation",
         "locks",
+        "machines",
         "noise",
         "outcomes",
         "phases",

@@ -13,6 +13,8 @@ from grokfast.cli.watching import Terminated, stoppable
 from grokfast.errors import EnvironmentProblem, GrokfastError
 
 OK, INTERNAL, USAGE, ENVIRONMENT = range(4)
+#: All is well, and something is still to be trained.
+INCOMPLETE = 4
 #: As a shell reports it: 128 + SIGPIPE.
 BROKEN_PIPE = 128 + 13
 

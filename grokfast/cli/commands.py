@@ -37,7 +37,7 @@ def run(
     dtype: Annotated[str | None, "float32|float64"] = None,
     precision: Annotated[str | None, "ieee|tf32x3|tf32"] = None,
     threads: Number = None,
-    shard: Annotated[str | None, "i/n"] = None,
+    shard: Annotated[str | None, "i/n|auto"] = None,
     data_dir: Folder = None,
     save_every: Annotated[str | None, "SECONDS"] = None,
     checkpoint: bool = True,
@@ -51,12 +51,18 @@ def run(
     range:0:5 (0 to 4). Several values make an axis of the grid. More values or more steps extend an
     existing file.
 
+    Several machines share a grid as shards: each trains its own, say 2/8, into a file of its own,
+    all may be stopped and continued at any time, grokfast status says how far they are, and
+    grokfast merge joins them to the file that one machine would have written. For job arrays
+    there is grokfast template.
+
     grokfast run addition-classification --lr=1e-4,1e-3 --weight-decay=linspace:0:20:5
     grokfast run modular-addition --setting='batch=8:batch_size=8,lr=1e-3;96:batch_size=96,lr=3e-3'
 
     Args:
         preset: A named experiment with its grid; grokfast presets lists them.
-        out: Results file (HDF5). Default: PRESET.h5, of a shard PRESET.shard-i-of-n.h5.
+        out: Results file (HDF5). Default: PRESET.h5, of a shard PRESET.shard-i-of-n.h5. In the
+            name of a shard's file, {shard} stands for i-of-n.
         lr: Learning rate (of the decoder, where a preset has an encoder).
         weight_decay: Weight decay, decoupled (AdamW).
         steps: Budget in optimizer steps.
@@ -80,7 +86,9 @@ def run(
         dtype: Precision of parameters and arithmetic.
         precision: Of float32 matrix products; the tf32 ones on a GPU only.
         threads: CPU threads.
-        shard: Train every n-th cell only, beginning with the i-th; see grokfast merge.
+        shard: Train shard i of n only, 1/n to n/n: every n-th cell. auto, in a job array, takes i
+            and n from the variables of Slurm, Grid Engine or LSF; of Kubernetes and PBS i, and n
+            from GROKFAST_SHARDS.
         data_dir: Folder with the MNIST files; they are downloaded where there are none.
         save_every: Seconds between saves, at least, 30 where not given; longer where saving takes
             more than 5% of the time.
@@ -354,6 +362,50 @@ def merge(
     reading.merge(files, out, overwrite)
 
 
+def status(files: Annotated[list[str], "A B ..."], *, json: bool = False) -> int | None:
+    """Show how far the shards of a run are, also while they are trained, and what is missing.
+
+    A line a file: progress, whether a run works on it and where, phases; then the sums, and shards
+    or cells of the grid that have no file. Of a run on another machine only the lock is known: one
+    that has not saved for long may have died.
+
+    Exit codes: 0 all cells of all grids are done, 4 cells are missing or still to train, 3 a file
+    is damaged or no results file (the others are shown all the same).
+
+    grokfast status r.shard-*.h5
+
+    Args:
+        files: Results files, of one run or of several.
+        json: Print JSON.
+    """
+    from grokfast.cli import status
+
+    return status.act(files, json)
+
+
+def template(
+    scheduler: Annotated[str, "SCHEDULER"],
+    preset: Annotated[str, "[PRESET]"] = "addition-classification",
+    *,
+    shards: Annotated[str, "N"] = "8",
+    options: Annotated[str | None, "'--A=B ...'"] = None,
+) -> None:
+    """Print a job array for a cluster: a task a shard, gone on with after preemption, then merged.
+
+    grokfast template slurm modular-addition --shards=16 --options='--steps=20000' > grid.sh
+    grokfast template kubernetes addition-classification --shards=4 > grid.yaml
+
+    Args:
+        scheduler: slurm (a script for sbatch; bash submits it) or kubernetes (an indexed job).
+        preset: What the tasks train.
+        shards: Number of tasks.
+        options: Further options of grokfast run, as one text in quotes.
+    """
+    from grokfast.cli import template
+
+    template.act(scheduler, preset, shards, options)
+
+
 def bench(
     *,
     models: Annotated[str, "N,..."] = "1,66",
@@ -456,6 +508,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "analyze": analyze,
     "export": export,
     "merge": merge,
+    "status": status,
+    "template": template,
     "data": data,
     "bench": bench,
     "doctor": doctor,

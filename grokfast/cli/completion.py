@@ -240,6 +240,7 @@ def _fixed_values() -> dict[str, tuple[str, ...]]:
 def _positional_values() -> dict[str, list[str]]:
     from grokfast.cli.datasets import ACTIONS
     from grokfast.cli.fieldlist import parts
+    from grokfast.cli.template import TEMPLATES
     from grokfast.presets import PRESETS
     from grokfast.tasks import TASKS
 
@@ -247,5 +248,6 @@ def _positional_values() -> dict[str, list[str]]:
         "run": list(PRESETS),
         "fields": list(dict.fromkeys(name for part in parts() for name in part.names)),
         "data": [*ACTIONS, *TASKS, *PRESETS],
+        "template": [*TEMPLATES, *PRESETS],
         "completion": list(SHELLS),
     }

@@ -207,7 +207,10 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None:
-        raise UsageError(f"--shard={text!r} is not i/n", hint="an example: --shard=1/4")
+        raise UsageError(
+            f"--shard={text!r} is not i/n",
+            hint="an example: --shard=1/4; in a job array --shard=auto",
+        )
     return int(match[1]), int(match[2])
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grokfast.cli import mnist, overrides, show
-from grokfast.errors import GrokfastError, counted
+from grokfast.cli.arrays import shard_of_task
+from grokfast.errors import GrokfastError, UsageError, counted
 from grokfast.fields import short_name
 from grokfast.files import results_path
 from grokfast.grid import Grid
@@ -17,6 +20,9 @@ from grokfast.hardware import MAX_THREADS
 
 if TYPE_CHECKING:  # it imports torch
     from grokfast.planning import Plan
+
+#: In --out, of a shard: which one it is.
+SHARD = "{shard}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,10 @@ def parse(
         UsageError: the first that is wrong.
     """
     grid = overrides.build_grid(preset, fields, sets, record, setting)
-    part = overrides.parse_shard(shard)
+    part = _shard(shard)
     if part is not None:
         grid.shard(*part)
-    if out is None:
-        out = f"{preset}.h5" if part is None else f"{preset}.shard-{part[0]}-of-{part[1]}.h5"
-    path = results_path(out, "--out=")
+    path = results_path(_named(preset, out, part), "--out=")
     if data_dir is not None:
         mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(
@@ -90,6 +94,27 @@ def parse(
     )
     overrides.check_cells(grid)  # last: large grids take a moment
     return job
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    """The shard asked for; of a job array with a line on stderr that says which."""
+    if text != "auto":
+        return overrides.parse_shard(text)
+    index, count, told = shard_of_task(os.environ)
+    print(f"shard {index}/{count}: {told}", file=sys.stderr)
+    return index, count
+
+
+def _named(preset: str, out: str | None, part: tuple[int, int] | None) -> str:
+    """The results file asked for; ``{shard}`` stands for i-of-n."""
+    if part is not None:
+        own = "{}-of-{}".format(*part)
+        return (out or f"{preset}.shard-{SHARD}.h5").replace(SHARD, own)
+    if out is not None and SHARD in out:
+        raise UsageError(
+            f"--out={out} is for shards, and there is no --shard", hint="give --shard=i/n or auto"
+        )
+    return out or f"{preset}.h5"
 
 
 def run(job: Job) -> None:
@@ -116,12 +141,14 @@ def run(job: Job) -> None:
 def _all_shards(job: Job) -> str:
     """Arguments of ``merge``: of the default names, or of those like this one."""
     assert job.shard is not None
-    mark = "shard-{}-of-{}".format(*job.shard)
-    if mark not in job.out.name:
+    mark = "{}-of-{}".format(*job.shard)
+    before, found, after = job.out.name.rpartition(mark)
+    if not found:
         return f"SHARD-1 ... SHARD-{job.shard[1]} --out=FILE"
-    whole = job.out.with_name(job.out.name.replace(f".{mark}", "").replace(mark, "whole"))
-    before, _, after = str(job.out).rpartition(mark)
-    shards = f"{shlex.quote(before + 'shard-')}*{shlex.quote(f'-of-{job.shard[1]}{after}')}"
+    stem = before.removesuffix("shard-").rstrip(".-_ ") or "whole"
+    whole = job.out.with_name(stem + after)
+    start = str(job.out).removesuffix(mark + after)
+    shards = f"{shlex.quote(start)}*{shlex.quote(f'-of-{job.shard[1]}{after}')}"
     return f"{shards} --out={shlex.quote(str(whole))}"
 
 

@@ -19,6 +19,7 @@ from grokfast.fields import scalar_fields, value_text
 from grokfast.files import checkpoint_path, real_path, user_path
 from grokfast.grid import Grid
 from grokfast.locks import writer
+from grokfast.machines import differing, machines, told
 from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 from grokfast.retyping import as_option
@@ -90,9 +91,18 @@ def info(file: str, results: Results, as_json: bool) -> None:
     for path in results.grid.axes:
         print(f"axis      {shlex.quote(as_option(results.grid, path))}")
     experiment(results.grid)
+    print("machines")
+    for kind in data["machines"]:
+        hosts = ", ".join(kind["hosts"]) or "hosts not known"
+        print(f"  {hosts}: {kind['device_name']}")
+        detail = kind["engine_detail"] and f" ({kind['engine_detail']})"
+        print(f"    {kind['engine']} on {kind['device']}{detail}")
+    mixed = differing(data["machines"])
+    if mixed:
+        print(f"  other bits each ({told(mixed)}): no run can go on with this file")
     print("provenance")
     for name, value in data["provenance"].items():
-        if not name.startswith("shard_"):
+        if name != "machines" and not name.startswith("shard_"):
             print(f"  {name} = {json.dumps(value) if isinstance(value, dict | list) else value}")
 
 
@@ -108,11 +118,8 @@ def experiment(grid: Grid) -> None:
 
 def summary(file: str, results: Results) -> dict[str, Any]:
     """What ``info --json`` prints."""
-    done = np.isin(results["status"], (OK, DIVERGED))
     path = real_path(user_path(file))
     checkpoint = checkpoint_path(path)
-    steps = [results.grid.cells[run].steps for run in results["run"].tolist()]
-    progress = np.where(done, 1.0, results["steps_done"] / steps)
     return {
         "file": file,
         "name": results.grid.name,
@@ -121,15 +128,23 @@ def summary(file: str, results: Results) -> dict[str, Any]:
         "checkpoint": str(checkpoint) if checkpoint.exists() else None,
         "cells": len(results),
         "grid_cells": results.grid.size,
-        "progress": float(progress.mean()) if len(results) else 0.0,
+        "progress": float(progress(results).mean()) if len(results) else 0.0,
         "status": {n: int((results["status"] == k).sum()) for k, n in enumerate(STATUS)},
         "phases": results.counts(),
         "unknown": int((results.phases() == UNKNOWN).sum()),
         "crossings": {name: _crossing(results.moments(name)) for name in results.crossings},
         "axes": {name: list(values) for name, values in results.axes.items()},
         "experiment": results.grid.experiment.to_dict(),
+        "machines": machines(results.provenance),
         "provenance": {k: _decoded(v) for k, v in results.provenance.items()},
     }
+
+
+def progress(results: Results) -> NDArray[np.float64]:
+    """The share of each cell that is done, ``[run]``: 1 where it has stopped."""
+    done = np.isin(results["status"], (OK, DIVERGED))
+    steps = [results.grid.cells[run].steps for run in results["run"].tolist()]
+    return np.where(done, 1.0, results["steps_done"] / steps)
 
 
 def _state(data: dict[str, Any]) -> str:

@@ -19,8 +19,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-#: Values by name; a merged file may have several of one.
-Facts = dict[str, tuple[str, ...]]
+from grokfast.machines import Facts, read
+
+__all__ = ["Facts", "arithmetic", "broken", "draws", "libm", "listed", "of_torch", "read"]
 
 #: What makes a fact hold again, for those that a user can set.
 _REMEDIES: dict[str, Callable[[str], str]] = {
@@ -41,15 +42,6 @@ _REMEDIES: dict[str, Callable[[str], str]] = {
 
 def listed(facts: dict[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
-
-
-def read(detail: str) -> Facts:
-    """The facts of a ``detail``."""
-    found: Facts = {}
-    for part in filter(None, detail.split(", ")):
-        name, _, value = part.partition(" ")
-        found[name] = tuple(dict.fromkeys((*found.get(name, ()), value)))
-    return found
 
 
 def broken(was: Facts, now: Facts) -> list[str]:

@@ -89,6 +89,9 @@ def test_shards_and_merge(grokfast, here, capsys):
     assert "merge addition-classification.shard-*-of-2.h5" in capsys.readouterr().out
     assert main([*RUN, "--shard=1/2", "--out=a b.shard-1-of-2.h5"]) == 0
     assert "merge 'a b.shard-'*-of-2.h5 --out='a b.h5'" in capsys.readouterr().out
+    assert main([*RUN, "--shard=1/2", "--out=c.{shard}.h5"]) == 0
+    assert (here / "c.1-of-2.h5").exists()
+    assert "merge c.*-of-2.h5 --out=c.h5" in capsys.readouterr().out
     merged = grokfast("merge", *names, "--out=all.h5")
     assert merged.code == 0
     assert not merged.imported_torch
@@ -392,6 +395,11 @@ def test_what_bash_is_offered(typed, offered, here, capsys):
         (["run", "addition-regression", "--out=."], "--out=. is a folder"),
         (["run", "addition-regression", "--data-dir=x"], "reads no files"),
         (["run", "addition-regression", "--shard=5/3"], "shard 5/3"),
+        (
+            ["run", "addition-regression", "--shard=0/3"],
+            "no shard 0/3; shards are counted from 1: 1/3 to 3/3",
+        ),
+        (["run", "addition-regression", "--out=a.{shard}.h5"], "there is no --shard"),
         (["run", "addition-regression", "--lr=1", "--weight-decay=1", "--shard=1/3"], "no cells"),
         (["run", "addition-regression", "--engine=natve"], "did you mean native?"),
         (["run", "addition-regression", "--device=tpu"], "give auto, cpu, cuda or cuda:N"),

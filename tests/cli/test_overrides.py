@@ -167,7 +167,7 @@ def test_an_impossible_combination_is_found_before_any_work():
 def test_shards():
     assert overrides.parse_shard(None) is None
     assert overrides.parse_shard("2/5") == (2, 5)
-    for text in ("2", "2/", "a/b", "-1/2", "1/2/3", "1.0/2", "²/3"):
+    for text in ("2", "2/", "a/b", "-1/2", "1/2/3", "1.0/2", "²/3", "Auto", "auto/4"):
         with pytest.raises(UsageError, match="--shard"):
             overrides.parse_shard(text)
 
