@@ -29,6 +29,7 @@ from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Axis, Facets, arrange, words
 from grokfast.figures.numbers import is_number, number
 from grokfast.figures.panels import finish, title_of
+from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import NEURON, Paper, style
 from grokfast.figures.times import CENSORED, medians
 from grokfast.outcomes import ACCURACIES
@@ -161,7 +162,9 @@ def _steps(
     for panel, ax in enumerate(panels):
         moment.draw(ax, panel, places(facets.x), shown)
     last = float(np.nanmax(moment.budget, initial=1.0))
-    panels[0].set(yscale="log", ylim=(moment.least(last) / 1.5, 2 * last))
+    low, high = moment.least(last) / 1.5, 2 * last
+    panels[0].set(yscale="log", ylim=(low, high))
+    log_ticks(panels[0].yaxis, low, high)  # the others share it
     return [medians(results), CENSORED if moment.censored else ""]
 
 

@@ -23,6 +23,7 @@ from grokfast.figures.against import (
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Facets, arrange
 from grokfast.figures.panels import finish, title_of
+from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import TRAIN, VALIDATION, Paper, style
 
 _MOMENTS: tuple[tuple[str, str, str, Any], ...] = (
@@ -71,6 +72,7 @@ def grokking_times(
             x_axis(ax, facets.x)
         low = min(moment.least(steps) for moment in moments)
         grid[0, 0].set(yscale="log", ylim=(low / 1.5, 2 * steps))
+        log_ticks(grid[0, 0].yaxis, low / 1.5, 2 * steps)  # the others share it
         handles = []
         if facets.y:
             colour_bar(figure, grid, facets.y)
