@@ -236,7 +236,7 @@ def _loss(view: View, limits: tuple[float, float] | None, ax: Axes, cell: int) -
     _lines(view, "loss", ax, cell)
     values = np.stack([view.results[f"{name}_loss"][cell] for name, *_ in _LINES])
     values = values[np.isfinite(values)]
-    if limits and (values <= limits[1]).any():
+    if len(values) and (limits is None or (values <= limits[1]).any()):
         return
     said = "no finite loss\nwas recorded"
     if len(values):

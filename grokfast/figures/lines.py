@@ -28,7 +28,7 @@ from grokfast.figures.against import (
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Axis, Facets, arrange, words
 from grokfast.figures.numbers import is_number, number
-from grokfast.figures.panels import finish, title_of
+from grokfast.figures.panels import finish, title_of, wrap_title
 from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import NEURON, Paper, style
 from grokfast.figures.times import CENSORED, medians
@@ -98,7 +98,7 @@ def outcome_lines(
         draw = _steps if _is_step(name) else _values
         notes = draw(results, facets, name, panels[: facets.panels], shown, budget)
         for k, ax in enumerate(panels[: facets.panels]):
-            ax.set_title("".join(facets.titles[k : k + 1]))
+            ax.set_title(wrap_title("".join(facets.titles[k : k + 1]), WIDTH))
             x_axis(ax, facets.x)
             below = k + columns < facets.panels
             ax.tick_params(which="both", labelbottom=not below)

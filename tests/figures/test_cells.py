@@ -94,6 +94,14 @@ def test_a_loss_panel_without_a_line_says_why(letters, loss, said):
     assert healthy.get_ylim()[1] < 10, "the diverged cell presses no other flat"
 
 
+def test_losses_of_zero_are_drawn(small):
+    for name in ("train_loss", "val_loss"):
+        small[name][:] = 0.0
+    _, loss = curves(small, [0]).axes
+    assert loss.get_yscale() == "linear"
+    assert not loss.texts
+
+
 def test_the_rise_at_the_end_is_drawn(small):
     cell = small.find(lr=1e-5, weight_decay=6)  # T_val 20,000 is no recorded step
     for with_last in (False, True):
