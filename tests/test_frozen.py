@@ -168,9 +168,9 @@ def test_what_a_newer_version_wrote_is_refused(first, file):
         with pytest.raises(UsageError, match=f"schema version {SCHEMA_VERSION + 1}"):
             Results.load(run)
         return
-    grid, before = Results.load(run).grid, Path(run).read_bytes()
+    old, before = Results.load(run), Path(run).read_bytes()
     with pytest.raises(UsageError, match="was written by a newer grokfast; upgrade grokfast"):
-        gf.run(grid, out=run, engine="reference", device="cpu", threads=1, progress=False)
+        gf.run(old.grid, out=run, progress=False, **_same_machine(old))
     assert Path(run).read_bytes() == before
     assert (first / file).exists()
 
