@@ -26,7 +26,7 @@ from grokfast.figures.choice import Cell, choose
 from grokfast.figures.numbers import number
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.scales import log_ticks
-from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
+from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, style
 from grokfast.results import DIVERGED, OK
 from grokfast.retyping import again
 
