@@ -3,11 +3,12 @@
 One file ``<results>.ckpt``, replaced whole, no pickle. Rows are keyed by the identity of their
 cell, so a run with more axis values or a larger budget finds what is there. Cells whose stop rule
 has fired are in it only until the results file holds them. It is written before that file, and so
-is as far as it, or further.
+is as far as it, or further, but where it could not be written, which is said.
 
 Version 3: a mark, the raw values of one tensor after the other, a table of them as JSON, its length
 (64 bits, little-endian), and the seal (:mod:`grokfast.seal`). The table has one entry a bucket:
 ``identities`` of its R cells and ``tensors``, each ``[name, dtype, shape, offset]``, with R rows.
+The seal is its only checksum: no other program writes into it, and a cell needs all its tensors.
 Versions 1 and 2 were HDF5 files.
 """
 
