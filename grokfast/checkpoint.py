@@ -2,11 +2,13 @@
 
 One file ``<results>.ckpt``, replaced whole, no pickle. Rows are keyed by the identity of their
 cell, so a run with more axis values or a larger budget finds what is there. Cells whose stop rule
-has fired live in the results file alone.
+has fired are in it only until the results file holds them. It is written before that file, and so
+is as far as it, or further, but where it could not be written, which is said.
 
 Version 3: a mark, the raw values of one tensor after the other, a table of them as JSON, its length
 (64 bits, little-endian), and the seal (:mod:`grokfast.seal`). The table has one entry a bucket:
 ``identities`` of its R cells and ``tensors``, each ``[name, dtype, shape, offset]``, with R rows.
+The seal is its only checksum: no other program writes into it, and a cell needs all its tensors.
 Versions 1 and 2 were HDF5 files.
 """
 
@@ -49,9 +51,12 @@ def save_checkpoint(
     grid: Grid,
     buckets: list[Bucket],
     states: list[State],
-    outcome_only: list[torch.Tensor],
+    kept: list[torch.Tensor],
 ) -> int:
-    """Writes the rows of all cells that have begun, are not frozen and have real parameters.
+    """Writes the rows of all cells that have begun, but for those that need none.
+
+    Args:
+        kept: of each bucket the cells whose end the results file holds, bool ``[M]``.
 
     Returns:
         Size of the file in bytes; 0 where nothing is left to save and the old one was removed.
@@ -60,8 +65,8 @@ def save_checkpoint(
         EnvironmentProblem: it cannot be written; the old one is as it was.
     """
     rows = [
-        torch.nonzero(((state.step > 0) & ~state.frozen(bucket)).cpu() & ~hollow)[:, 0]
-        for bucket, state, hollow in zip(buckets, states, outcome_only, strict=True)
+        torch.nonzero((state.step > 0).cpu() & ~its_kept)[:, 0]
+        for state, its_kept in zip(states, kept, strict=True)
     ]
     if not any(len(r) for r in rows):
         path.unlink(missing_ok=True)

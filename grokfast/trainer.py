@@ -130,7 +130,9 @@ class Trainer:
         self.states = [State.initial(b) for b in self.buckets]
         for observer, state in zip(self.observers, self.states, strict=True):
             observer.prepare(state)
-        self.outcome_only = [torch.zeros(p.num_cells, dtype=torch.bool) for p in self.buckets]
+        #: Of each bucket the cells that need no row in the checkpoint, bool ``[M]``: the results
+        #: file holds their end, or their outcome alone is known.
+        self.kept = [torch.zeros(p.num_cells, dtype=torch.bool) for p in self.buckets]
         self.provenance = provenance(self.engine, self.grid, self.buckets)
         self.known: Results | None = None  # what the file said when the run was taken up again
         self.signum: int | None = None
@@ -149,7 +151,7 @@ class Trainer:
         checkpoint = checkpoint_path(self.out)
         there = checkpoint.exists()
         rows = restore_checkpoint(checkpoint, self.grid, self.buckets, self.states)
-        self.outcome_only = restore_finished(old, self.grid, self.buckets, self.states, rows)
+        self.kept = restore_finished(old, self.grid, self.buckets, self.states, rows)
         cells, steps = self._lost(old)
         if steps:
             why = "does not hold their state" if there else "is not there"
@@ -176,7 +178,9 @@ class Trainer:
         self.states = [s.to(self.engine.device) for s in self.states]
         self._steps_before = self._steps_done()
         if self.out is not None:
-            self.save()  # before any work: an unwritable place is found now
+            # Before any work: an unwritable place is found now. The checkpoint is as it was, and
+            # one of a larger budget never lies beside results of a smaller one.
+            self._save_results(self.results())
         with handled(self._asked_to_stop):
             self.progress.start(self._total(), self._accounted(), self._letters())
             try:
@@ -282,22 +286,35 @@ class Trainer:
             self._saved = time.monotonic()
 
     def save(self) -> Results:
-        """Results first, then the checkpoint: a cell is never in neither."""
+        """The checkpoint, then the results: it is never behind them, and a process that is killed
+        between the two has lost nothing."""
         start = time.monotonic()
         results = self.results()
         if self.out is not None:
-            results.save(self.out)
-            if self.checkpoint:
-                save_checkpoint(
-                    checkpoint_path(self.out),
-                    self.grid,
-                    self.buckets,
-                    self.states,
-                    self.outcome_only,
-                )
+            try:
+                self._save_checkpoint()
+            finally:  # where it cannot be written, what was found still can
+                more = self._save_results(results)
+            if more and results.complete:
+                self._save_checkpoint()  # without the cells that it held for the results alone
         self._saved = time.monotonic()
         self._save_took = self._saved - start
         return results
+
+    def _save_checkpoint(self) -> None:
+        if not self.checkpoint:
+            return
+        assert self.out is not None
+        path = checkpoint_path(self.out)
+        save_checkpoint(path, self.grid, self.buckets, self.states, self.kept)
+
+    def _save_results(self, results: Results) -> bool:
+        """Whether there are cells whose end the file holds only now."""
+        assert self.out is not None
+        results.save(self.out)
+        before, pairs = self.kept, zip(self.buckets, self.states, self.kept, strict=True)
+        self.kept = [kept | state.frozen(bucket).cpu() for bucket, state, kept in pairs]
+        return any((now & ~was).any() for now, was in zip(self.kept, before, strict=True))
 
 
 def next_call(engine: Engine, observer: Observer, state: State) -> tuple[Tensor, int] | None:

@@ -1,5 +1,6 @@
 """Runs that end before their end: killed, hit by signals, on a full disk; and two at once."""
 
+import contextlib
 import errno
 import os
 import random
@@ -8,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import numpy as np
 import pytest
 from small_runs import assert_same_arrays, run, small
 
 import grokfast as gf
+from grokfast import trainer
 from grokfast.checkpoint import load_checkpoint
 from grokfast.files import checkpoint_path
 from grokfast.locks import locked
@@ -100,6 +103,49 @@ def test_killed_at_random_moments(tmp_path, whole):
         assert process.returncode == -signal.SIGKILL
         gf.Results.load(out)
     assert_same_arrays(finish(out), whole)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("engine", ["native", "reference", "compiled"])
+def test_killed_before_any_write_nothing_is_lost(engine, tmp_path, monkeypatch):
+    """Of a save the checkpoint may be there and the results not, never the other way round."""
+    if engine == "native":
+        pytest.importorskip("grokfast._native")
+    some = {"lr": [1e-5, 1e-3], "weight_decay": 0.0, "width": 16, "phase.threshold": 0.1}
+    grid, raised = (small(**some, steps=steps) for steps in (40, 50))
+    monkeypatch.setattr(f"grokfast.engines.{engine}.{engine.capitalize()}Engine.chunk", 15)
+    monkeypatch.setattr(trainer.Trainer, "_save_is_due", lambda t: t.states[0].step.max() == 15)
+    monkeypatch.setattr(trainer.Trainer, "_tick", lambda t, done: False)
+    wanted, left = run(raised, engine), [1000]
+    assert (wanted["steps_done"] < 40).tolist() == [False, True], "one ends on the way"
+
+    def until_killed(write):
+        def counted(*arguments):
+            left[0] -= 1
+            if left[0] <= 0:  # who is dead writes nothing more
+                raise Killed
+            return write(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(gf.Results, "save", until_killed(gf.Results.save))
+    monkeypatch.setattr(trainer, "save_checkpoint", until_killed(trainer.save_checkpoint))
+    for nth in (2, 3, 4, 5, 6, 7):
+        out, left[0] = tmp_path / f"{nth}.h5", nth
+        with pytest.raises(Killed) if nth < 7 else contextlib.nullcontext():
+            run(grid, engine, out=out)
+        left[0] = 1000
+        found, rows = gf.Results.load(out), load_checkpoint(checkpoint_path(out))
+        first = int(found["steps_done"][0])
+        assert first == 0 or rows[found.grid.keys[0]]["step"] >= first
+        assert found.complete == (nth >= 6), "saved at first, after a chunk, and at the end"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_same_arrays(run(raised, engine, out=out), wanted)
+    assert list(rows) == [found.grid.keys[0]], "the other's end is in the results"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])

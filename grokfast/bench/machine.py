@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,9 +104,15 @@ def _fastest(f: Callable[[], object], device: torch.device) -> float:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this is run in; with a mark where it has changes."""
-    head = _output("git", "rev-parse", "--short", "HEAD")
-    return head and head + ("+changes" if _output("git", "status", "--porcelain", "-uno") else "")
+    """Of the checkout that the running program lies in, wherever it is run; with a mark where it
+    has changes."""
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    git = ("git", "-C", str(Path(program).resolve().parent if program else Path.cwd()))
+    head = _output(*git, "rev-parse", "--short", "HEAD")
+    changed = _output(
+        *git, "status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)bench/results"
+    )
+    return head and head + ("+changes" if changed else "")
 
 
 def _output(*command: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -301,3 +302,30 @@ def test_what_hangs_ends_with_all_that_it_began(tmp_path, monkeypatch):
     # While the child lives it holds the other side of the pipe.
     (ended,), _, _ = select.select([process.stdout], [], [], 600)
     assert ended.read() == ""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_a_row_names_the_commit_of_the_program_wherever_it_is_run(tmp_path):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path / "source"), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def told():
+        command = [sys.executable, str(program)]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    program = tmp_path / "source" / "program.py"
+    program.parent.mkdir()
+    program.write_text(
+        "import torch; from grokfast.bench.machine import describe\n"
+        "print(describe(torch.device('cpu'))['commit'])"
+    )
+    assert told().stdout == "None\n"
+    git("init")
+    git("add", "program.py")
+    git("commit", "-m", "a")
+    head = git("rev-parse", "--short", "HEAD")
+    assert told().stdout == f"{head}\n"
+    program.write_text(program.read_text() + "\n")
+    assert told().stdout == f"{head}+changes\n"

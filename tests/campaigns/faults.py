@@ -152,8 +152,8 @@ class Campaign:
         return self._of_results(contents(folder, writer.output))
 
     def _of_results(self, found: dict[str, bytes]) -> dict[str, bytes]:
-        """Without the checkpoint: results are saved first, and where the checkpoint of a complete
-        run could not be, there is an older one or none."""
+        """Without the checkpoint: where the last one could not be written, which is said, there is
+        an older one or none beside complete results."""
         return {name: own for name, own in found.items() if not name.startswith(CHECKPOINT)}
 
     def _temporaries(self, folder: Path) -> list[str]:

@@ -56,9 +56,20 @@ def test_every_kind_of_neurons(modular, kind, operation, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("kind", [k for k in figures.NEURON_KINDS if k != "widths"])
+def test_a_run_without_weights(modular, kind, tmp_path):
+    results = modular()
+    results.weights = []
+    with pytest.raises(UsageError, match="kept no weights"):
+        figures.draw(results, kind, out=tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", figures.NEURON_KINDS)
-def test_a_run_without_weights(letters, kind, tmp_path):
-    wanted = "p and operation of the task modular" if kind == "widths" else "kept no weights"
+def test_a_run_of_another_task(letters, kind, tmp_path):
+    wanted = (
+        "p and operation of the task modular" if kind == "widths" else "nets on the task modular"
+    )
     with pytest.raises(UsageError, match=wanted):
         figures.draw(letters(), kind, out=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
