@@ -55,7 +55,7 @@ def run(
     threads: int | None = None,
     shard: tuple[int, int] | None = None,
     overwrite: bool = False,
-    progress: bool | None = None,
+    progress: bool | Progress | None = None,
 ) -> Results:
     """Trains every cell of a grid to its stop rule or budget.
 
@@ -66,7 +66,8 @@ def run(
         engine, device, threads: see :func:`grokfast.engines.choose_engine`.
         shard: ``(i, n)`` trains every n-th cell only; numbered from 0 or from 1.
         overwrite: start anew over an existing file.
-        progress: False for silence; None for a bar on a terminal and plain lines elsewhere.
+        progress: False for silence; None for a bar on a terminal and plain lines elsewhere;
+            or what is told of it.
 
     Raises:
         UsageError: the grid does not fit the existing file, the engine or the data.

@@ -39,6 +39,8 @@ def run(
     threads: Number = None,
     shard: Annotated[str | None, "i/n"] = None,
     data_dir: Folder = None,
+    launcher: Annotated[str, "none|ray"] = "none",
+    address: Annotated[str | None, "HOST:PORT"] = None,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> int | None:
@@ -79,6 +81,12 @@ def run(
         threads: CPU threads.
         shard: Train every n-th cell only, beginning with the i-th; see grokfast merge.
         data_dir: Folder with the MNIST files; they are downloaded where there are none.
+        launcher: ray trains blocks of cells on the machines of a Ray cluster (pip install
+            'grokfast[ray]'), --threads cores (1 by default) or one GPU each, and writes the same
+            file. FILE must lie on storage that all of them share; blocks go on elsewhere where a
+            machine is lost, and the same command goes on where this one is.
+        address: Of the Ray cluster, as ray start --head printed it, or auto; by default that of
+            RAY_ADDRESS, else a Ray of this machine alone.
         dry_run: Show the resolved experiment, cells, memory, and a time measured from a few real
             steps; train and write nothing.
         overwrite: Start anew where the results file exists.
@@ -109,6 +117,8 @@ def run(
         shard=shard,
         data_dir=data_dir,
         overwrite=overwrite,
+        launcher=launcher,
+        address=address,
     )
     if dry_run:
         running.dry_run(job)

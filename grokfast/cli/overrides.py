@@ -192,6 +192,18 @@ def parse_record(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def check_launcher(launcher: str, address: str | None, shard: str | None) -> None:
+    """Raises UsageError where what starts the training is unknown, or does not go with the rest."""
+    if launcher not in ("none", "ray"):
+        raise UsageError(f"--launcher={launcher} is neither none nor ray")
+    if address is not None and launcher != "ray":
+        raise UsageError("--address is of a Ray cluster", hint="give --launcher=ray, too")
+    if shard is not None and launcher == "ray":
+        raise UsageError(
+            "--shard and --launcher=ray exclude each other: Ray's workers share the whole grid"
+        )
+
+
 def parse_shard(text: str | None) -> tuple[int, int] | None:
     """``i/n``.
 

@@ -16,6 +16,7 @@ from grokfast.hardware import MAX_THREADS
 
 if TYPE_CHECKING:  # it imports torch
     from grokfast.planning import Plan
+    from grokfast.results import Results
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Job:
     threads: int | None
     shard: tuple[int, int] | None
     overwrite: bool
+    launcher: str
+    address: str | None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,6 +60,8 @@ def parse(
     shard: str | None,
     data_dir: str | None,
     overwrite: bool,
+    launcher: str,
+    address: str | None,
 ) -> Job:
     """Checks all options of a run.
 
@@ -70,6 +75,7 @@ def parse(
     if out is None:
         out = f"{preset}.h5" if part is None else f"{preset}.shard-{part[0]}-of-{part[1]}.h5"
     path = writable(out, "--out=")
+    overrides.check_launcher(launcher, address, shard)
     if data_dir is not None:
         mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(
@@ -80,6 +86,8 @@ def parse(
         threads=overrides.parse_count("threads", threads, example=2, most=MAX_THREADS),
         shard=part,
         overwrite=overwrite,
+        launcher=launcher,
+        address=address,
     )
     overrides.check_cells(grid)  # last: large grids take a moment
     return job
@@ -88,10 +96,9 @@ def parse(
 def run(job: Job) -> None:
     """Trains, and says what came out and what to type next."""
     from grokfast.cli.reading import beside
-    from grokfast.trainer import run as train
 
     begun = time.monotonic()
-    results = train(job.grid, **job.options)
+    results = _trained(job)
     diverged = int((results["diverged_at"] >= 0).sum())
     counts = [f"{name} {n}" for name, n in results.counts().items()]
     counts += [f"diverged {diverged}"] if diverged else []
@@ -104,6 +111,17 @@ def run(job: Job) -> None:
     else:
         commands = [f"info {file}", f"merge {_all_shards(job)}"]
     print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
+
+
+def _trained(job: Job) -> Results:
+    if job.launcher == "ray":
+        from grokfast import cluster
+
+        options = {name: value for name, value in job.options.items() if name != "shard"}
+        return cluster.run(job.grid, address=job.address, **options)
+    from grokfast.trainer import run as train
+
+    return train(job.grid, **job.options)
 
 
 def _all_shards(job: Job) -> str:
