@@ -1,11 +1,11 @@
-# make demo | test | check | bench | bench-gpu | sanitize | diagrams | agreement; each sets up what it needs.
+# make demo | test | test-ray | check | bench | bench-gpu | sanitize | diagrams | agreement; each sets up what it needs.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' \) 2>/dev/null)
 
-.PHONY: demo test check bench bench-gpu sanitize diagrams agreement setup clean
+.PHONY: demo test test-ray check bench bench-gpu sanitize diagrams agreement setup clean
 
 setup: $(VENV)/.package
 
@@ -26,7 +26,15 @@ $(VENV)/.package: $(VENV)/.deps setup.py $(SOURCES)
 
 # From outside the tree: with the root on the path, kernels/ would shadow the installed package.
 test: setup
-	@cd $(VENV) && $(BIN)/pytest -q ../tests
+	@cd $(VENV) && $(BIN)/pytest -q ../tests --ignore=../tests/ray
+
+# On a cluster of three local nodes, in minutes; Ray comes with it.
+test-ray: $(VENV)/.ray
+	@cd $(VENV) && OMP_NUM_THREADS=1 $(BIN)/pytest -q ../tests/ray
+
+$(VENV)/.ray: setup constraints.txt
+	@test -e $@ || PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q ray
+	@touch $@
 
 check: setup
 	$(BIN)/ruff check .

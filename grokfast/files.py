@@ -76,6 +76,11 @@ def writable(given: str | os.PathLike[str], option: str = "") -> Path:
     return path
 
 
+def parts_folder(out: Path) -> Path:
+    """Where the state of a run on several machines is (:mod:`grokfast.cluster`), until it ends."""
+    return out.with_name(out.name + ".parts")
+
+
 def check_file(path: Path) -> None:
     """Raises UsageError where this is no file that can be read to its end."""
     if path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import time
 import warnings
@@ -15,8 +16,8 @@ from torch import Tensor
 from grokfast.checkpoint import checkpoint_path, restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.engines import Engine
-from grokfast.errors import EnvironmentProblem, GrokfastError
-from grokfast.files import clear_leftovers, real_path, writable
+from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
+from grokfast.files import clear_leftovers, parts_folder, real_path, writable
 from grokfast.grid import Grid
 from grokfast.locks import locked
 from grokfast.observing import Observer
@@ -81,6 +82,7 @@ def run(
             stack.enter_context(locked(path))
             clear_leftovers(path)
             clear_leftovers(checkpoint_path(path))
+            _not_of_several(path, overwrite)
         ready = prepare(grid, indices, path, engine, device, threads, overwrite)
         reporter = make_progress(progress)
         if ready.complete:
@@ -95,6 +97,20 @@ def run(
                 trainer.restore(ready.old)
         reporter.note(f"engine: {ready.why}")
         return trainer.run()
+
+
+def _not_of_several(path: Path, overwrite: bool) -> None:
+    """Refuses to go on with what several machines have begun: its state is elsewhere."""
+    parts = parts_folder(path)
+    if overwrite:
+        shutil.rmtree(parts, ignore_errors=True)
+    elif parts.exists():
+        raise UsageError(
+            f"{path} is of a run with --launcher=ray that has not ended; its state is in "
+            f"{parts.name}",
+            hint="go on with --launcher=ray; or remove that folder, and unfinished cells start "
+            "again",
+        )
 
 
 class Trainer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import shutil
 import time
@@ -18,11 +17,11 @@ import numpy as np
 from grokfast.checkpoint import checkpoint_path
 from grokfast.cluster import extensions
 from grokfast.cluster.blocks import Block, operations, strides
-from grokfast.cluster.engine import Cluster, Lost, Machine, connected
-from grokfast.cluster.parts import Parts, parts_folder, read_json
-from grokfast.engines import facts
+from grokfast.cluster.engine import Cluster, Lost, connected
+from grokfast.cluster.kinds import choose
+from grokfast.cluster.parts import Parts, read_json
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
-from grokfast.files import clear_leftovers, real_path, writable
+from grokfast.files import clear_leftovers, parts_folder, real_path, writable
 from grokfast.grid import Grid
 from grokfast.locks import locked
 from grokfast.preparing import checked_cells, existing, same_run
@@ -214,70 +213,26 @@ class Driver:
         }
 
     def _choose_machines(self) -> None:
-        """Those that give the bits of the file; of a new file, of the kind that most are of."""
+        """Those that give the bits of the file; of the others a line says why not."""
         order = self._order(operations(self.grid))
         order |= {"engine": self.engine, "device": self.cluster.device}
-        answers = self.cluster.look(self.cluster.machines(), json.dumps(order), _ANSWER)
-        version = importlib.metadata.version("grokfast")
-        kinds: dict[str, list[Machine]] = {}
-        choice, final = {}, []
-        for machine, text in answers.items():
-            told = json.loads(text)
-            if "kind" not in told:
-                final += [told["why"]] if told.get("final") else []
-                self._refuse(machine.node, machine.host, told["why"])
-            elif told["version"] != version:
-                why = f"has grokfast {told['version']}, not {version}"
-                self._refuse(machine.node, machine.host, why)
-            else:
-                bits = {n: v for n, v in told["kind"].items() if n != "device_name"}
-                key = json.dumps(bits, sort_keys=True)
-                kinds.setdefault(key, []).append(machine)
-                choice[key] = told["choice"]
-        if final and not kinds:
-            raise UsageError(final[0])
-        if not kinds:
-            hosts = {m.node: m.host for m in answers}
-            first = next(((hosts[n], why) for n, why in self.refused.items() if n in hosts), None)
-            told_why = f": {first[0]} {first[1]}" if first else ""
-            raise EnvironmentProblem(f"no machine of the Ray cluster can train this{told_why}")
-        fitting = {key: m for key, m in kinds.items() if self._fits(json.loads(key))}
-        if not fitting:
-            raise UsageError(
-                f"{self.out} was trained by {self._was()}, and no machine of the Ray cluster is of "
-                "that kind: the bits would differ",
-                hint="choose another --out",
-            )
-        chosen = max(fitting, key=lambda key: sum(m.slots for m in fitting[key]))
-        self.kind = json.loads(chosen)
-        for key, machines in kinds.items():
-            for machine in machines if key != chosen else ():
-                self._refuse(machine.node, machine.host, _other(json.loads(key), self.kind))
-        self.progress.note(f"engine: {choice[chosen]}")
-        slots = sum(m.slots for m in kinds[chosen])
+        machines = self.cluster.machines()
+        told = self.cluster.look(machines, json.dumps(order), _ANSWER)
+        choice = choose({m: json.loads(text) for m, text in told.items()}, self._was(), self.out)
+        for machine, why in choice.others.items():
+            self._refuse(machine.node, machine.host, why)
+        self.kind = choice.kind
+        slots, number = sum(m.slots for m in choice.machines), len(choice.machines)
+        self.progress.note(f"engine: {choice.why}")
         self.progress.note(
-            f"ray: {len(self.parts.blocks)} blocks of cells, {slots} at a time on "
-            f"{len(kinds[chosen])} machine{'s' * (len(kinds[chosen]) > 1)}"
+            f"ray: {len(self.parts.blocks)} blocks of cells, {slots} at a time on {number} "
+            f"machine{'s' * (number > 1)}"
         )
-
-    def _fits(self, kind: dict[str, str]) -> bool:
-        """Whether a machine gives the bits of what has been trained already."""
-        was = self._was()
-        if not was:
-            return True
-        known = facts.read(was["engine_detail"])
-        now = facts.read(kind["engine_detail"])
-        same = was["engine"] == kind["engine"] and was["device"] == kind["device"]
-        return same and not facts.broken(known, now)
 
     def _was(self) -> dict[str, str]:
         """By what the parts, or the file before them, were trained; nothing where they were not."""
-        for block in self.parts.blocks:
-            found = self.parts.results(block)
-            if found is not None:
-                break
-        else:
-            found = self.old
+        of_parts = (self.parts.results(block) for block in self.parts.blocks)
+        found = next((r for r in of_parts if r is not None), self.old)
         if found is None:
             return {}
         names = ("engine", "device", "engine_detail")
@@ -442,20 +397,6 @@ class Driver:
             )
         self.parts.finish()
         return results
-
-
-def _other(kind: dict[str, str], ours: dict[str, str]) -> str:
-    """How a machine differs from those that were chosen."""
-    for name in ("engine", "device"):
-        if kind[name] != ours[name]:
-            return f"would train with {kind[name]}, not {ours[name]}"
-    was, now = facts.read(ours["engine_detail"]), facts.read(kind["engine_detail"])
-    names = facts.broken(was, now) or [n for n in now if n not in was]
-    told = ", ".join(f"{n} {' and '.join(now.get(n, ('unknown',)))}" for n in names)
-    instead = ", ".join(" and ".join(was.get(n, ("unknown",))) for n in names)
-    give = facts.remedies(now, names)
-    hint = f"; {give[0]} for all would pin it" if give and names == ["level"] else ""
-    return f"has {told}, not {instead}: the bits would differ{hint}"
 
 
 def _trained(diary: Mapping[str, Any]) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from grokfast.checkpoint import Rows, checkpoint_path, load_checkpoint, save_rows
 from grokfast.cluster.blocks import Block, blocks
 from grokfast.errors import EnvironmentProblem
-from grokfast.files import write_whole
+from grokfast.files import parts_folder, write_whole
 from grokfast.grid import Grid
 from grokfast.merge import joined, same_data
 from grokfast.outcomes import PROGRESS
@@ -34,10 +34,6 @@ from grokfast.results import (
     hyperparameter_columns,
     listed_digests,
 )
-
-
-def parts_folder(out: Path) -> Path:
-    return out.with_name(out.name + ".parts")
 
 
 def read_json(path: Path) -> dict[str, Any]:
