@@ -1,4 +1,4 @@
-"""Blocks of a grid, and the driver with workers that are no processes: Ray itself is in tests/ray."""
+"""Blocks of a grid, and the driver with workers in this process; tests/ray has Ray itself."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import pytest
 from small_runs import assert_same_arrays, run, small
 
 import grokfast as gf
-from grokfast import cluster
+from grokfast import cluster, trainer
 from grokfast.checkpoint import checkpoint_path, load_checkpoint
 from grokfast.cluster import driver, extensions, task
 from grokfast.cluster.blocks import blocks, operations, strides
@@ -193,15 +193,16 @@ def test_parts_of_an_earlier_beginning_are_taken_up(tmp_path, trained, monkeypat
     with pytest.raises(gf.UsageError, match=r"its state is in r\.h5\.parts; go on"):
         run(small(steps=200), out=out)
     seen = []
-    advance = gf.trainer.Trainer._train
-    monkeypatch.setattr(
-        gf.trainer.Trainer,
-        "_train",
-        lambda t, o, s: (seen.append(s.step.tolist()), advance(t, o, s)),
-    )
+    train = trainer.Trainer._train
+
+    def seeing(self, observer, state):
+        seen.append(state.step.tolist())
+        train(self, observer, state)
+
+    monkeypatch.setattr(trainer.Trainer, "_train", seeing)
     trained(small(steps=300, model_seed=[0, 1]), out, Workers(20))
     assert sum(step == [200] for step in seen) >= 1, "what was saved is not trained again"
-    monkeypatch.undo()
+    monkeypatch.setattr(trainer.Trainer, "_train", train)
     whole = tmp_path / "s.h5"
     run(small(steps=300, model_seed=[0, 1]), out=whole, threads=1)
     assert_same_files(out, whole)
@@ -226,15 +227,13 @@ def test_blocks_that_fail_are_named_and_tried_again(tmp_path, trained, monkeypat
     monkeypatch.setattr(Addition, "build", broken)
     with pytest.raises(cluster.SomeFailed, match="3 of 6 cells could not be trained, cell ") as no:
         trained(grid, out, Workers(3))
-    assert no.value.exit_code == 4 and "OSError: no such file (test_cluster.py, line " in str(
-        no.value
-    )
+    assert no.value.exit_code == 4
+    assert "OSError: no such file (test_cluster.py, line " in str(no.value)
     r = gf.Results.load(out)
     failed = [c for entry in json.loads(r.provenance["failed"]) for c in entry["cells"]]
     assert sorted(failed) == r["run"][r["data_seed"] == 1].tolist()
     assert not r.complete and (r["steps_done"] > 0).tolist() == (r["data_seed"] == 0).tolist()
-    monkeypatch.undo()
-    monkeypatch.setattr(task, "_node", lambda: "node0")
+    monkeypatch.setattr(Addition, "build", build)
     trained(grid, out, Workers(3))
     run(grid, out=tmp_path / "s.h5", threads=1)
     assert_same_files(out, tmp_path / "s.h5")
