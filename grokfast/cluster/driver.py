@@ -95,6 +95,10 @@ def run(
             if _complete(old, grid) and not parts_folder(path).exists():
                 reporter.note(f"{path} is complete")
                 return old
+            if device == "auto":
+                device = str(old.provenance.get("device", device)).partition(":")[0]
+        if device == "auto" and engine == "native":
+            device = "cpu"
         cluster = stack.enter_context(connected(address, device, threads or 1))
         if overwrite:
             _remove(path)
@@ -134,6 +138,7 @@ class Driver:
         self.kind: dict[str, str] = {}
         self.running: dict[Any, Block] = {}
         self.failed: dict[int, str] = {}  # blocks that were given up, and why
+        self._room = 0  # tasks that all machines hold at once
         self._lives: dict[int, tuple[int, int]] = {}  # how many since which step
         self._diaries: dict[int, dict[str, Any]] = {}
         self._looked = self._joined = -1e9
@@ -248,6 +253,9 @@ class Driver:
 
     def _hand_out(self) -> None:
         room = sum(m.slots for m in self.cluster.machines() if m.node not in self.refused)
+        if not room and self._room:
+            self.progress.note("ray: no machine is left; waiting for one")
+        self._room = room
         while self.waiting and len(self.running) < room + _AHEAD:
             block = self.waiting.popleft()
             order = self._order(block.grid) | {
