@@ -84,10 +84,11 @@ def usage() -> dict[str, float]:
 
 def measured(nodes: int, grid: gf.Grid, folder: Path) -> dict[str, Any]:
     """A row of one run."""
+    os.environ["RAY_TMPDIR"] = str(folder)
     from ray.cluster_utils import Cluster
 
     own = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    head = own | {"include_dashboard": False, "temp_dir": str(folder / "ray")}
+    head = own | {"include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes - 1):
         made.add_node(**own)

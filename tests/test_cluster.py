@@ -131,7 +131,7 @@ def test_settings_stay_whole():
 
 
 def test_what_an_engine_must_know_of_a_grid():
-    grid = small(activation=["tanh", "relu"], model_seed=[0, 1])
+    grid = small(activation=["tanh", "relu"], model_seed=[102, 0])
     few = operations(grid)
     assert few.size == 2 and set(few.axes["model.activation"]) == {"tanh", "relu"}
 
@@ -169,10 +169,10 @@ def test_a_file_is_extended_in_steps_and_cells(tmp_path, trained):
     out = tmp_path / "r.h5"
     run(small(steps=100, lr=[1e-2]), out=out, threads=1)
     trained(small(steps=100), out)
-    trained(small(steps=300, model_seed=[0, 1]), out, Workers(4))
-    run(small(steps=400, model_seed=[0, 1]), out=out, threads=1)
+    trained(small(steps=300, model_seed=[102, 0]), out, Workers(4))
+    run(small(steps=400, model_seed=[102, 0]), out=out, threads=1)
     whole = tmp_path / "s.h5"
-    run(small(steps=400, model_seed=[0, 1]), out=whole, threads=1)
+    run(small(steps=400, model_seed=[102, 0]), out=whole, threads=1)
     assert_same_files(out, whole)
 
 
@@ -200,11 +200,11 @@ def test_parts_of_an_earlier_beginning_are_taken_up(tmp_path, trained, monkeypat
         train(self, observer, state)
 
     monkeypatch.setattr(trainer.Trainer, "_train", seeing)
-    trained(small(steps=300, model_seed=[0, 1]), out, Workers(20))
+    trained(small(steps=300, model_seed=[102, 0]), out, Workers(20))
     assert sum(step == [200] for step in seen) >= 1, "what was saved is not trained again"
     monkeypatch.setattr(trainer.Trainer, "_train", train)
     whole = tmp_path / "s.h5"
-    run(small(steps=300, model_seed=[0, 1]), out=whole, threads=1)
+    run(small(steps=300, model_seed=[102, 0]), out=whole, threads=1)
     assert_same_files(out, whole)
     with pytest.raises(SystemExit):
         trained(small(steps=200, lr=[1e-3]), tmp_path / "t.h5", Tired(1))

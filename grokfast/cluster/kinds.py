@@ -90,9 +90,11 @@ def _differing(was: Mapping[str, str], now: Mapping[str, str]) -> str:
     """How a machine differs from those that take part."""
     names = _broken(was, now)
     before, here = ({**facts.read(k["engine_detail"]), **_plain(k)} for k in (was, now))
-    told = ", ".join(f"{n} {' and '.join(here.get(n, ('unknown',)))}" for n in names)
-    instead = ", ".join(" and ".join(before.get(n, ("unknown",))) for n in names)
-    return f"has {told}, not {instead}: the bits would differ"
+
+    def told(kind: facts.Facts) -> str:
+        return ", ".join(f"{n} {' and '.join(kind.get(n, ('unknown',)))}" for n in names)
+
+    return f"has {told(here)}, not {told(before)}: the bits would differ"
 
 
 def _plain(kind: Mapping[str, str]) -> facts.Facts:

@@ -52,6 +52,10 @@ def write_json(path: Path, told: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
+#: Of a file as it was, or as merge would have it: no longer so.
+_OF_BEFORE = ("merged_from", "failed")
+
+
 class Parts:
     """The parts of one run, and the results file that they become.
 
@@ -80,7 +84,7 @@ class Parts:
 
     def same_as(self, told: Mapping[str, Any], workers: int) -> bool:
         """Whether a ``run.json`` tells of these parts, or of such as will do."""
-        if told.get("grid") != self.grid.to_dict() or "strides" not in told:
+        if told.get("grid") != json.loads(self.grid.to_json()) or "strides" not in told:
             return False
         number = len(blocks(self.grid, told["strides"]))
         return number >= min(len(self.blocks), 2 * workers)
@@ -118,12 +122,7 @@ class Parts:
         chosen = np.array([old.grid.keys[run] in keys for run in old["run"].tolist()], bool)
         if not chosen.any():
             return None
-        part = _rows(old, chosen)
-        identities = {old.grid.cells[run].data_identity() for run in part["run"].tolist()}
-        digests = {i: d for i, d in old.data_digests().items() if i in identities}
-        plain = {n: v for n, v in old.provenance.items() if not n.startswith("shard_")}
-        plain["data_sha256"] = listed_digests(digests)
-        return replace(part, provenance=plain, complete=False)
+        return _rows(old, chosen)
 
     # While it goes on.
 
@@ -170,7 +169,7 @@ class Parts:
         whole.complete = complete
         if not complete:  # of the file as it was they are of another budget
             whole.variables["phase"] = (("run",), whole.phases())
-        for name in [n for n in whole.provenance if n.startswith("shard_") or n == "merged_from"]:
+        for name in [n for n in whole.provenance if n.startswith("shard_") or n in _OF_BEFORE]:
             del whole.provenance[name]
         return whole
 
@@ -232,7 +231,7 @@ class Parts:
 
 
 def _rows(results: Results, chosen: NDArray[np.bool_]) -> Results:
-    """Some cells of results, bool ``[run]``."""
+    """Some cells of results, bool ``[run]``: as of a shard that has not ended."""
     variables = {
         name: (dims, values[chosen] if dims[0] == "run" else values)
         for name, (dims, values) in results.variables.items()
@@ -242,4 +241,9 @@ def _rows(results: Results, chosen: NDArray[np.bool_]) -> Results:
         at = np.isin(bucket["run"], variables["run"][1])
         if at.any():
             weights.append({name: values[at] for name, values in bucket.items()})
-    return replace(results, variables=variables, weights=weights)
+    cells = [results.grid.cells[run] for run in variables["run"][1].tolist()]
+    identities = {cell.data_identity() for cell in cells}
+    digests = {i: d for i, d in results.data_digests().items() if i in identities}
+    plain = {n: v for n, v in results.provenance.items() if not n.startswith("shard_")}
+    plain["data_sha256"] = json.dumps(listed_digests(digests))  # as files have it
+    return replace(results, variables=variables, weights=weights, provenance=plain, complete=False)

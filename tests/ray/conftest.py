@@ -10,12 +10,13 @@ from driving import STORE, World
 
 @pytest.fixture(scope="session")
 def cluster():
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+    folder = tempfile.mkdtemp(prefix="gf-", dir="/tmp")  # a socket's path is short
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+    os.environ |= quiet | {"RAY_TMPDIR": folder}
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="gf-", dir="/tmp")  # a socket's path is short
     head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=head | {"temp_dir": folder})
+    made = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         made.add_node(num_cpus=1, object_store_memory=STORE)
     yield made

@@ -192,7 +192,9 @@ def test_machines_that_cannot_take_part(world, tmp_path):
     assert any("has grokfast 0.0.9, not " in t for t in told)
     level = __import__("grokfast._native")._native.levels()["active"]
     if level != "baseline":
-        assert any(f"has level baseline, not {level}: the bits would differ" in t for t in told)
+        assert any(
+            f"has level baseline, not level {level}: the bits would differ" in t for t in told
+        )
     assert_same(world.out, world.alone(*TOY, "--threads=1"))
 
 
