@@ -102,9 +102,9 @@ def run(
 def _not_of_several(path: Path, overwrite: bool) -> None:
     """Refuses to go on with what several machines have begun: its state is elsewhere."""
     parts = parts_folder(path)
-    if overwrite:
+    if overwrite or not (parts / "run.json").exists():
         shutil.rmtree(parts, ignore_errors=True)
-    elif parts.exists():
+    else:
         raise UsageError(
             f"{path} is of a run with --launcher=ray that has not ended; its state is in "
             f"{parts.name}",

@@ -40,6 +40,9 @@ _LOOK_EVERY, _ANSWER = 2.0, 120.0
 _LOOK_SHARE, _JOIN_SHARE = 0.005, 0.01
 #: Seconds that tasks may take to save when all is to stop.
 _GRACE = 120.0
+#: Cells that failed, characters of the reason, and reasons that a file names, at most: HDF5 takes
+#: 64 kB an attribute.
+_CELLS, _REASONS = 500, 10
 #: Fewest cells of a block: a GPU trains as many at once as it has multiprocessors, and more.
 _LEAST = {"cpu": 1, "cuda": 264}
 
@@ -192,9 +195,8 @@ class Driver:
             raise
         self._steps = {b.number: self._budget(b) for b in self.parts.blocks}
         self._known = {b.number: self.parts.accounted(b) for b in self.parts.blocks}
-        self._trained_before = {
-            b.number: _trained(read_json(self.parts.diary(b))) for b in self.parts.blocks
-        }
+        self._diaries = {b.number: read_json(self.parts.diary(b)) for b in self.parts.blocks}
+        self._trained_before = {number: _trained(d) for number, d in self._diaries.items()}
 
     def _fold(self, told: Mapping[str, Any]) -> None:
         """Makes one file of the parts of an earlier run, of other cells or fewer blocks."""
@@ -359,24 +361,27 @@ class Driver:
         until = time.monotonic() + _GRACE
         while self.running and time.monotonic() < until:
             for reference in self.cluster.ended(self.running, 1.0):
-                del self.running[reference]
+                self._read(self.running.pop(reference))
 
     def _results(self) -> Results:
         whole = self.parts.joined()
         whole.provenance |= {"machines": self._machines(), "launcher": "ray"}
         if self.failed:
+            told = list(self._failures(whole).items())
             whole.provenance["failed"] = [
-                {"cells": cells, "why": why} for cells, why in self._failures(whole)
+                {"cells": cells[:_CELLS], "number": len(cells), "why": why[:_CELLS]}
+                for why, cells in told[:_REASONS]
             ]
         return whole
 
-    def _failures(self, whole: Results) -> list[tuple[list[int], str]]:
-        """Cells that could not be trained to their end, and why."""
+    def _failures(self, whole: Results) -> dict[str, list[int]]:
+        """Why cells could not be trained to their end -> these cells."""
         ended = set(whole["run"][np.isin(whole["status"], (OK, DIVERGED))].tolist())
-        return [
-            ([c for c in self.parts.blocks[number].cells if c not in ended], why)
-            for number, why in self.failed.items()
-        ]
+        found: dict[str, list[int]] = {}
+        for number, why in self.failed.items():
+            cells = self.parts.blocks[number].cells
+            found.setdefault(why, []).extend([c for c in cells if c not in ended] or cells)
+        return found
 
     def _machines(self) -> list[dict[str, Any]]:
         """All that had a hand in it, those of a kind together."""
@@ -396,8 +401,9 @@ class Driver:
         if self.signum is not None:
             raise Interrupted(self.signum, self.out)
         if self.failed:
-            cells, why = self._failures(results)[0]
-            number = sum(len(c) for c, _ in self._failures(results))
+            failures = self._failures(results)
+            why, cells = next(iter(failures.items()))
+            number = sum(map(len, failures.values()))
             raise SomeFailed(
                 f"{number} of {len(results)} cells could not be trained, cell {cells[0]} first: "
                 f"{why}; the others are in {self.out}, and which failed is in its provenance",

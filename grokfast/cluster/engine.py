@@ -149,7 +149,11 @@ class Cluster:
     def machines(self) -> list[Machine]:
         """All that are alive and large enough for a task."""
         found = []
-        for node in self._ray.nodes():
+        try:
+            nodes = self._ray.nodes()
+        except self._ray.exceptions.RayError as error:
+            raise _problem(error) from error
+        for node in nodes:
             resources = node["Resources"] if node["Alive"] else {}
             slots = int(resources.get("CPU", 0)) // self._threads
             if self.device == "cuda":

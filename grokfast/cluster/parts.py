@@ -220,6 +220,7 @@ class Parts:
     def finish(self) -> None:
         """Joins the checkpoints, and removes the parts; the results have been saved."""
         save_rows(checkpoint_path(self.out), self._rows_of_parts())
+        (self.folder / "run.json").unlink(missing_ok=True)  # from here on the rest is for nothing
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _rows_of_parts(self) -> Iterator[Rows]:
