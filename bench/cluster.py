@@ -150,7 +150,7 @@ def main(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "machine"}), flush=True)
-    append_rows(Path(out), rows)
+        append_rows(Path(out), rows[-1:])
 
 
 if __name__ == "__main__":

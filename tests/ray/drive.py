@@ -2,18 +2,14 @@
 the address ``none`` it trains on this machine, without Ray."""
 
 import json
-import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-(Path(os.environ["GROKFAST_TEST_FOLDER"]) / "driver").write_text(str(os.getpid()))
+import held
 
-import held  # noqa: E402
-
-import grokfast as gf  # noqa: E402
-from grokfast.cli.boundary import guarded  # noqa: E402
-from grokfast.cluster import run  # noqa: E402
+import grokfast as gf
+from grokfast.cli.boundary import guarded
+from grokfast.cluster import run
 
 
 def grid(**changes):

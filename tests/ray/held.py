@@ -2,9 +2,11 @@
 
 In the folder GROKFAST_TEST_FOLDER: while there is a file ``hold``, no worker ends a chunk; each
 tells in ``busy.PID`` that it is in one, and in ``log`` what it has trained. The first worker that
-finds ``fault`` takes it, and dies in a commit. ``broken`` lists data seeds that cannot be built.
+finds ``fault`` after a hold takes it, and dies in its next commit. ``broken`` lists data seeds that
+cannot be built.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -38,6 +40,9 @@ class HoldingEngine(native.NativeEngine):
         (FOLDER / f"busy.{os.getpid()}").touch()
         while (FOLDER / "hold").exists() and not (tick and tick(0)):
             time.sleep(0.02)
+        with contextlib.suppress(FileNotFoundError):
+            (FOLDER / "fault").unlink()
+            os.environ["GROKFAST_FAULT"] = "synced"
         super().advance(bucket, state, cells, until, tick)
         lines = [
             f"{bucket.lr[-1, m]} {bucket.weight_decay[-1, m]} {bucket.data_index[m]} "
@@ -51,11 +56,3 @@ class HoldingEngine(native.NativeEngine):
 
 native.NativeEngine = HoldingEngine
 trainer.SAVE_EVERY, trainer.SAVE_SHARE = 0.0, 1e9
-
-if (FOLDER / "driver").exists() and (FOLDER / "driver").read_text() != str(os.getpid()):
-    try:
-        (FOLDER / "fault").unlink()
-    except FileNotFoundError:
-        pass
-    else:
-        os.environ["GROKFAST_FAULT"] = "synced:5"

@@ -40,15 +40,14 @@ def test_a_node_and_a_worker_in_a_commit_are_killed(world):
     """One node goes without grace in mid-task, one worker dies between fsync and rename."""
     spare = world.cluster.add_node(num_cpus=1, object_store_memory=STORE)
     world.hold()
-    (world.signals / "fault").touch()
     driver = world.start()
     busy = world.busy(4, driver)
     world.cluster.remove_node(spare, allow_graceful=False)
     while all(Path(f"/proc/{pid}").exists() for pid in busy):
         time.sleep(0.1)
+    (world.signals / "fault").touch()
     world.release()
     _, err = world.finish(driver)
-    assert err.count("goes on elsewhere: its machine has died") <= 1
     assert err.count("goes on elsewhere: its") >= 2, err
     assert not (world.signals / "fault").exists()
     assert_same(world.out, world.alone())
@@ -94,8 +93,8 @@ def test_a_stopped_driver_has_saved_everything(signum, world):
     assert not partial.complete and len(partial) == 9 and partial["steps_done"].sum() > 0
     world.release()
     world.run()
-    r = assert_same(world.out, (before := world.log()) and world.alone())
-    trained = sum(end - start for _, start, end in before)
+    trained = sum(end - start for _, start, end in world.log())
+    r = assert_same(world.out, world.alone())
     assert trained == r["steps_done"].sum(), "every model-step once"
 
 
