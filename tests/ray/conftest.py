@@ -24,9 +24,15 @@ def cluster():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def wholes(tmp_path_factory):
+    """A folder for what one machine makes of the same grids."""
+    return tmp_path_factory.mktemp("alone")
+
+
 @pytest.fixture
-def world(cluster, tmp_path):
-    made = World(cluster, tmp_path)
+def world(cluster, tmp_path, wholes):
+    made = World(cluster, tmp_path, wholes)
     yield made
     for driver in made.drivers:
         if driver.poll() is None:

@@ -1,5 +1,6 @@
 """Drivers on a cluster of local nodes, and what they have made."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -18,8 +19,8 @@ HERE = Path(__file__).parent
 class World:
     """Drivers on the cluster, and a folder through which a test speaks to their workers."""
 
-    def __init__(self, cluster, folder):
-        self.cluster, self.folder = cluster, folder
+    def __init__(self, cluster, folder, wholes):
+        self.cluster, self.folder, self.wholes = cluster, folder, wholes
         self.signals = folder / "signals"
         self.signals.mkdir()
         self.out = folder / "r.h5"
@@ -29,7 +30,7 @@ class World:
     def address(self):
         return self.cluster.address
 
-    def start(self, *words, module=False, address=None, out=None, **changes):
+    def start(self, *words, address=None, out=None, signals=None, **changes):
         """A driver as a process: of drive.py, or of the command line with these words."""
         address = address or self.address
         if words:
@@ -40,7 +41,7 @@ class World:
             command = [sys.executable, script, str(out or self.out), address, json.dumps(changes)]
         driver = subprocess.Popen(
             command,
-            env=os.environ | {"GROKFAST_TEST_FOLDER": str(self.signals), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"GROKFAST_TEST_FOLDER": str(signals or self.signals)},
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -58,9 +59,12 @@ class World:
         return self.finish(self.start(*words, **options), code)
 
     def alone(self, *words, **changes):
-        """The same on one machine, without Ray."""
-        out = self.folder / "alone.h5"
-        self.run(*words, address="none", out=out, **changes)
+        """The same on one machine, without Ray: once for all tests."""
+        name = hashlib.sha256(json.dumps([words, changes]).encode()).hexdigest()[:12]
+        out = self.wholes / f"{name}.h5"
+        if not out.exists():
+            driver = self.start(*words, address="none", out=out, signals=self.wholes, **changes)
+            self.finish(driver)
         return out
 
     def hold(self):
