@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 
@@ -210,6 +211,29 @@ def test_parts_of_an_earlier_beginning_are_taken_up(tmp_path, trained, monkeypat
         trained(small(steps=200, lr=[1e-3]), tmp_path / "t.h5", Tired(1))
     run(small(steps=20), out=tmp_path / "t.h5", overwrite=True)
     assert not parts_folder(tmp_path / "t.h5").exists()
+
+
+@NATIVE
+def test_a_run_that_is_stopped_before_it_trains(tmp_path, trained):
+    """What it leaves is gone on with, by as many workers and by others."""
+    out = tmp_path / "r.h5"
+
+    class Stopped(Workers):
+        def train(self, text, without):
+            signal.raise_signal(signal.SIGTERM)
+            return super().train(text, without)
+
+        def outcome(self, reference):
+            return '{"end": "stopped"}'
+
+    for number in (1, 1, 9):
+        with pytest.raises(gf.Interrupted):
+            trained(small(steps=50), out, Stopped(number))
+        r = gf.Results.load(out)
+        assert len(r) == 6 and not r.complete and not r["steps_done"].any()
+    trained(small(steps=50), out)
+    run(small(steps=50), out=tmp_path / "s.h5", threads=1)
+    assert_same_files(out, tmp_path / "s.h5")
 
 
 @NATIVE

@@ -201,6 +201,8 @@ class Driver:
     def _fold(self, told: Mapping[str, Any]) -> None:
         """Makes one file of the parts of an earlier run, of other cells or fewer blocks."""
         before = Parts(self.out, Grid.from_dict(told["grid"]), told["strides"], self.old)
+        if not any(before.results(block) for block in before.blocks):
+            return
         before.joined().save(self.out)
         before.finish()
         self.old = existing(self.out, False)
@@ -365,7 +367,9 @@ class Driver:
 
     def _results(self) -> Results:
         whole = self.parts.joined()
-        whole.provenance |= {"machines": self._machines(), "launcher": "ray"}
+        # Of a run that was stopped before its first part, nothing else tells the kind.
+        whole.provenance = self.kind | whole.provenance | {"launcher": "ray"}
+        whole.provenance["machines"] = self._machines()
         if self.failed:
             told = list(self._failures(whole).items())
             whole.provenance["failed"] = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import socket
 import time
 import traceback
@@ -162,18 +161,15 @@ class Diary(Silent):
     def __init__(self, path: Path, kind: dict[str, str]) -> None:
         self._path = path
         self._told = {"hosts": {}} | read_json(path)
-        host = f"{socket.gethostname()}"
+        host = socket.gethostname()
         mine = {"kind": kind, "trained": 0, "seconds": 0.0} | self._told["hosts"].get(host, {})
         self._told["hosts"][host] = self._mine = mine | {"kind": kind}
         self._before = int(mine["trained"]), float(mine["seconds"])
         self._begun = self._last = time.monotonic()
 
-    def note(self, line: str) -> None:
-        pass
-
     def start(self, total: int, done: int) -> None:
         self._begun = time.monotonic()
-        self._told |= {"total": total, "done": done, "counts": {}, "pid": os.getpid()}
+        self._told |= {"total": total, "done": done, "counts": {}}
         self._write()
 
     def update(self, done: int, trained: int, counts: dict[str, int] | None) -> None:
