@@ -45,6 +45,7 @@ def overview(commands: dict[str, Command]) -> str:
             "  grokfast plot addition-classification.h5",
             "",
             "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data,",
+            "4 some cells could not be trained (--launcher=ray),",
             "130 / 143 interrupted (what was done is saved; the same command goes on)",
         ]
     )
