@@ -29,11 +29,11 @@ test: setup
 	@cd $(VENV) && $(BIN)/pytest -q ../tests --ignore=../tests/ray
 
 # On a cluster of three local nodes, in minutes; Ray comes with it.
-test-ray: $(VENV)/.ray
+test-ray: setup $(VENV)/.ray
 	@cd $(VENV) && OMP_NUM_THREADS=1 $(BIN)/pytest -q ../tests/ray
 
-$(VENV)/.ray: setup constraints.txt
-	@test -e $@ || PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q ray
+$(VENV)/.ray: constraints.txt | setup
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q ray
 	@touch $@
 
 check: setup
