@@ -1,4 +1,4 @@
-# make demo | test | check | bench | bench-gpu | sanitize | diagrams | agreement | results; each sets up
+# make demo | test | test-ray | check | bench | bench-gpu | sanitize | diagrams | agreement | results; each sets up
 # what it needs.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' -o -path '*/templates/*' \) 2>/dev/null)
 
-.PHONY: demo test check bench bench-gpu sanitize diagrams agreement results setup clean
+.PHONY: demo test test-ray check bench bench-gpu sanitize diagrams agreement results setup clean
 
 setup: $(VENV)/.package
 
@@ -27,7 +27,15 @@ $(VENV)/.package: $(VENV)/.deps setup.py $(SOURCES)
 
 # From outside the tree: with the root on the path, kernels/ would shadow the installed package.
 test: setup
-	@cd $(VENV) && $(BIN)/pytest -q ../tests
+	@cd $(VENV) && $(BIN)/pytest -q ../tests --ignore=../tests/ray
+
+# On a cluster of three local nodes, in minutes; Ray comes with it.
+test-ray: setup $(VENV)/.ray
+	@cd $(VENV) && OMP_NUM_THREADS=1 $(BIN)/pytest -q ../tests/ray
+
+$(VENV)/.ray: constraints.txt | setup
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q ray
+	@touch $@
 
 check: setup
 	$(BIN)/ruff check .

@@ -14,12 +14,13 @@ Versions 1 and 2 were HDF5 files.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,25 +79,66 @@ def save_checkpoint(
 def _parts(
     grid: Grid, buckets: list[Bucket], states: list[State], rows: list[torch.Tensor]
 ) -> Iterator[bytes | memoryview]:
-    """The file, a tensor at a time: there is never a second copy of the whole state."""
+    """The file of these rows of the buckets."""
+
+    def tensors(state: State, keep: torch.Tensor) -> Iterator[tuple[str, np.ndarray]]:
+        for name, tensor in state.tensors():
+            yield name, tensor[keep.to(tensor.device)].cpu().numpy()
+
+    return _file(
+        ([grid.keys[bucket.cells[m]] for m in keep.tolist()], tensors(state, keep))
+        for bucket, state, keep in zip(buckets, states, rows, strict=True)
+    )
+
+
+def _file(
+    buckets: Iterable[tuple[list[str], Iterable[tuple[str, np.ndarray]]]],
+) -> Iterator[bytes | memoryview]:
+    """The file of buckets, each identities and named tensors of so many rows; a tensor at a time:
+    there is never a second copy of the whole state."""
     sealing, table = seal.Sealing(), []
     sealing.add(_MARK)
     yield _MARK
-    for bucket, state, keep in zip(buckets, states, rows, strict=True):
+    for identities, named in buckets:
         tensors = []
-        for name, tensor in state.tensors():
-            values = tensor[keep.to(tensor.device)].cpu().numpy()
+        for name, values in named:
             values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
             tensors.append([name, values.dtype.str, list(values.shape), sealing.length])
             sealing.add(values.data)
             yield values.data
-        identities = [grid.keys[bucket.cells[m]] for m in keep.tolist()]
         table.append({"identities": identities, "tensors": tensors})
     end = json.dumps({"schema": _SCHEMA, "schema_version": _VERSION, "buckets": table}).encode()
     end += len(end).to_bytes(8, "little")
     sealing.add(end)
     yield end
     yield sealing.seal()
+
+
+def save_rows(path: Path, several: Iterable[Rows]) -> None:
+    """Writes a checkpoint of rows that others hold, one collection of them at a time; none where
+    there are none.
+
+    Raises:
+        EnvironmentProblem: as :func:`save_checkpoint`.
+    """
+    filled = filter(None, several)
+    first = next(filled, None)
+    if first is None:
+        path.unlink(missing_ok=True)
+    else:
+        alike = (group for rows in itertools.chain([first], filled) for group in _alike(rows))
+        write_whole(path, _file(alike))
+
+
+def _alike(rows: Rows) -> Iterator[tuple[list[str], Iterable[tuple[str, np.ndarray]]]]:
+    """Rows of the same tensors together."""
+    groups: dict[object, list[str]] = {}
+    for identity, row in rows.items():
+        shapes = tuple((name, v.dtype.str, np.shape(v)) for name, v in row.items())
+        groups.setdefault(shapes, []).append(identity)
+    for identities in groups.values():
+        names = list(rows[identities[0]])
+        yield identities, ((n, np.stack([rows[i][n] for i in identities])) for n in names)
 
 
 def load_checkpoint(path: Path, reader: guarded.Reader | None = None) -> Rows:

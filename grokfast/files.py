@@ -98,6 +98,11 @@ def checkpoint_path(out: Path) -> Path:
     return out.with_name(out.name + ".ckpt")
 
 
+def parts_folder(out: Path) -> Path:
+    """Where the state of a run on several machines is (:mod:`grokfast.cluster`), until it ends."""
+    return out.with_name(out.name + ".parts")
+
+
 def check_file(path: Path) -> None:
     """Raises UsageError where this is no file that can be read to its end."""
     if path.is_file():

@@ -63,7 +63,7 @@ def merge(files: Iterable[str | Path], out: str | Path, *, overwrite: bool = Fal
         raise UsageError(f"{twice} is given twice")
     _same_grid(shards)
     _each_cell_once(shards)
-    merged = _joined(list(shards.values()), _same_data(shards))
+    merged = joined(list(shards.values()), same_data(shards))
     mixed = differing(machines(merged.provenance))
     if mixed:
         warnings.warn(
@@ -88,7 +88,7 @@ def _same_grid(shards: Mapping[str, Results]) -> None:
             )
 
 
-def _same_data(shards: Mapping[str, Results]) -> dict[str, str]:
+def same_data(shards: Mapping[str, Results]) -> dict[str, str]:
     """Identity of each data set -> its digest, the same in all shards that tell it."""
     found: dict[str, tuple[str, str]] = {}
     for name, shard in shards.items():
@@ -130,7 +130,8 @@ def _cell(grid: Grid, run: int) -> str:
     return f"cell {run} ({values})"
 
 
-def _joined(shards: list[Results], digests: dict[str, str]) -> Results:
+def joined(shards: list[Results], digests: dict[str, str]) -> Results:
+    """Results of one grid, each of other cells, as one; its provenance as of :func:`merge`."""
     grid = shards[0].grid
     run = np.concatenate([s["run"] for s in shards])
     order = np.argsort(run)

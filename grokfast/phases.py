@@ -16,7 +16,7 @@ A rule is a small frozen dataclass, registered by name. One of one's own::
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, make_dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -435,6 +435,12 @@ def counts(phase: ArrayLike, names: Sequence[str] = PHASES) -> dict[str, int]:
     """Number of cells per phase name, all always present."""
     phase = np.asarray(phase)
     return {name: int((phase == code).sum()) for code, name in enumerate(names)}
+
+
+def letters(rules: Iterable[PhaseRule]) -> dict[str, str]:
+    """Phase name -> letter, of the phases of all rules; ``diverged`` is D."""
+    pairs = (pair for rule in rules for pair in zip(rule.phases, rule.letters, strict=True))
+    return dict(pairs) | {"diverged": "D"}
 
 
 def _fewest(bound: float, *, strict: bool = False) -> int:

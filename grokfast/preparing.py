@@ -93,10 +93,10 @@ def prepare(
     Raises:
         UsageError, EnvironmentProblem: as :func:`run`.
     """
-    old = _existing(path, overwrite)
+    old = existing(path, overwrite)
     if old is not None:
         grid = grid.aligned(old.grid)
-        _same_run(old, grid, indices, path)
+        same_run(old, grid, indices, path)
     goes_on = old is not None and engine == "auto"
     if old is not None and goes_on:
         engine = engine_and_device(old.provenance)["engine"][0] or engine
@@ -139,14 +139,14 @@ def _buckets(grid: Grid, indices: list[int]) -> list[Bucket]:
     return buckets
 
 
-def _existing(path: Path | None, overwrite: bool) -> Results | None:
+def existing(path: Path | None, overwrite: bool) -> Results | None:
     """The results to go on from."""
     if path is None or overwrite or not path.exists():
         return None
     return Results.load(path)
 
 
-def _same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -> None:
+def same_run(old: Results, grid: Grid, indices: list[int], path: Path | None) -> None:
     """Refuses to go on with a file that holds other cells, or a larger budget.
 
     Raises:

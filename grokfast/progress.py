@@ -37,9 +37,11 @@ class Progress(Protocol):
     def stop(self) -> None: ...
 
 
-def make_progress(wanted: bool | None) -> Progress:
-    """Nothing for False; else a bar where stderr is a terminal that can go back in a line, plain
-    lines where not."""
+def make_progress(wanted: bool | Progress | None) -> Progress:
+    """One that is made already; nothing for False; else a bar where stderr is a terminal that can
+    go back in a line, plain lines where not."""
+    if not isinstance(wanted, bool | None):
+        return wanted
     if wanted is False or sys.stderr is None:
         return Silent()
     moves = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -30,7 +30,7 @@ def provenance(engine: Engine, grid: Grid, buckets: list[Bucket]) -> dict[str, A
         "engine": engine.name,
         "engine_detail": engine.detail,
         "device": str(engine.device),
-        "device_name": _device_name(engine.device),
+        "device_name": device_name(engine.device),
         "dtype": ", ".join(dict.fromkeys(c.dtype for c in cells)),
         "precision": ", ".join(dict.fromkeys(c.precision for c in cells)),
         "data_sha256": listed_digests(data_digests(grid, buckets)),
@@ -67,7 +67,7 @@ def merged_provenance(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any
 _TOOLS = ("package_version", "device_name", "python", "torch", "cuda", "numpy", "h5py", "hdf5")
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor()

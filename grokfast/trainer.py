@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import time
 import warnings
@@ -16,11 +17,17 @@ from grokfast.checkpoint import restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.engines import Engine
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError, counted
-from grokfast.files import checkpoint_path, clear_leftovers, real_path, results_path
+from grokfast.files import (
+    checkpoint_path,
+    clear_leftovers,
+    parts_folder,
+    real_path,
+    results_path,
+)
 from grokfast.grid import Grid
 from grokfast.locks import locked
 from grokfast.observing import Observer
-from grokfast.phases import counts
+from grokfast.phases import counts, letters
 from grokfast.preparing import Ready, as_grid, checked_cells, prepare
 from grokfast.progress import Progress, make_progress
 from grokfast.provenance import merged_provenance, provenance
@@ -58,7 +65,7 @@ def run(
     overwrite: bool = False,
     checkpoint: bool = True,
     save_every: float | None = None,
-    progress: bool | None = None,
+    progress: bool | Progress | None = None,
 ) -> Results:
     """Trains every cell of a grid to its stop rule or budget.
 
@@ -74,7 +81,8 @@ def run(
             the others again from the start; a raised budget, all of them.
         save_every: seconds between writes of both, at least; 30 by default. More where writing
             would take a larger share of the time than 5%.
-        progress: False for silence; None for a bar on a terminal and plain lines elsewhere.
+        progress: False for silence; None for a bar on a terminal and plain lines elsewhere;
+            or what is told of it.
 
     Raises:
         UsageError: the grid does not fit the existing file, the engine or the data.
@@ -91,6 +99,7 @@ def run(
             stack.enter_context(locked(path))
             clear_leftovers(path)
             clear_leftovers(checkpoint_path(path))
+            _not_of_several(path, overwrite)
         ready = prepare(grid, indices, path, engine, device, threads, overwrite)
         reporter = make_progress(progress)
         if ready.complete:
@@ -108,6 +117,20 @@ def run(
             state = f", with {checkpoint_path(path).name} to go on from" if checkpoint else ""
             reporter.note(f"saved every {trainer.save_every:g} s to {path}{state}")
         return trainer.run()
+
+
+def _not_of_several(path: Path, overwrite: bool) -> None:
+    """Refuses to go on with what several machines have begun: its state is elsewhere."""
+    parts = parts_folder(path)
+    if overwrite or not (parts / "run.json").exists():
+        shutil.rmtree(parts, ignore_errors=True)
+    else:
+        raise UsageError(
+            f"{path} is of a run with --launcher=ray that has not ended; its state is in "
+            f"{parts.name}",
+            hint="go on with --launcher=ray; or remove that folder, and unfinished cells start "
+            "again",
+        )
 
 
 class Trainer:
@@ -182,7 +205,8 @@ class Trainer:
             # one of a larger budget never lies beside results of a smaller one.
             self._save_results(self.results())
         with handled(self._asked_to_stop):
-            self.progress.start(self._total(), self._accounted(), self._letters())
+            names = letters(bucket.cell.phase for bucket in self.buckets)
+            self.progress.start(self._total(), self._accounted(), names)
             try:
                 for observer, state in zip(self.observers, self.states, strict=True):
                     self._train(observer, state)
@@ -245,12 +269,6 @@ class Trainer:
             int(torch.where(s.done(p), 0, p.cell.steps - s.step).sum())
             for p, s in zip(self.buckets, self.states, strict=True)
         ]
-
-    def _letters(self) -> dict[str, str]:
-        """Of the names that :meth:`_counts` has; D for diverged."""
-        rules = [bucket.cell.phase for bucket in self.buckets]
-        pairs = (pair for rule in rules for pair in zip(rule.phases, rule.letters, strict=True))
-        return dict(pairs) | {"diverged": "D"}
 
     def _counts(self) -> dict[str, int]:
         """Cells per phase, and diverged, of the states."""

@@ -41,6 +41,7 @@ LAYERS = [
     {"collect", "checkpoint", "preparing", "progress", "provenance"},
     {"planning", "replaying", "reproduced", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},
+    {"cluster"},
     {"cli", "__main__", "__init__"},
 ]
 LAYER = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -41,6 +41,8 @@ def run(
     data_dir: Folder = None,
     save_every: Annotated[str | None, "SECONDS"] = None,
     checkpoint: bool = True,
+    launcher: Annotated[str, "none|ray"] = "none",
+    address: Annotated[str | None, "HOST:PORT"] = None,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> int | None:
@@ -95,6 +97,12 @@ def run(
         checkpoint: Keep no FILE.ckpt. It holds the state of cells that can still be trained: an
             interrupted run goes on from it, and so does a raised budget. Once neither is wanted it
             may be deleted; FILE is complete without it.
+        launcher: ray trains blocks of cells on the machines of a Ray cluster (pip install
+            'grokfast[ray]'), --threads cores (1 by default) or one GPU each, and writes the same
+            file. FILE must lie on storage that all of them share; blocks go on elsewhere where a
+            machine is lost, and the same command goes on where this one is.
+        address: Of the Ray cluster, as ray start --head printed it, or auto; by default that of
+            RAY_ADDRESS, else a Ray of this machine alone.
         dry_run: Show the resolved experiment, cells, memory, and a time measured from a few real
             steps; train and write nothing.
         overwrite: Start anew where the results file exists.
@@ -127,6 +135,8 @@ def run(
         overwrite=overwrite,
         checkpoint=checkpoint,
         save_every=save_every,
+        launcher=launcher,
+        address=address,
     )
     if dry_run:
         running.dry_run(job)

@@ -23,8 +23,9 @@ FIRST_RUN = (
     "grokfast plot addition-regression.h5",
 )
 _CODES = (
-    "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data, 4 of status: cells are "
-    "still to train, 130 / 143 interrupted (what was done is saved; the same command goes on)"
+    "exit codes: 0 done, 1 internal error, 2 usage, 3 environment or data, 4 cells are still to "
+    "train (status) or cannot be (--launcher=ray), 130 / 143 interrupted (what was "
+    "done is saved; the same command goes on)"
 )
 _GLOBAL = {
     "--help, -h": "Show this and exit.",

@@ -197,6 +197,23 @@ def parse_record(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def check_launcher(launcher: str, address: str | None, shard: str | None, checkpoint: bool) -> None:
+    """Raises UsageError where what starts the training is unknown, or does not go with the rest."""
+    if launcher not in ("none", "ray"):
+        raise UsageError(f"--launcher={launcher} is neither none nor ray")
+    if address is not None and launcher != "ray":
+        raise UsageError("--address is of a Ray cluster", hint="give --launcher=ray, too")
+    if shard is not None and launcher == "ray":
+        raise UsageError(
+            "--shard and --launcher=ray exclude each other: Ray's workers share the whole grid"
+        )
+    if not checkpoint and launcher == "ray":
+        raise UsageError(
+            "--no-checkpoint and --launcher=ray exclude each other: from a block's checkpoint "
+            "another machine goes on"
+        )
+
+
 def parse_shard(text: str | None) -> tuple[int, int] | None:
     """``i/n``.
 

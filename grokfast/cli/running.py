@@ -20,6 +20,7 @@ from grokfast.hardware import MAX_THREADS
 
 if TYPE_CHECKING:  # it imports torch
     from grokfast.planning import Plan
+    from grokfast.results import Results
 
 #: In --out, of a shard: which one it is.
 SHARD = "{shard}"
@@ -38,6 +39,8 @@ class Job:
     overwrite: bool
     checkpoint: bool
     save_every: float | None
+    launcher: str
+    address: str | None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -68,6 +71,8 @@ def parse(
     overwrite: bool,
     checkpoint: bool,
     save_every: str | None,
+    launcher: str,
+    address: str | None,
 ) -> Job:
     """Checks all options of a run.
 
@@ -79,6 +84,7 @@ def parse(
     if part is not None:
         grid.shard(*part)
     path = results_path(_named(preset, out, part), "--out=")
+    overrides.check_launcher(launcher, address, shard, checkpoint)
     if data_dir is not None:
         mnist.look_in(data_dir, grid.experiment.task.name, preset)
     job = Job(
@@ -91,6 +97,8 @@ def parse(
         overwrite=overwrite,
         checkpoint=checkpoint,
         save_every=overrides.parse_seconds("save-every", save_every),
+        launcher=launcher,
+        address=address,
     )
     overrides.check_cells(grid)  # last: large grids take a moment
     return job
@@ -120,10 +128,9 @@ def _named(preset: str, out: str | None, part: tuple[int, int] | None) -> str:
 def run(job: Job) -> None:
     """Trains, and says what came out and what to type next."""
     from grokfast.cli.reading import beside, plots
-    from grokfast.trainer import run as train
 
     begun = time.monotonic()
-    results = train(job.grid, checkpoint=job.checkpoint, save_every=job.save_every, **job.options)
+    results = _trained(job)
     diverged = int((results["diverged_at"] >= 0).sum())
     counts = [f"{name} {n}" for name, n in results.counts().items()]
     counts += [f"diverged {diverged}"] if diverged else []
@@ -136,6 +143,17 @@ def run(job: Job) -> None:
     else:
         commands = [f"info {file}", f"merge {_all_shards(job)}"]
     print("next:", "\n      ".join(f"grokfast {c}" for c in commands))
+
+
+def _trained(job: Job) -> Results:
+    if job.launcher == "ray":
+        from grokfast import cluster
+
+        options = {name: value for name, value in job.options.items() if name != "shard"}
+        return cluster.run(job.grid, address=job.address, save_every=job.save_every, **options)
+    from grokfast.trainer import run as train
+
+    return train(job.grid, checkpoint=job.checkpoint, save_every=job.save_every, **job.options)
 
 
 def _all_shards(job: Job) -> str:
