@@ -216,7 +216,9 @@ def draw_line(
 
 def _accuracy(view: View, ax: Axes, cell: int) -> None:
     _lines(view, "acc", ax, cell)
-    ax.axhline(view.results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
+    threshold = view.results.value_in(cell, "phase.threshold")
+    if threshold is not None:
+        ax.axhline(threshold, color=FAINT, linewidth=0.6, linestyle=":")
 
 
 def _moments(view: View, cell: int) -> str:

@@ -16,7 +16,6 @@ from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.along import Unit
 from grokfast.figures.choice import Cell, choose
-from grokfast.figures.facets import words
 from grokfast.figures.histories import (
     Band,
     Panel,
@@ -26,6 +25,7 @@ from grokfast.figures.histories import (
     has_curves,
     stacked,
 )
+from grokfast.figures.labels import words
 from grokfast.figures.style import INK, NEURON, SERIES, plain
 from grokfast.models import Mlp
 from grokfast.observables import OBSERVABLES, Observable

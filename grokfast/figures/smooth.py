@@ -66,7 +66,8 @@ def smooth_diagram(
     )
     box, sentence = mark_range(results, facets, mark)
     put_together = replicates(results, "Medians over {over}.")
-    gap = results.rule.gap if isinstance(results.rule, PhaseRule) else 0
+    gaps = {rule.gap if isinstance(rule, PhaseRule) else 0 for rule in results.rules}
+    gap = gaps.pop() if len(gaps) == 1 else 0
 
     generalised, memorised = np.isfinite(delay), np.isfinite(t_train) & np.isposinf(delay)
     unknown = ~generalised & ~memorised & ~np.isposinf(t_train)
