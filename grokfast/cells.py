@@ -125,6 +125,21 @@ class Cells:
             UsageError: no such axis, a number beyond its ends by more than a spacing, or values
                 that still leave several cells.
         """
+        found = np.flatnonzero(self.matching(**values))
+        if len(found) != 1:
+            given = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise UsageError(
+                f"{len(found)} cells match {given or 'no values'}; "
+                f"name one with all of {', '.join(self.axes)}"
+            )
+        return int(found[0])
+
+    def matching(self, **values: Any) -> NDArray[np.bool_]:
+        """The cells that are nearest to given axis values as :meth:`find` takes them, ``[run]``.
+
+        Raises:
+            UsageError: no such axis, or a number beyond its ends by more than a spacing.
+        """
         chosen = np.ones(len(self), bool)
         for name, wanted in values.items():
             key = short_name(name)
@@ -137,14 +152,7 @@ class Cells:
                 chosen &= column == _nearest(column, wanted, name)
             else:
                 chosen &= column == _equal(column, "none" if wanted is None else wanted, key)
-        found = np.flatnonzero(chosen)
-        if len(found) != 1:
-            given = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise UsageError(
-                f"{len(found)} cells match {given or 'no values'}; "
-                f"name one with all of {', '.join(self.axes)}"
-            )
-        return int(found[0])
+        return chosen
 
     @property
     def hyperparameters(self) -> list[str]:

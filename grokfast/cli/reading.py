@@ -19,9 +19,11 @@ from grokfast.results import Results
 
 def plot(
     file: str,
-    kind: str,
+    kind: str | None,
     *,
     cell: str | None,
+    where: str | None,
+    rule: str | None,
     budget: str | None,
     over: str | None,
     outcome: str | None,
@@ -29,12 +31,16 @@ def plot(
     x: str | None,
     y: str | None,
     epochs: str | None,
-    **options: str | None,
+    size: str | None,
+    dpi: str | None,
+    **options: Any,
 ) -> None:
     """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
-    from grokfast.figures import FORMATS, KINDS
+    from grokfast.figures import FORMATS, KINDS, draw
+    from grokfast.figures.drawing import usual_kind
+    from grokfast.figures.page import inches_of
 
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         close = closest(kind, KINDS)
         raise UsageError(
             f"--kind={kind!r} is not one of {', '.join(KINDS)}",
@@ -42,7 +48,16 @@ def plot(
         )
     _check(file)
     replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
+    slice_ = overrides.parse_where(where)
+    read = overrides.parse_rule(rule)
+    if size is not None:
+        inches_of(size)  # refused before the file is read
+    dots = overrides.parse_count("dpi", dpi, example=300, most=10_000)
+    if kind is None:  # then the file says, which is read first
+        kind = usual_kind(_seen(load(file), slice_, read))
     named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
+    apart = [text for text in (where, rule) if text is not None]
+    named += [re.sub(r"[^\w.-]+", "-", text) for text in apart]
     suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
     path = user_path(out) if out is not None else beside(user_path(file), suffix)
     if path.suffix.removeprefix(".").lower() not in FORMATS:
@@ -54,10 +69,8 @@ def plot(
     cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
     at = overrides.parse_epochs(epochs)
-    results = load(file)
+    results = _seen(load(file), slice_, read)
     check_cells(cells, results)
-
-    from grokfast.figures import draw
 
     for written in draw(
         results,
@@ -70,9 +83,23 @@ def plot(
         y=None if y is None else _name(y),
         outcome=outcome,
         epochs=at,
+        size=size,
+        dpi=dots,
         **options,
     ):
         print(written)
+
+
+def _seen(
+    results: Results,
+    where: Mapping[str, Any] | None,
+    rule: tuple[str | None, dict[str, str]] | None,
+) -> Results:
+    """A slice of the results, or with phases by another rule, as ``--where`` and ``--rule`` say."""
+    if where is not None:
+        check_cells([where], results, "where")
+        results = results.where(**where)
+    return results if rule is None else results.reread(rule[0], **rule[1])
 
 
 def info(file: str, json: bool) -> None:
@@ -120,14 +147,17 @@ def _name(axis: str) -> str:
     return short_name(axis.strip().replace("-", "_"))
 
 
-def check_cells(cells: Sequence[Mapping[str, Any]] | None, results: Results) -> None:
-    """Raises UsageError, with a suggestion, where ``--cell`` names what is no axis."""
+def check_cells(
+    cells: Sequence[Mapping[str, Any]] | None, results: Results, option: str = "cell"
+) -> None:
+    """Raises UsageError, with a suggestion, where an option such as ``--cell`` names what is no
+    axis."""
     for axis in (axis for chosen in cells or () for axis in chosen):
         if axis not in results.hyperparameters:
             close = closest(axis, results.hyperparameters)
             known = f"axes are {', '.join(results.axes)}"
             hint = f"did you mean {close}?" if close else known
-            raise UsageError(f"--cell: unknown axis {axis!r}", hint=hint)
+            raise UsageError(f"--{option}: unknown axis {axis!r}", hint=hint)
 
 
 def load(file: str) -> Results:

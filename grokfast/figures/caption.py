@@ -15,6 +15,7 @@ from grokfast.fields import scalar_fields
 from grokfast.figures.facets import axes_of
 from grokfast.figures.labels import label_of, with_value
 from grokfast.figures.numbers import number
+from grokfast.figures.page import page
 from grokfast.figures.style import plain
 
 #: Points.
@@ -117,7 +118,7 @@ def origin(results: Cells) -> str:
 
 
 def caption(results: Cells, width: float, *extra: str, budget: int | None = None) -> str:
-    """The footnote, wrapped to a width in inches."""
+    """The footnote, wrapped to the width of a figure in inches, as the page has it."""
     budget = steps_of(results) if budget is None else budget
     text = " ".join(
         (
@@ -127,7 +128,8 @@ def caption(results: Cells, width: float, *extra: str, budget: int | None = None
             origin(results),
         )
     )
-    return wrap(text, _SHARE * (width - _MARGIN), CAPTION_SIZE)
+    width *= page().width
+    return wrap(text, _SHARE * (width - _MARGIN), CAPTION_SIZE * page().letters)
 
 
 def wrap(text: str, width: float, size: float) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.figures.caption import describe, wrap
+from grokfast.figures.page import page
 from grokfast.figures.style import Paper, palette
 from grokfast.results import DIVERGED
 
@@ -27,6 +28,7 @@ def headings(results: Cells, chosen: Sequence[int], width: float, last: Sequence
     """Phase, axis values and a last line for each cell, wrapped to a width in inches; as many
     lines each."""
     size = matplotlib.rcParams["axes.titlesize"]
+    width *= page().width
     described = [wrap(describe(results, cell), width, size) for cell in chosen]
     most = max(text.count("\n") for text in described)
     titles = []

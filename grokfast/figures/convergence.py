@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from grokfast.cells import Cells
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import arrange
+from grokfast.figures.page import options
 from grokfast.figures.panels import (
     DIVERGED_HATCH,
     GREY,
@@ -33,6 +34,7 @@ from grokfast.results import DIVERGED
 _NEVER_INK = "#B5B5B5"
 
 
+@options
 def convergence_diagram(
     results: Cells,
     *,

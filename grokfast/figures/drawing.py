@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,10 @@ from grokfast.figures.discrete import phase_diagram
 from grokfast.figures.histories import curves
 from grokfast.figures.lines import outcome_lines
 from grokfast.figures.maps import preactivation_maps
+from grokfast.figures.numbers import is_number
 from grokfast.figures.observed import observables
 from grokfast.figures.outputs import output_map
+from grokfast.figures.page import Size
 from grokfast.figures.pruned import pruning_curves
 from grokfast.figures.replayed import hidden_layouts, weight_densities
 from grokfast.figures.rows import neuron_rows
@@ -54,6 +57,11 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "widths": (width_accuracy, ("cell",), False),
 }
 
+#: Of one side of a png.
+_MOST_DOTS = 2**16
+#: As in the packaged style.
+DPI = 300
+
 
 def draw(
     results: Results,
@@ -69,6 +77,11 @@ def draw(
     band: str | None = None,
     until: str | None = None,
     epochs: Sequence[int] | None = None,
+    title: str | None = None,
+    size: Size | None = None,
+    dpi: int | None = None,
+    caption: bool = True,
+    legend: bool = True,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
@@ -86,6 +99,10 @@ def draw(
         outcome: for lines: what is drawn of each cell (see :func:`outcome_lines`).
         band: for curves and observables of replicates: ``sd`` or ``none``.
         until, epochs: for tsne and density: which epochs, see :func:`grokfast.replay`.
+        title: instead of the name of the grid; it may hold mathtext.
+        size: as for every figure, see :func:`grokfast.figures.page.options`.
+        dpi: dots per inch of a png; by default 300.
+        caption, legend: ``False`` leaves them out.
 
     Returns:
         The files written.
@@ -97,6 +114,9 @@ def draw(
     """
     out = writable(out)
     suffix = check(kind, out)
+    if dpi is not None and suffix != "png":
+        raise UsageError(f"{suffix} has no dots, so no dpi; png has")
+    page = {"size": size, "caption": caption, "legend": legend}
     function, own, of_replicates = _KINDS[kind]
     options: dict[str, Any] = {"cell": cells or None, "budget": budget, "x": x, "y": y}
     options |= {"outcome": outcome, "band": band, "until": until, "epochs": epochs}
@@ -115,11 +135,28 @@ def draw(
     options["cells"] = options.pop("cell")
     if options["cells"] == "all":
         options["cells"] = range(len(shown))
+    options |= {"title": title, **page}
     figure = function(shown, **{k: v for k, v in options.items() if v is not None})
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=suffix)
+    _save(figure, drawn, suffix, dpi)
     write_whole(out, [drawn.getbuffer()])
     return [out]
+
+
+def _save(figure: Figure, drawn: io.BytesIO, suffix: str, dpi: int | None) -> None:
+    """Raises UsageError where a figure is too small for what is on it, or too large for a file."""
+    width, height = figure.get_size_inches()
+    if dpi is not None and max(width, height) * dpi >= _MOST_DOTS:
+        raise UsageError(f"{width:.1f} x {height:.1f} inches at {dpi} dpi are too large for a png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="constrained_layout not applied")
+        try:
+            figure.savefig(drawn, format=suffix, dpi=dpi or DPI)
+        except UserWarning:
+            raise UsageError(
+                f"{width:.1f} x {height:.1f} inches are too small for this figure",
+                hint="give a larger size, a slice of the grid, or no caption",
+            ) from None
 
 
 def check(kind: str, out: Path) -> str:
@@ -141,6 +178,17 @@ def check(kind: str, out: Path) -> str:
             hint=f"give a file ending in {', '.join('.' + f for f in FORMATS)}",
         )
     return suffix
+
+
+def usual_kind(results: Results) -> str:
+    """What is drawn of results where nobody says: the curves of a single cell, T_train and T_val
+    against a single axis of numbers, else phases."""
+    varied = {name: values for name, values in results.axes.items() if len(values) > 1}
+    if not varied:
+        return "curves"
+    ((name, values), *others) = varied.items()
+    numbers = all(map(is_number, values)) and not name.endswith("seed")
+    return "phases" if others or not numbers else "times"
 
 
 def _belongs(option: str, kinds: Sequence[str]) -> str:

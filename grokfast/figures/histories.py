@@ -23,6 +23,7 @@ from grokfast.figures.along import Along, Unit
 from grokfast.figures.caption import caption, replicates, wrap
 from grokfast.figures.cells import PANEL, headings, mark_phase, side_by_side
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
 from grokfast.results import DIVERGED
@@ -38,6 +39,7 @@ Band = Literal["sd", "none"]
 _LABEL = 1.25
 
 
+@options
 def curves(
     results: Cells,
     cells: Sequence[Cell] | None = None,

@@ -29,6 +29,7 @@ from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Axis, Facets, arrange
 from grokfast.figures.labels import words
 from grokfast.figures.numbers import is_number, number
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import NEURON, Paper, style
 from grokfast.figures.times import CENSORED, medians
@@ -42,6 +43,7 @@ BANDS = 4
 _COLUMNS = 3
 
 
+@options
 def outcome_lines(
     results: Cells,
     *,

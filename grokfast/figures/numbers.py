@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from grokfast.figures.page import page
 from grokfast.figures.style import plain
 
 #: Inches that one character of a tick label takes, and the gap between two labels.
@@ -83,7 +84,7 @@ def ticks(values: Sequence[Any], room: float, *, horizontal: bool) -> Ticks:
 
     Args:
         values: of the cells along the axis, numbers ascending.
-        room: length of the axis in inches.
+        room: length of the axis in inches, of which labels take what the page's letters do.
         horizontal: labels stand side by side, not one above the other.
     """
 
@@ -93,6 +94,7 @@ def ticks(values: Sequence[Any], room: float, *, horizontal: bool) -> Ticks:
         return len(labels) * _LINE <= room
 
     own = series(values)
+    room /= page().letters
     every = list(map(float, range(len(values))))
     if len(values) == 1 or (len(values) <= 8 and fits(own)):
         return Ticks(every, own)

@@ -10,9 +10,11 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.collections import PatchCollection, QuadMesh
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from grokfast.errors import UsageError
 from grokfast.figures.caption import CAPTION_SIZE
 from grokfast.figures.facets import Facets
 from grokfast.figures.numbers import inches, is_number, number, ticks
+from grokfast.figures.page import page
 from grokfast.figures.style import FAINT, INK, Paper, plain
 from grokfast.results import DIVERGED, OK
 
@@ -46,7 +49,7 @@ Mark = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Size:
-    """Inches of one panel, and of the whole figure."""
+    """Inches of one panel on the page, and of the whole figure as it would be by itself."""
 
     panel: tuple[float, float]
     figure: tuple[float, float]
@@ -77,7 +80,18 @@ class Size:
             0.75 + columns * (width + 0.12) + right,
             0.95 + rows * (height + gap) + CAPTION_LINES * CAPTION_SIZE * 1.25 / 72,
         )
-        return cls((width, height), total)
+        if (host := page().ax) is not None:
+            room = host.get_window_extent().transformed(host.figure.dpi_scale_trans.inverted())
+            return cls((room.width, room.height), (room.width, room.height))
+        wide, high = page().fit(total)
+        letters = page().letters
+        return cls(
+            (
+                (wide - letters * (total[0] - columns * width)) / columns,
+                (high - letters * (total[1] - rows * height)) / rows,
+            ),
+            total,
+        )
 
 
 def frame(
@@ -126,14 +140,26 @@ def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
 
 
 def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] = ()) -> None:
-    """Title above, a legend in a line of its own, footnote below, all at the left edge."""
-    more = max(0, footnote.count("\n") + 1 - CAPTION_LINES)
-    if more:
-        figure.set_figheight(figure.get_figheight() + more * CAPTION_SIZE * 1.3 / 72)
+    """Title above, a legend in a line of its own, footnote below, all at the left edge; what the
+    page wants of them."""
+    wanted = page()
+    if wanted.ax is not None:
+        if title:
+            wanted.ax.set_title(title)
+        if handles:
+            figure.legend(handles=handles)
+        return
+    letters = wanted.letters
+    lines = footnote.count("\n") + 1 if wanted.caption else 0
+    more = lines - CAPTION_LINES if lines else -CAPTION_LINES
+    if (more > 0 or not lines) and (wanted.size is None or wanted.size[1] is None):
+        height = more * CAPTION_SIZE * letters * 1.3 / 72
+        figure.set_figheight(figure.get_figheight() + height)
+    handles = handles if wanted.legend else ()
     # The layout engine keeps room for the title, so an empty second line makes that of the legend.
-    figure.suptitle(title + "\n " * bool(handles), x=0.012, ha="left")
+    figure.suptitle(title + "\n " * (bool(handles) and bool(title)), x=0.012, ha="left")
     if handles:
-        title_height = 0.04 + 1.2 * 9.5 / 72
+        title_height = 0.04 + 1.2 * matplotlib.rcParams["figure.titlesize"] / 72 * bool(title)
         figure.legend(
             handles=handles,
             loc="upper left",
@@ -144,13 +170,24 @@ def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] =
             handletextpad=0.5,
         )
     # The layout engine keeps room for a label of the whole figure, so the footnote is one.
-    figure.supxlabel(
-        footnote, x=0.012, ha="left", fontsize=CAPTION_SIZE, color=FAINT, linespacing=1.3
-    )
+    if wanted.caption:
+        size = CAPTION_SIZE * letters
+        figure.supxlabel(footnote, x=0.012, ha="left", fontsize=size, color=FAINT, linespacing=1.3)
 
 
 def title_of(results: Cells, title: str | None) -> str:
-    return plain(results.grid.name if title is None else title)
+    """The caller's title, which may hold mathtext; else the name of the grid, which is text. In
+    axes of the caller's there is none unless given."""
+    if title is None:
+        return "" if page().ax is not None else plain(results.grid.name)
+    try:
+        if is_math_text(title):
+            MathTextParser("path").parse(title)
+    except ValueError:
+        raise UsageError(
+            f"title {title!r} is no mathtext", hint=r"write \$ for a dollar sign"
+        ) from None
+    return title
 
 
 def paint(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from grokfast.cells import Cells
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import arrange
+from grokfast.figures.page import options
 from grokfast.figures.panels import (
     Mark,
     Size,
@@ -36,6 +37,7 @@ _NEVER = LinearSegmentedColormap.from_list(
 ).with_extremes(over="black")
 
 
+@options
 def smooth_diagram(
     results: Cells,
     *,
@@ -148,4 +150,4 @@ def _bars(paper: Paper, axes: list[Axes], delay: QuadMesh, slow: QuadMesh, gap: 
 
 
 def _beside(ax: Axes, side: str) -> dict[str, Any]:
-    return {"transform": ax.transAxes, "ha": "center", "va": side, "fontsize": 6.5}
+    return {"transform": ax.transAxes, "ha": "center", "va": side, "fontsize": "small"}
