@@ -158,9 +158,9 @@ def plot(
     Args:
         file: Results file.
         kind: phases (the phase of each cell; the default, but of one axis of numbers times, and of
-            a single cell curves), smooth (delay and T_train in colour), convergence
-            (T_train and T_val), times (T_train and T_val along an axis), lines (any outcome along
-            an axis, a line for each value of another); of chosen cells curves (losses and accuracies),
+            a single cell curves), smooth (delay and T_train in colour), convergence (T_train and
+            T_val), times (T_train and T_val along an axis), lines (any outcome along an axis, a
+            line for each value of another); of chosen cells curves (losses and accuracies),
             observables (what was recorded by step), embeddings and outputs (rows of a transformer's
             output matrix, by t-SNE); tsne (hidden representations of
             the training set) and density (of the weights of each layer), for which cells are

@@ -37,7 +37,7 @@ def plot(
 ) -> None:
     """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
     from grokfast.figures import FORMATS, KINDS, draw
-    from grokfast.figures.drawing import usual_kind
+    from grokfast.figures.choice import usual_kind
     from grokfast.figures.page import inches_of
 
     if kind is not None and kind not in KINDS:

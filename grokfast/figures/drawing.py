@@ -20,7 +20,6 @@ from grokfast.figures.discrete import phase_diagram
 from grokfast.figures.histories import curves
 from grokfast.figures.lines import outcome_lines
 from grokfast.figures.maps import preactivation_maps
-from grokfast.figures.numbers import is_number
 from grokfast.figures.observed import observables
 from grokfast.figures.outputs import output_map
 from grokfast.figures.page import Size
@@ -178,17 +177,6 @@ def check(kind: str, out: Path) -> str:
             hint=f"give a file ending in {', '.join('.' + f for f in FORMATS)}",
         )
     return suffix
-
-
-def usual_kind(results: Results) -> str:
-    """What is drawn of results where nobody says: the curves of a single cell, T_train and T_val
-    against a single axis of numbers, else phases."""
-    varied = {name: values for name, values in results.axes.items() if len(values) > 1}
-    if not varied:
-        return "curves"
-    ((name, values), *others) = varied.items()
-    numbers = all(map(is_number, values)) and not name.endswith("seed")
-    return "phases" if others or not numbers else "times"
 
 
 def _belongs(option: str, kinds: Sequence[str]) -> str:

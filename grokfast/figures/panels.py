@@ -149,12 +149,8 @@ def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] =
         if handles:
             figure.legend(handles=handles)
         return
-    letters = wanted.letters
-    lines = footnote.count("\n") + 1 if wanted.caption else 0
-    more = lines - CAPTION_LINES if lines else -CAPTION_LINES
-    if (more > 0 or not lines) and (wanted.size is None or wanted.size[1] is None):
-        height = more * CAPTION_SIZE * letters * 1.3 / 72
-        figure.set_figheight(figure.get_figheight() + height)
+    more = max(0, footnote.count("\n") + 1 - CAPTION_LINES) if wanted.caption else -CAPTION_LINES
+    figure.add_height(more * CAPTION_SIZE * 1.3 / 72)
     handles = handles if wanted.legend else ()
     # The layout engine keeps room for the title, so an empty second line makes that of the legend.
     figure.suptitle(title + "\n " * (bool(handles) and bool(title)), x=0.012, ha="left")
@@ -171,7 +167,7 @@ def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] =
         )
     # The layout engine keeps room for a label of the whole figure, so the footnote is one.
     if wanted.caption:
-        size = CAPTION_SIZE * letters
+        size = CAPTION_SIZE * wanted.letters
         figure.supxlabel(footnote, x=0.012, ha="left", fontsize=size, color=FAINT, linespacing=1.3)
 
 

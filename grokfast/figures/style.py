@@ -111,6 +111,12 @@ class Paper(Figure):
         if self._host is None:  # what is drawn from now on, until the style of all this ends
             matplotlib.rcParams.update(_grown(self._letters))
 
+    def add_height(self, inches: float) -> None:
+        """Makes room for more or fewer lines of usual letters, unless the page says how high."""
+        _, height = page().size or (None, None)
+        if height is None:
+            self.set_figheight(self.get_figheight() + self._letters * inches)
+
     def subplots(self, nrows: int = 1, ncols: int = 1, **options: Any) -> Any:
         if self._host is None:
             return super().subplots(nrows, ncols, **options)
