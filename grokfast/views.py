@@ -108,7 +108,8 @@ def reread(results: Results, rule: str | None = None, **values: Any) -> Results:
                 f"{path} differs from cell to cell; phases can be read anew in a slice alone",
                 hint=f"--where={path}:..., in Python results.where",
             )
-    kept = {f.name: getattr(own, f.name) for f in fields(kind) if hasattr(own, f.name)}
+    shared = {f.name for f in fields(kind)} & {f.name for f in fields(own)}
+    kept = {name: getattr(own, name) for name in shared}
     new = kind(**kept | typed)
     read = replace(grid, experiment=replace(grid.experiment, phase=new))
     found = replace(results, grid=read, variables=dict(results.variables))

@@ -119,6 +119,9 @@ def test_a_cell_that_stopped_before_the_threshold_is_not_finished(trained):
 
 
 def test_another_rule(trained):
+    late = trained.reread("collapse", kept=0.99)
+    assert late.rule == gf.CollapseRule(threshold=0.5, kept=0.99)
+    assert (late.phases()[trained["t_train"] >= 0] == 4).any()
     results = trained.reread("inversion", margin=0.1)
     assert results.rule == gf.InversionRule(threshold=0.5, margin=0.1)
     assert set(results.counts()) == set(gf.InversionRule.phases)

@@ -56,8 +56,8 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "widths": (width_accuracy, ("cell",), False),
 }
 
-#: Of one side of a png.
-_MOST_DOTS = 2**16
+#: Of one side of a png, and of all of it: 1.6 GB while it is drawn.
+_MOST_DOTS, _MOST_IN_ALL = 2**16, 4e8
 #: As in the packaged style.
 DPI = 300
 
@@ -123,6 +123,10 @@ def draw(
         if value is not None and name not in own:
             having = [k for k, (_, names, _) in _KINDS.items() if name in names]
             raise UsageError(f"--kind={kind} has no {name}", hint=_belongs(name, having))
+    if band in ("sd", "none") and not over:
+        raise UsageError("band is of replicates", hint="name their axes: --over=model_seed")
+    if until is not None and epochs is not None:
+        raise UsageError("until chooses epochs, and epochs are given; leave one out")
     shown: Cells = results
     if over:
         if not of_replicates:
@@ -145,12 +149,14 @@ def draw(
 def _save(figure: Figure, drawn: io.BytesIO, suffix: str, dpi: int | None) -> None:
     """Raises UsageError where a figure is too small for what is on it, or too large for a file."""
     width, height = figure.get_size_inches()
-    if dpi is not None and max(width, height) * dpi >= _MOST_DOTS:
-        raise UsageError(f"{width:.1f} x {height:.1f} inches at {dpi} dpi are too large for a png")
+    dots = dpi or DPI
+    sides = width * dots, height * dots
+    if suffix == "png" and (max(sides) >= _MOST_DOTS or sides[0] * sides[1] > _MOST_IN_ALL):
+        raise UsageError(f"{width:.1f} x {height:.1f} inches at {dots} dpi are too large for a png")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="constrained_layout not applied")
         try:
-            figure.savefig(drawn, format=suffix, dpi=dpi or DPI)
+            figure.savefig(drawn, format=suffix, dpi=dots)
         except UserWarning:
             raise UsageError(
                 f"{width:.1f} x {height:.1f} inches are too small for this figure",

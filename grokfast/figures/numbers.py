@@ -23,7 +23,8 @@ def is_number(value: Any) -> bool:
 
 def number(value: Any, *, exponent_form: bool = False) -> str:
     """A value as a short label: ``$10^{-5}$``, ``$4.6\\times10^{-4}$``, ``0.5``, ``10,000``,
-    ``tanh``. Numbers of up to four digits are exact, longer ones have two or three."""
+    ``tanh``; decimal from 0.01 on. Numbers of up to four digits are exact, longer ones have two or
+    three."""
     if not is_number(value):
         return "none" if value is None else plain(value)
     if value == 0 or not math.isfinite(value):
@@ -32,16 +33,11 @@ def number(value: Any, *, exponent_form: bool = False) -> str:
         return f"{value:,}"
     exact = float(f"{value:.3e}") == value
     mantissa, exponent = (float(part) for part in f"{value:.{3 if exact else 1}e}".split("e"))
-    power_of_ten = math.isclose(value, float(f"1e{exponent:.0f}"), rel_tol=1e-6)
-    if power_of_ten and (exponent_form or not -2 <= exponent <= 2):
+    if -2 <= exponent <= 4 and not exponent_form:
+        return f"{value:,.{6 if exponent >= 3 else 4 if exact else 3}g}"
+    if math.isclose(value, float(f"1e{exponent:.0f}"), rel_tol=1e-6):
         return power(int(exponent))
-    if -3 <= exponent <= 4 and not exponent_form:
-        return f"{value:.4g}" if exact and exponent < 3 else _grouped(value, exponent)
     return f"${mantissa:g}\\times10^{{{exponent:.0f}}}$"
-
-
-def _grouped(value: float, exponent: float) -> str:
-    return f"{value:.3g}" if exponent < 3 else f"{float(f'{value:.6g}'):,.6g}"
 
 
 def series(values: Sequence[Any]) -> list[str]:

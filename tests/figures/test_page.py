@@ -144,7 +144,7 @@ def test_too_small_and_too_large(small, tmp_path):
     with pytest.raises(UsageError, match=r"1\.0 x 1\.0 inches are too small"):
         figures.draw(small, "phases", out=tmp_path / "a.png", size=(1, 1))
     with pytest.raises(UsageError, match="too large for a png"):
-        figures.draw(small, "phases", out=tmp_path / "a.png", size=(20, 20), dpi=5000)
+        figures.draw(small, "phases", out=tmp_path / "a.png", size=(20, 20), dpi=2000)
     with pytest.raises(UsageError, match="svg has no dots"):
         figures.draw(small, "phases", out=tmp_path / "a.svg", dpi=100)
     assert not list(tmp_path.iterdir())
