@@ -1,11 +1,12 @@
-# make demo | test | check | bench | bench-gpu | sanitize | diagrams | agreement; each sets up what it needs.
+# make demo | test | check | bench | bench-gpu | sanitize | diagrams | agreement | results; each sets up
+# what it needs.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 SOURCES := $(shell find grokfast kernels csrc -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.json' -o -name '*.mplstyle' \) 2>/dev/null)
 
-.PHONY: demo test check bench bench-gpu sanitize diagrams agreement setup clean
+.PHONY: demo test check bench bench-gpu sanitize diagrams agreement results setup clean
 
 setup: $(VENV)/.package
 
@@ -67,7 +68,7 @@ diagrams: setup
 	  $(BIN)/grokfast plot $$file.h5 --out=$$file.png || exit; \
 	done
 
-# What the README's table of agreement is read from; reference takes an hour a task and core, MNIST
+# What the tables of agreement are read from; reference takes an hour a task and core, MNIST
 # needs its files.
 agreement: setup
 	@for engine in compiled reference; do \
@@ -80,6 +81,10 @@ agreement: setup
 	  $(BIN)/grokfast run mnist-original --steps=2500 --dtype=$$dtype \
 	    --out=bench/results/mnist-original.2500-steps.$$dtype.h5 || exit; \
 	done
+
+# bench/RESULTS.md, from the files in bench/results.
+results: setup
+	$(BIN)/python bench/report.py
 
 # Hostile worlds, with a seed; the counts are kept. Minutes each, of kills and damage half an hour.
 CAMPAIGNS := campaign-kills campaign-faults campaign-fuzz campaign-signals campaign-damage

@@ -46,20 +46,24 @@ WHEELS = (
     "execnet pytest-timeout hypothesis sortedcontainers"
 )
 HOW = """\
-Here, with a network (wheels for the Python and torch over there; some 60 MB):
+Here, with a network (wheels for the Python over there; 33 MB):
   pip download -d wheels --only-binary=:all: --python-version=3.12 \\
-    --platform=manylinux_2_28_x86_64 --no-deps {wheels}
+    --no-deps {platforms} {wheels}
 There, in the repository with the folder of wheels in it, torch and Triton installed:
   {command}
 The same line again with --after=ARCHIVE goes on. Then, here:
   python bench/run.py --device=cuda --add=gpu.zip; python bench/plot.py --device=cuda
 """
+#: pip takes each literally: 2_28 alone finds no wheel for 2_17.
+PLATFORMS = " ".join(f"--platform=manylinux{v}_x86_64" for v in ("_2_28", "_2_27", "_2_17", "2014"))
+#: Into a folder, not a virtual environment: one made by the Python of another sees the system's
+#: packages, not those of its parent, where torch may be. Without the C++ engine: no part needs it,
+#: and it takes longer to build than the first part to run.
 COMMAND = (
-    "python -m venv --system-site-packages /tmp/v && "
-    "/tmp/v/bin/pip install -q --no-index --no-deps wheels/*.whl && "
-    "/tmp/v/bin/pip install -q --no-index --no-deps --no-build-isolation . && "
-    "/tmp/v/bin/python bench/gpu.py --budget=${BUDGET:-500} --folder=/tmp/gpu "
-    "--archive=${OUT:-.}/gpu.zip"
+    "export PYTHONPATH=/tmp/site && "
+    "into='python3 -m pip install -q --no-index --no-deps --upgrade --target=/tmp/site' && "
+    "$into wheels/*.whl && CXX=false $into --no-build-isolation . && "
+    "python3 bench/gpu.py --budget=${BUDGET:-500} --folder=/tmp/gpu --archive=${OUT:-.}/gpu.zip"
 )
 
 
@@ -94,7 +98,7 @@ def main(
     out = Path(folder).resolve() if folder else HERE / "results" / "gpu"
     plan = parts(Setting(device, engine, out, steps, models))
     if how:
-        print(HOW.format(command=COMMAND, wheels=WHEELS))
+        print(HOW.format(command=COMMAND, platforms=PLATFORMS, wheels=WHEELS))
         print(described(plan))
         return
     wanted = names(only) if only else list(plan)

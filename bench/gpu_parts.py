@@ -214,8 +214,8 @@ def parts(s: Setting) -> dict[str, Part]:
         "diagram": Part(
             "A whole diagram from the command line in the best precision: 441 cells x 1e5 "
             "steps, its figure, its agreement. Expected 20 to 35 s.",
-            "The README's first figure and claim. Under 97% of the phases: look at the cells "
-            "that differ before anything is claimed.",
+            "The first figure and claim of bench/RESULTS.md. Under 97% of the phases: look at the "
+            "cells that differ before anything is claimed.",
             seconds=60,
             rehearsal=30,
             commands=diagram,
@@ -270,7 +270,7 @@ def parts(s: Setting) -> dict[str, Part]:
         ),
         "subgrids": Part(
             "The 5 x 5 cells of both tasks against the authors' exact steps.",
-            "At least 24 of 25 phases in each precision: the README's table gets its rows. "
+            "At least 24 of 25 phases in each precision: bench/RESULTS.md gets its rows. "
             "Fewer: the precision is not of float32 grade and not the default.",
             seconds=75,
             rehearsal=30,
@@ -299,7 +299,7 @@ def parts(s: Setting) -> dict[str, Part]:
         ),
         "models": Part(
             "How throughput grows with the number of models, and the second task.",
-            "The README's figure.",
+            "The figure of bench/RESULTS.md.",
             seconds=200,
             rehearsal=60,
             commands=lambda: [

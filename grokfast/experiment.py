@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from grokfast.bounds import BELOW_ONE, SHARE, Bounds, check_bounds
 from grokfast.errors import UsageError
 from grokfast.fields import (
     as_field_type,
@@ -36,6 +36,8 @@ from grokfast.tasks.base import stand_in as task_stand_in
 _NEW: dict[str, Any] = {"since": 2}
 _NEWER: dict[str, Any] = {"since": 3}
 
+NOT_NEGATIVE = Bounds(0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
@@ -45,7 +47,12 @@ class Optimizer:
         kind: ``adamw``, decoupled decay before the update, as ``torch.optim.AdamW``; ``adam``,
             coupled decay (added to the gradient), as ``torch.optim.Adam``; ``sgd``, coupled decay
             and momentum, as ``torch.optim.SGD``; or a user's own.
-        lr, weight_decay: of every parameter outside the encoder group; biases are decayed too.
+        lr: learning rate of every parameter outside the encoder group.
+        weight_decay: of the same; biases are decayed, too.
+        beta1: how much of the first moment an Adam step keeps.
+        beta2: how much of the second moment it keeps.
+        eps: added to the root of the second moment.
+        momentum: of ``sgd``: how much of the last update's direction the next one keeps.
         warmup: steps over which every learning rate rises linearly from 0, which the first step
             has; 0 for none.
         encoder: which early parameters form a group with a learning rate of its own (Liu et al.
@@ -65,20 +72,22 @@ class Optimizer:
     """
 
     kind: Annotated[str, OPTIMIZERS] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
+    lr: Annotated[float, NOT_NEGATIVE] = 1e-3
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     encoder: Literal["none", "embedding", "all-but-last"] = "none"
-    encoder_lr: float = 1e-3
-    encoder_weight_decay: float | None = None
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = field(default=0.0, metadata=_NEW)
-    warmup: int = field(default=0, metadata=_NEW)
-    weight_decay_memorised: float | None = field(default=None, metadata=_NEWER)
+    encoder_lr: Annotated[float, NOT_NEGATIVE] = 1e-3
+    encoder_weight_decay: Annotated[float | None, NOT_NEGATIVE] = None
+    beta1: Annotated[float, BELOW_ONE] = 0.9
+    beta2: Annotated[float, BELOW_ONE] = 0.999
+    eps: Annotated[float, BELOW_ONE] = 1e-8
+    momentum: Annotated[float, NOT_NEGATIVE] = field(default=0.0, metadata=_NEW)
+    warmup: Annotated[int, Bounds(0)] = field(default=0, metadata=_NEW)
+    weight_decay_memorised: Annotated[float | None, NOT_NEGATIVE] = field(
+        default=None, metadata=_NEWER
+    )
     decay_towards: Literal["zero", "initial"] = field(default="zero", metadata=_NEWER)
-    update_noise: float = field(default=0.0, metadata=_NEWER)
-    weight_noise: float = field(default=0.0, metadata=_NEWER)
+    update_noise: Annotated[float, NOT_NEGATIVE] = field(default=0.0, metadata=_NEWER)
+    weight_noise: Annotated[float, NOT_NEGATIVE] = field(default=0.0, metadata=_NEWER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +107,7 @@ class Batches:
 
     order: Literal["loader", "continued", "by-step", "fixed"] = "loader"
     remainder: Literal["none", "dropped", "short"] = "none"
-    share: float | None = field(default=None, metadata=_NEWER)
+    share: Annotated[float | None, SHARE] = field(default=None, metadata=_NEWER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +122,9 @@ class Evaluation:
             ``unique(int(logspace(0, log10(horizon), points) / steps_per_epoch))`` counted from 0,
             the schedule of Shabalin et al. 2023, whose horizon does not follow the budget of the
             run (numbers correctly rounded).
+        horizon: of the log-spaced schedules, the last candidate.
+        points: of the same, the number of candidates.
+        every: of ``every-steps``, steps between evaluations.
         train: the training accuracy is ``running``, counted over the batches of the epoch before
             their updates, or of the whole training set ``after`` the update, in evaluation mode.
         train_loss: with ``train=after``, the recorded training loss is that of the step's own batch
@@ -125,13 +137,13 @@ class Evaluation:
     schedule: Literal["every-epoch", "log-epochs", "every-steps", "log-steps", "end"] = (
         "every-epoch"
     )
-    horizon: int = 300_000
-    points: int = 1000
-    every: int = field(default=1, metadata=_NEW)
+    horizon: Annotated[int, Bounds(1)] = 300_000
+    points: Annotated[int, Bounds(1)] = 1000
+    every: Annotated[int, Bounds(1)] = field(default=1, metadata=_NEW)
     train: Literal["running", "after"] = field(default="running", metadata=_NEW)
     train_loss: Literal["before", "after"] = field(default="before", metadata=_NEWER)
     initial: bool = field(default=False, metadata=_NEWER)
-    thresholds: tuple[float, ...] = field(default=(), metadata=_NEW)
+    thresholds: Annotated[tuple[float, ...], SHARE] = field(default=(), metadata=_NEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +161,8 @@ class Recording:
     """
 
     curves: Literal["log-spaced", "evaluated"] = field(default="log-spaced", metadata=_NEW)
-    curve_points: int = 200
-    embeddings: int = 0
+    curve_points: Annotated[int, Bounds(0)] = 200
+    embeddings: Annotated[int, Bounds(0)] = 0
     weights: bool = False
     observables: tuple[str, ...] = field(default=(), metadata=_NEW)
 
@@ -160,11 +172,13 @@ class Experiment:
     """Everything that defines the training of one cell.
 
     Attributes:
-        batch_size: 0 for the full batch; else see :class:`Batches`.
+        loss: of a batch, its mean over the samples.
+        batch_size: samples of a batch, 0 for the full training set; else see ``batches``.
         steps: budget in optimizer updates.
         stop: ``both`` ends a cell when T_train and T_val exist, ``never`` at the budget.
         predict: ``argmax`` of the outputs; the class whose target is ``nearest`` (Euclidean); or by
             the ``sign`` of the one output, the class whose target has it: 0 is wrong for both.
+        dtype: precision of parameters and arithmetic.
         precision: of float32 matrix products: ``ieee``, or on a GPU ``tf32x3`` or ``tf32``.
 
     Raises:
@@ -176,9 +190,9 @@ class Experiment:
     loss: Annotated[str, LOSSES] = "cross_entropy"
     predict: Literal["argmax", "nearest", "sign"] = "argmax"
     optimizer: Optimizer = field(default_factory=Optimizer)
-    batch_size: int = 0
+    batch_size: Annotated[int, Bounds(0, 2**20, below=True)] = 0
     batches: Batches = field(default_factory=Batches, metadata=_NEW)
-    steps: int = 100_000
+    steps: Annotated[int, Bounds(1, 2**31, below=True)] = 100_000  # kernels count in 32 bits
     stop: Literal["both", "never"] = "both"
     evaluation: Evaluation = field(default_factory=Evaluation)
     phase: Rule = field(default_factory=PhaseRule)
@@ -189,8 +203,13 @@ class Experiment:
     def __post_init__(self) -> None:
         for path, kind in scalar_fields(self).items():
             check_type(path, self.get(path), kind)
+        try:
+            _check_bounds(self)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         self.model.check()
-        _check_ranges(self)
+        self.phase.check()
+        _check_together(self)
 
     def get(self, path: str) -> Any:
         """Value of the field with this dotted name."""
@@ -301,62 +320,24 @@ def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
 
 
-def _check_ranges(e: Experiment) -> None:
-    at_least = {
-        "steps": 1,
-        "batch_size": 0,
-        "record.curve_points": 0,
-        "record.embeddings": 0,
-        "evaluation.horizon": 1,
-        "evaluation.points": 1,
-        "evaluation.every": 1,
-        "task.seed": 0,
-        "model.seed": 0,
-        "optimizer.lr": 0.0,
-        "optimizer.weight_decay": 0.0,
-        "optimizer.encoder_lr": 0.0,
-        "optimizer.momentum": 0.0,
-        "optimizer.warmup": 0,
-        "optimizer.update_noise": 0.0,
-        "optimizer.weight_noise": 0.0,
-    }
-    for path, low in at_least.items():
-        value = e.get(path)
-        if value is None and path == "model.seed":
-            continue
-        if not (value >= low and math.isfinite(value)):
-            raise UsageError(
-                f"{short_name(path)} is {value!r}; give a finite value of {low} or more"
-            )
-    for path in ("optimizer.encoder_weight_decay", "optimizer.weight_decay_memorised"):
-        decay = e.get(path)
-        if decay is not None and not (decay >= 0 and math.isfinite(decay)):
-            raise UsageError(f"{path} is {decay!r}; give 0 or more, or none")
+def _check_bounds(value: Any, prefix: str = "") -> None:
+    """Raises ValueError where a number of an experiment or of a part of it is out of bounds."""
+    check_bounds(value, lambda name: short_name(prefix + name))
+    for f in dataclasses.fields(value):
+        part = getattr(value, f.name)
+        if dataclasses.is_dataclass(part):
+            _check_bounds(part, f"{prefix}{f.name}.")
+
+
+def _check_together(e: Experiment) -> None:
+    """Raises UsageError where fields do not go with each other."""
     if e.optimizer.decay_towards == "initial" and e.optimizer.kind != "adamw":
         raise UsageError(
             f"optimizer.decay_towards=initial is for the decay of adamw, but optimizer.kind is "
             f"{e.optimizer.kind!r}"
         )
-    if e.batches.share is not None and not 0 < e.batches.share <= 1:
-        raise UsageError(f"batches.share is {e.batches.share!r}; give 0 < share <= 1, or none")
-    if e.steps >= 2**31:  # the kernels count steps in 32 bits
-        raise UsageError(f"steps is {e.steps}; give less than 2**31")
-    if e.batch_size >= 2**20:
-        raise UsageError(f"batch_size is {e.batch_size}; give less than 2**20")
-    for path in ("task.seed", "model.seed"):
-        if (e.get(path) or 0) >= 2**32:  # NumPy's RandomState takes 32 bits
-            raise UsageError(f"{short_name(path)} is {e.get(path)}; give less than 2**32")
-    for path in ("optimizer.beta1", "optimizer.beta2"):
-        if not 0 <= e.get(path) < 1:
-            raise UsageError(f"{path} is {e.get(path)!r}; give 0 <= beta < 1")
     if e.dtype == "float64" and e.precision != "ieee":
         raise UsageError(f"precision is {e.precision!r}; float64 is computed in ieee only")
-    if not 0 <= e.optimizer.eps < 1:
-        raise UsageError(f"optimizer.eps is {e.optimizer.eps!r}; give 0 <= eps < 1")
-    e.phase.check()
-    for threshold in e.evaluation.thresholds:
-        if not 0 < threshold <= 1:
-            raise UsageError(f"evaluation.thresholds has {threshold!r}; give 0 < threshold <= 1")
     for entry in e.record.observables:
         name, colon, every = entry.partition(":")
         if not OBSERVABLES.admits(name):

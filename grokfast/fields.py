@@ -13,6 +13,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from grokfast.bounds import bounds_of, hints
 from grokfast.errors import UsageError
 from grokfast.registry import Registry
 
@@ -36,8 +37,9 @@ def short_name(path: str) -> str:
 
 
 @functools.cache
-def _type_hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+def _kinds(cls: type) -> dict[str, Any]:
+    """Field -> type annotation of a class, less bounds."""
+    return {name: without_bounds(kind) for name, kind in hints(cls).items()}
 
 
 def scalar_fields(experiment: Any) -> dict[str, Any]:
@@ -46,16 +48,21 @@ def scalar_fields(experiment: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def walk(value: Any, prefix: str) -> None:
-        hints = _type_hints(type(value))  # type: ignore[arg-type]
+        kinds = _kinds(type(value))  # type: ignore[arg-type]
         for f in dataclasses.fields(value):
             inner = getattr(value, f.name)
             if dataclasses.is_dataclass(inner):
                 walk(inner, f"{prefix}{f.name}.")
             else:
-                found[prefix + f.name] = hints[f.name]
+                found[prefix + f.name] = kinds[f.name]
 
     walk(experiment, "")
     return found
+
+
+def without_bounds(kind: Any) -> Any:
+    """The type in an annotation; names of a registry keep it."""
+    return kind.__origin__ if bounds_of(kind) is not None else kind
 
 
 def resolve_field(experiment: Any, name: str) -> str:
@@ -71,7 +78,7 @@ def resolve_field(experiment: Any, name: str) -> str:
     close = difflib.get_close_matches(name, [*known, *SHORT_NAMES], n=1, cutoff=0.5)
     if not close:  # the leaf alone: `beta2` for `optimizer.beta2`
         close = [p for p in known if p.rsplit(".", 1)[-1] == name][:1]
-    hint = f"did you mean {close[0]}?" if close else "grokfast run PRESET --dry-run lists them all"
+    hint = f"did you mean {close[0]}?" if close else "grokfast fields lists them all"
     raise UsageError(f"unknown field {name!r}", hint=hint)
 
 

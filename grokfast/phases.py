@@ -18,11 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, make_dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grokfast.bounds import BELOW_ONE, SHARE, Bounds, check_bounds
 from grokfast.errors import UsageError
 
 #: Code of a cell whose phase is not known: it is not finished, or the rule misses a measurement.
@@ -86,7 +87,7 @@ class Rule:
             and T_val are the first steps of.
     """
 
-    threshold: float = 0.9
+    threshold: Annotated[float, SHARE] = 0.9
 
     #: The registered name; set by :func:`phase_rule`.
     name: ClassVar[str] = ""
@@ -113,8 +114,10 @@ class Rule:
 
     def check(self) -> None:
         """Raises UsageError where a field is out of range; the message names it."""
-        if not 0 < self.threshold <= 1:
-            raise UsageError(f"phase.threshold is {self.threshold!r}; give 0 < threshold <= 1")
+        try:
+            check_bounds(self, lambda name: f"phase.{name}")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; the inverse of :func:`rule_from_dict`."""
@@ -157,11 +160,18 @@ class PhaseRule(Rule):
     An accuracy is reached at ``accuracy >= threshold - tolerance`` (``>`` where ``strict``).
     A cell that reached both is in comprehension where T_val - T_train < ``gap`` steps
     (``<=`` where ``gap_inclusive``), in grokking otherwise.
+
+    Attributes:
+        threshold: accuracy that T_train and T_val are the first steps of.
+        tolerance: how far below the threshold an accuracy still counts as reached.
+        strict: whether the accuracy must be larger, not only as large.
+        gap: steps from T_train to T_val that part comprehension from grokking.
+        gap_inclusive: whether a delay of exactly ``gap`` counts as comprehension.
     """
 
-    tolerance: float = 0.0
+    tolerance: Annotated[float, BELOW_ONE] = 0.0
     strict: bool = False
-    gap: int = 1000
+    gap: Annotated[int, Bounds(0)] = 1000
     gap_inclusive: bool = False
 
     phases: ClassVar[tuple[str, ...]] = ("comprehension", "grokking", "memorization", "confusion")
@@ -196,13 +206,6 @@ class PhaseRule(Rule):
     def needed(self, samples: int) -> int:
         return _fewest((self.threshold - self.tolerance) * samples, strict=self.strict)
 
-    def check(self) -> None:
-        super().check()
-        if not 0 <= self.tolerance < 1:
-            raise UsageError(f"phase.tolerance is {self.tolerance!r}; give 0 <= tolerance < 1")
-        if self.gap < 0:
-            raise UsageError(f"phase.gap is {self.gap!r}; give a finite value of 0 or more")
-
     def to_dict(self) -> dict[str, Any]:
         """Without a name, which files from before there were other rules do not have."""
         return asdict(self)
@@ -234,9 +237,12 @@ class InversionRule(Rule):
     threshold: there, partial inversion is empty, and at xi = 0 every model that groks would be
     fully inverted. The authors tell forgetting from confusion by looking at curves, in which the
     weight norms collapse as well; here the best validation accuracy decides, norms do not.
+
+    Attributes:
+        margin: training accuracy beyond the true labels that full inversion allows.
     """
 
-    margin: float = 0.05
+    margin: Annotated[float, BELOW_ONE] = 0.05
 
     phases = (
         "coexistence",
@@ -294,11 +300,6 @@ class InversionRule(Rule):
             f"T: first step with accuracy ≥ {high}."
         )
 
-    def check(self) -> None:
-        super().check()
-        if not 0 <= self.margin < 1:
-            raise UsageError(f"phase.margin is {self.margin!r}; give 0 <= margin < 1")
-
 
 def _corruption(task: Any) -> float:
     """Share of the training labels that a task corrupts, by whichever name it has it."""
@@ -314,10 +315,14 @@ class CollapseRule(PhaseRule):
     First steps and a median: the last accuracy alone would tell a network that has just slipped,
     as transformers under weight decay do every few hundred steps, from none that has unlearned.
     Needs recorded curves.
+
+    Attributes:
+        window: last steps of which the median is taken.
+        kept: training accuracy below which it has collapsed.
     """
 
-    window: int = 1000
-    kept: float = 0.9
+    window: Annotated[int, Bounds(1)] = 1000
+    kept: Annotated[float, SHARE] = 0.9
 
     phases = (*PhaseRule.phases, "collapse")
     letters = (*PhaseRule.letters, "L")
@@ -338,13 +343,6 @@ class CollapseRule(PhaseRule):
             f"{super().sentence.removesuffix('.')}; collapse where training had reached it and its "
             f"median over the last {self.window:,} steps is < {self.kept:g}."
         )
-
-    def check(self) -> None:
-        super().check()
-        if self.window < 1:
-            raise UsageError(f"phase.window is {self.window!r}; give 1 or more")
-        if not 0 < self.kept <= 1:
-            raise UsageError(f"phase.kept is {self.kept!r}; give 0 < kept <= 1")
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, **asdict(self)}

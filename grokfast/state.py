@@ -2,6 +2,11 @@
 
 Canonical and unpadded, in the layout of the module, so that it moves between engines and into
 files unchanged. An engine may pack it into a private layout for the length of a call.
+
+Letters of shapes, here and in all that trains: ``M`` cells, ``N`` training samples, ``V``
+validation samples, ``B`` batch, ``I`` inputs, ``H`` hidden width, ``O`` outputs, ``C`` classes,
+``P`` tokens of the vocabulary, ``K`` tokens of a sample, ``G`` parameter tensors, ``T`` curve
+steps, ``S`` observed steps, ``D`` data sets, ``R`` orders of the training rows.
 """
 
 from __future__ import annotations

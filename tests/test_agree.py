@@ -323,7 +323,7 @@ def test_every_published_table_is_read_and_has_a_source():
 
 DIAGRAMS, STEPS_5X5, MNIST = "toy_phase_diagrams.json", "toy_steps.json", "mnist_steps.json"
 EARLY = "where both published up to"
-#: What the README states of the files in bench/results: file, published table, shares.
+#: What the files in bench/results have: file, published table, shares.
 MEASURED = [
     ("addition-classification", DIAGRAMS, {"overall": (429, 441), "interior": (277, 278)}),
     ("addition-regression", DIAGRAMS, {"overall": (429, 441), "interior": (289, 289)}),
@@ -348,7 +348,7 @@ MEASURED = [
 
 
 @pytest.mark.parametrize(("file", "table", "stated"), MEASURED)
-def test_committed_results_agree_as_the_readme_says(file, table, stated):
+def test_committed_results_agree_as_measured(file, table, stated):
     results = Results.load(Path(__file__).parents[1] / "bench" / "results" / f"{file}.h5")
     (found,) = agree(results, PUBLISHED / table)
     shares = found.phases | found.steps

@@ -67,7 +67,7 @@ def test_replace_takes_short_and_dotted_names():
         ("steps", 1.5, "steps is 1.5"),
         ("depth", 5, "depth is 5"),
         ("activation", "gelu", "give one of tanh, relu"),
-        ("optimizer.beta1", 1.0, "0 <= beta < 1"),
+        ("optimizer.beta1", 1.0, "0 <= beta1 < 1"),
         ("task.p", 1, "task.p is 1"),
         ("task.val_size", 55, "give 1 to 54"),
         ("data_seed", 2**32, "less than 2**32"),

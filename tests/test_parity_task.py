@@ -111,12 +111,12 @@ def test_one_seed_is_a_run_or_the_model_has_its_own():
     [
         ({"k": 51}, "task.k is 51; give 1 to 50, which task.n is"),
         ({"k": 0}, "task.k is 0; give 1 to 50"),
-        ({"n": 0}, "task.n is 0; give at least 1"),
+        ({"n": 0}, "task.n is 0; give a finite value of 1"),
         ({"flip": 1.5}, "task.flip is 1.5; give 0 to 1"),
         ({"flip": -0.1}, "task.flip is -0.1; give 0 to 1"),
         ({"flip": float("nan")}, "task.flip is nan; give 0 to 1"),
-        ({"train_size": 0}, "task.train_size is 0; give at least 1"),
-        ({"val_size": 0}, "task.val_size is 0; give at least 1"),
+        ({"train_size": 0}, "task.train_size is 0; give a finite value of 1"),
+        ({"val_size": 0}, "task.val_size is 0; give a finite value of 1"),
         ({"redraw": "test"}, "task.redraw is 'test'; give one of train, both"),
     ],
 )

@@ -13,6 +13,7 @@ PACKAGE = Path(grokfast.__file__).parent
 #: Layers, lowest first; a module may import its own layer and those below.
 LAYERS = [
     {
+        "bounds",
         "checksums",
         "errors",
         "files",

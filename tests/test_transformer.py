@@ -249,9 +249,9 @@ def test_what_is_stored_tells_the_shape_and_every_parameter_has_a_group(fields):
     ("fields", "says"),
     [
         ({"heads": 3}, "model.heads is 3, which does not divide model.width, 128"),
-        ({"heads": 0}, "model.heads is 0; give 1 or more"),
-        ({"depth": 0}, "model.depth is 0; give 1 or more"),
-        ({"feedforward": 2**20}, "model.feedforward is 1048576; give 1 or more, less than 2**20"),
+        ({"heads": 0}, "model.heads is 0; give a finite value of 1 or more"),
+        ({"depth": 0}, "depth is 0; give a finite value of 1 or more"),
+        ({"feedforward": 2**20}, "model.feedforward is 1048576; give less than 2**20"),
         ({"dropout": 1.0}, "model.dropout is 1.0; give 0 <= dropout < 1"),
         ({"init_scale": math.inf}, "init_scale is inf"),
         ({"norm": "batch"}, "model.norm is 'batch'; give one of post, pre, none"),

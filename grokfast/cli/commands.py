@@ -128,6 +128,26 @@ def presets(*, json: bool = False) -> None:
     show.presets(json)
 
 
+def fields(
+    name: Annotated[str | None, "[NAME]"] = None,
+    *,
+    json: bool = False,
+) -> None:
+    """List the fields of an experiment: meaning, values, default.
+
+    grokfast fields optimizer
+    grokfast fields weight-decay
+
+    Args:
+        name: A field, or a part: experiment, optimizer, batches, evaluation, record, task, model,
+            phase, or one task, model or phase rule by its name; every field where not given.
+        json: Print JSON.
+    """
+    from grokfast.cli import fieldlist
+
+    fieldlist.show(name, json)
+
+
 def plot(
     file: Annotated[str, "FILE"],
     *,
@@ -223,6 +243,13 @@ def plot(
 
 def info(file: Annotated[str, "FILE"], *, json: bool = False) -> None:
     """Show what a results file holds: progress, phases, axes, experiment, origin.
+
+    A results file is HDF5, also while its run goes on; xarray opens it (engine h5netcdf) with named
+    dimensions. Along run, one value a cell: every axis, t_train and t_val (-1 for never), phase,
+    status, diverged_at, steps_done, the last and the best accuracies; [run, step]: losses and
+    accuracies; and what was asked for by --record: embeddings, other observables, weights. Beside
+    it FILE.ckpt holds the state of cells that can still be trained; without it a raised budget
+    trains those cells again from the start, to the same bits.
 
     Args:
         file: Results file.
@@ -363,6 +390,10 @@ def bench(
 def doctor(*, json: bool = False) -> int | None:
     """Show versions, engines and why not, GPU, compilers and data of this machine.
 
+    What decides the bits of a run besides its experiment is among them (instruction set, versions,
+    threads); a run goes on only where it still holds. GROKFAST_NATIVE_LEVEL (baseline, avx2,
+    avx512) chooses the instruction set of native.
+
     Args:
         json: Print JSON.
     """
@@ -429,6 +460,7 @@ def completion(shell: Annotated[str, "bash|zsh"]) -> None:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "run": run,
     "presets": presets,
+    "fields": fields,
     "plot": plot,
     "info": info,
     "agree": agree,

@@ -88,11 +88,13 @@ def _fixed_values() -> dict[str, tuple[str, ...]]:
 
 def _positional_values() -> dict[str, list[str]]:
     from grokfast.cli.datasets import ACTIONS
+    from grokfast.cli.fieldlist import parts
     from grokfast.presets import PRESETS
     from grokfast.tasks import TASKS
 
     return {
         "run": list(PRESETS),
+        "fields": list(dict.fromkeys(name for part in parts() for name in part.names)),
         "data": [*ACTIONS, *TASKS, *PRESETS],
         "completion": ["bash", "zsh"],
     }

@@ -1,4 +1,5 @@
-"""What each engine can do, as data: refusals, ``auto``, ``doctor`` and the README follow from it.
+"""What each engine can do, as data: refusals, ``auto``, ``doctor``, ``fields`` and bench/RESULTS.md
+follow from it.
 
 A field of the experiment that reaches an engine stands in every engine's table with the values
 that it knows; every other field is resolved before (into schedules, orders, initial values, rules)
@@ -148,7 +149,7 @@ def table() -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def markdown() -> str:
-    """The table as the README has it."""
+    """The table as bench/RESULTS.md has it."""
     lines = [
         f"| field | values | {' | '.join(f'`{engine}`' for engine in SUPPORT)} |",
         "|---|---|" + "---|" * len(SUPPORT),

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
+from grokfast.bounds import SEED
 from grokfast.errors import UsageError
 from grokfast.models.layers import Layer, Linear, parameter_names
 from grokfast.registry import Registry
@@ -49,7 +50,7 @@ class Model:
             goes on with the generator that the task has drawn its data from.
     """
 
-    seed: int | None = 0
+    seed: Annotated[int | None, SEED] = 0
 
     #: The registered name; set by :func:`model`.
     name: ClassVar[str] = ""

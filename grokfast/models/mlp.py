@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from grokfast.bounds import BELOW_ONE, Bounds
 from grokfast.errors import UsageError
 from grokfast.models.base import Model, Shape, model
 from grokfast.models.layers import (
@@ -56,38 +56,25 @@ class Mlp(Model):
         seed: the model seed, of the initial values and, with minibatches, of their order.
     """
 
-    width: int = 200
-    depth: int = 3
-    embedding_dim: int = 0
+    width: Annotated[int, Bounds(1, 2**20, below=True)] = 200
+    depth: Annotated[int, Bounds(1, MAX_DEPTH)] = 3
+    embedding_dim: Annotated[int, Bounds(0, 2**20, below=True)] = 0
     one_hot: bool = field(default=False, metadata=_NEW)
     bias: bool = field(default=True, metadata=_NEW)
     output_bias: bool = field(default=True, metadata={"since": 3})
     activation: Literal["tanh", "relu", "leaky_relu", "square"] = "tanh"
-    dropout: float = field(default=0.0, metadata=_NEW)
+    dropout: Annotated[float, BELOW_ONE] = field(default=0.0, metadata=_NEW)
     norm: Literal["none", "batch", "layer"] = field(default="none", metadata=_NEW)
     parametrization: Literal["standard", "mean-field"] = field(default="standard", metadata=_NEW)
     init: Literal["torch", "cube-root", "standard-normal", "he", "lazy"] = field(
         default="torch", metadata=_NEW
     )
-    init_scale: float = 1.0
+    init_scale: Annotated[float, Bounds()] = 1.0
     init_dtype: Literal["float32", "float64"] = "float32"
 
     per_cell: ClassVar[tuple[str, ...]] = ("init_scale", "init", "init_dtype")
 
     def check(self) -> None:
-        for name, low in (("width", 1), ("depth", 1), ("embedding_dim", 0)):
-            value = getattr(self, name)
-            shown = name if name != "embedding_dim" else f"model.{name}"
-            if value < low:
-                raise UsageError(f"{shown} is {value!r}; give a finite value of {low} or more")
-            if name != "depth" and value >= 2**20:
-                raise UsageError(f"{shown} is {value}; give less than 2**20")
-        if self.depth > MAX_DEPTH:
-            raise UsageError(f"depth is {self.depth}; give 1 to {MAX_DEPTH}")
-        if not math.isfinite(self.init_scale):
-            raise UsageError(f"init_scale is {self.init_scale!r}; give a finite number")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"model.dropout is {self.dropout!r}; give 0 <= dropout < 1")
         if self.one_hot and self.embedding_dim:
             raise UsageError(
                 f"model.one_hot=true with model.embedding_dim={self.embedding_dim}: tokens come as "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from grokfast.bounds import BELOW_ONE, Bounds
 from grokfast.errors import UsageError
 from grokfast.models.base import Model, Shape, model
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from grokfast.models.stacked import Stacked
+
+SIZE = Bounds(1, 2**20, below=True)
 
 
 @model("transformer")
@@ -51,38 +53,30 @@ class Transformer(Model):
             ``nn.TransformerEncoder`` do, which copies its layer.
     """
 
-    depth: int = 2
-    width: int = 128
-    heads: int = 4
-    feedforward: int = 512
-    context: int = 4
+    depth: Annotated[int, SIZE] = 2
+    width: Annotated[int, SIZE] = 128
+    heads: Annotated[int, SIZE] = 4
+    feedforward: Annotated[int, SIZE] = 512
+    context: Annotated[int, SIZE] = 4
     norm: Literal["post", "pre", "none"] = "post"
     bias: bool = True
     tied: bool = True
     positions: Literal["learned-rows", "learned", "sinusoidal", "none"] = "learned-rows"
     activation: Literal["relu", "gelu"] = "relu"
-    dropout: float = 0.0
+    dropout: Annotated[float, BELOW_ONE] = 0.0
     loss_at: Literal["answer", "answer-and-end"] = "answer"
     init: Literal["torch", "normal"] = "torch"
-    init_scale: float = 1.0
+    init_scale: Annotated[float, Bounds()] = 1.0
     same_layers: bool = True
 
     per_cell: ClassVar[tuple[str, ...]] = ("init", "init_scale", "same_layers")
 
     def check(self) -> None:
-        for name in ("depth", "width", "heads", "feedforward", "context"):
-            value = getattr(self, name)
-            if not 1 <= value < 2**20:
-                raise UsageError(f"model.{name} is {value}; give 1 or more, less than 2**20")
         if self.width % self.heads:
             raise UsageError(
                 f"model.heads is {self.heads}, which does not divide model.width, {self.width}; "
                 "give a divisor of it"
             )
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"model.dropout is {self.dropout!r}; give 0 <= dropout < 1")
-        if not math.isfinite(self.init_scale):
-            raise UsageError(f"init_scale is {self.init_scale!r}; give a finite number")
         if self.loss_at != "answer":
             raise UsageError(
                 f"model.loss_at is {self.loss_at!r}: sequences are x o y = and the answer, without "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from grokfast.bounds import SEED, Bounds
 from grokfast.tasks.base import Task, TaskData, task
 
 
@@ -23,21 +25,18 @@ class Addition(Task):
         seed: the data seed: of the split, and of the targets.
     """
 
-    p: int = 10
-    val_size: int = 10
-    target_dim: int = 0
-    seed: int = 42
+    p: Annotated[int, Bounds(2, 1000)] = 10
+    val_size: Annotated[int, Bounds(1)] = 10
+    target_dim: Annotated[int, Bounds(0)] = 0
+    seed: Annotated[int, SEED] = 42
 
     def __post_init__(self) -> None:
+        self.check_bounds("p", "target_dim")
         pairs = self.p * (self.p + 1) // 2
-        if not 2 <= self.p <= 1000:
-            raise ValueError(f"task.p is {self.p}; give 2 to 1000")
         if not 1 <= self.val_size < pairs:
             raise ValueError(
                 f"task.val_size is {self.val_size}; give 1 to {pairs - 1} of the {pairs} pairs"
             )
-        if self.target_dim < 0:
-            raise ValueError(f"task.target_dim is {self.target_dim}; give 0 (labels) or more")
 
     def build(self) -> TaskData:
         import torch

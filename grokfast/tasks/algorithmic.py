@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from grokfast.bounds import Bounds
 from grokfast.tasks.base import Task, TaskData, task
 from grokfast.tasks.operations import OPERATIONS, Modular, Table, factors, products
 
@@ -39,9 +40,9 @@ class Algorithmic(Task):
     """
 
     operation: Annotated[str, OPERATIONS] = "x/y"
-    p: int | None = None
-    fraction: float = 0.3
-    outliers: int = 0
+    p: Annotated[int | None, Bounds(2, 1000)] = None
+    fraction: Annotated[float, Bounds(0, 1, above=True, below=True)] = 0.3
+    outliers: Annotated[int, Bounds(0)] = 0
     convention: Literal["quotient", "x-then-y", "x-after-y"] = "quotient"
     identity: bool = False
 
@@ -53,8 +54,7 @@ class Algorithmic(Task):
         operation = OPERATIONS[self.operation]
         if isinstance(operation, Modular):
             p = self._symbols
-            if not 2 <= p <= 1000:
-                raise ValueError(f"task.p is {p}; give 2 to 1000")
+            self.check_bounds("p")
             if operation.divides and any(p % d == 0 for d in range(2, p)):
                 raise ValueError(f"task.p is {p}; {self.operation} divides, which needs a prime")
         else:

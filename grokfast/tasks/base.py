@@ -13,8 +13,9 @@ A user's own task is a small frozen dataclass::
 from __future__ import annotations
 
 from dataclasses import dataclass, make_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from grokfast.bounds import SEED, check_bounds
 from grokfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,12 +56,24 @@ class TaskData:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Base of every task; ``seed`` is the data seed. Every field must be a scalar."""
+    """Base of every task. Every field must be a scalar.
 
-    seed: int = 0
+    Attributes:
+        seed: the data seed.
+    """
+
+    seed: Annotated[int, SEED] = 0
 
     #: The registered name; set by :func:`task`.
     name = ""
+
+    def check_bounds(self, *names: str) -> None:
+        """Looks at the fields of these names, or at all, in ``__post_init__``.
+
+        Raises:
+            ValueError: one is out of its bounds.
+        """
+        check_bounds(self, lambda name: f"task.{name}", *names)
 
     def build(self) -> TaskData:
         """The data set, the same for equal fields on every machine."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from grokfast.bounds import Bounds
 from grokfast.errors import EnvironmentProblem
 from grokfast.tasks.base import Task, TaskData, task
 
@@ -35,16 +37,19 @@ class Mnist(Task):
 
     The validation set is the first ``val_size`` of the 10,000 test images in file order: with it
     the published table of Shabalin et al. 2023 is reproduced, with all 10,000 it is not.
+
+    Attributes:
+        train_size: training images, drawn without replacement by
+            ``numpy.random.RandomState(seed)``.
+        val_size: test images, the first ones.
+        seed: the data seed.
     """
 
-    train_size: int = 1000
-    val_size: int = 1000
+    train_size: Annotated[int, Bounds(1, 60000)] = 1000
+    val_size: Annotated[int, Bounds(1, 10000)] = 1000
 
     def __post_init__(self) -> None:
-        if not 1 <= self.train_size <= 60000:
-            raise ValueError(f"task.train_size is {self.train_size}; give 1 to 60000")
-        if not 1 <= self.val_size <= 10000:
-            raise ValueError(f"task.val_size is {self.val_size}; give 1 to 10000")
+        self.check_bounds()
 
     def build(self) -> TaskData:
         from grokfast.data.mnist import load_mnist
@@ -66,10 +71,17 @@ class Mnist(Task):
 @task("digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(Task):
-    """The same experiment on scikit-learn's bundled 1,797 images of 8 x 8 pixels, offline."""
+    """The same experiment on scikit-learn's bundled 1,797 images of 8 x 8 pixels, offline.
 
-    train_size: int = 1000
-    val_size: int = 700
+    Attributes:
+        train_size: training images, the first of a permutation by
+            ``numpy.random.RandomState(seed)``.
+        val_size: validation images, the next ones; 1,797 with the training images at most.
+        seed: the data seed.
+    """
+
+    train_size: Annotated[int, Bounds(1)] = 1000
+    val_size: Annotated[int, Bounds(1)] = 700
 
     def __post_init__(self) -> None:
         if self.train_size < 1 or self.val_size < 1 or self.train_size + self.val_size > 1797:

@@ -8,11 +8,12 @@ import operator
 import random
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.bounds import SEED, Bounds
 from grokfast.errors import UsageError
 from grokfast.tasks.base import Task, TaskData, task
 
@@ -102,7 +103,8 @@ class Modular(Task):
 
     Attributes:
         p: the modulus, prime or not.
-        operation: ``addition``, ``multiplication``, or a polynomial (:func:`evaluate`).
+        operation: ``addition``, ``multiplication``, or a polynomial in a and b with integer
+            coefficients, such as ``(4*a + b**2)**3`` (:func:`evaluate`).
         fraction: share of the pairs that are for training (alpha of the papers).
         corruption: share of the training labels that are redrawn (xi).
         corruption_seed: of torch's CPU generator, which draws those labels. In the authors' code
@@ -110,27 +112,21 @@ class Modular(Task):
         seed: of the shuffle.
     """
 
-    p: int = 97
+    p: Annotated[int, Bounds(2, 1000)] = 97
     operation: str = "addition"
-    fraction: float = 0.5
-    corruption: float = 0.0
-    corruption_seed: int = 0
-    seed: int = 420
+    fraction: Annotated[float, Bounds(0, 1, above=True, below=True)] = 0.5
+    corruption: Annotated[float, Bounds(0, 1)] = 0.0
+    corruption_seed: Annotated[int, SEED] = 0
+    seed: Annotated[int, SEED] = 420
 
     def __post_init__(self) -> None:
-        if not 2 <= self.p <= 1000:
-            raise ValueError(f"task.p is {self.p}; give 2 to 1000")
+        self.check_bounds("p", "corruption", "corruption_seed", "seed")
         evaluate(self.operation, 1, 1, self.p)
         if not (0 < self.fraction < 1 and self.train_rows() >= 1):
             raise ValueError(
                 f"task.fraction is {self.fraction}; give less than 1, and at least "
                 f"1/{self.p**2} for one of the {self.p**2} pairs to train on"
             )
-        if not 0 <= self.corruption <= 1:
-            raise ValueError(f"task.corruption is {self.corruption}; give 0 to 1")
-        for name in ("corruption_seed", "seed"):
-            if not 0 <= getattr(self, name) < 2**32:
-                raise ValueError(f"task.{name} is {getattr(self, name)}; give 0 to 2**32 - 1")
 
     def train_rows(self) -> int:
         """Number of training samples N."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grokfast.bounds import Bounds
 from grokfast.tasks.base import Task, TaskData, task
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Parity(Task):
     Attributes:
         n: signs of an input.
         k: how many of them matter, the first.
-        train_size, val_size: samples.
+        train_size: training samples.
+        val_size: validation samples.
         flip: probability with which each training label is turned into the other one; validation
             labels are clean.
         redraw: ``train``, the training set follows from the seed and the validation set is the same
@@ -38,23 +40,17 @@ class Parity(Task):
             and the order of its batches, so that one seed is one run, as in that code.
     """
 
-    n: int = 50
-    k: int = 2
-    train_size: int = 300
-    val_size: int = 100
-    flip: float = 0.0
+    n: Annotated[int, Bounds(1, 2**16, below=True)] = 50
+    k: Annotated[int, Bounds(1)] = 2
+    train_size: Annotated[int, Bounds(1, 2**24, below=True)] = 300
+    val_size: Annotated[int, Bounds(1, 2**24, below=True)] = 100
+    flip: Annotated[float, Bounds(0, 1)] = 0.0
     redraw: Literal["train", "both"] = "train"
 
     def __post_init__(self) -> None:
-        for name, limit in (("n", 2**16), ("train_size", 2**24), ("val_size", 2**24)):
-            if not 1 <= getattr(self, name) < limit:
-                raise ValueError(
-                    f"task.{name} is {getattr(self, name)}; give at least 1 and less than {limit}"
-                )
+        self.check_bounds("n", "train_size", "val_size", "flip")
         if not 1 <= self.k <= self.n:
             raise ValueError(f"task.k is {self.k}; give 1 to {self.n}, which task.n is")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"task.flip is {self.flip}; give 0 to 1")
 
     def build(self) -> TaskData:
         import torch

@@ -144,7 +144,7 @@ def test_malformed_record(text):
         ({"dtype": "float16"}, "not one of float32, float64"),
         ({"sets": "optimizer.bta2=1"}, "did you mean optimizer.beta2?"),
         ({"sets": "beta2=0.98"}, "did you mean optimizer.beta2?"),
-        ({"sets": "optimizer.beta2=1"}, "give 0 <= beta < 1"),
+        ({"sets": "optimizer.beta2=1"}, "give 0 <= beta2 < 1"),
         ({"sets": "task.val_size=99"}, "task.val_size is 99"),
         ({"sets": "lr=1"}, "lr is given twice"),
         ({"sets": "model.width=1,model.width=2"}, "width is given twice"),

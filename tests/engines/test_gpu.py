@@ -27,7 +27,7 @@ def gpu():
 @pytest.mark.parametrize("task", TOY)
 def test_whole_cells_end_where_the_authors_do(task, precision):
     """The 5 x 5 subgrid for 3,000 steps. Of the four cells that end by then one may be off by
-    rounding, as in every float32 but the authors' own (README)."""
+    rounding, as in every float32 but the authors' own (bench/RESULTS.md)."""
     grid = gf.preset(task).grid(
         lr=np.logspace(-5, -2, 5).tolist(), weight_decay=TOY[task], steps=3000, precision=precision
     )
