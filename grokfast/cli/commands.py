@@ -189,9 +189,9 @@ def plot(
             neurons' waves), pruning (accuracy as neurons are removed), maps (preactivations and
             their Fourier transforms) and widths (accuracy of the analytic solution).
         where: Draw the slice of the grid that is nearest to these axis values.
-        rule: Read phases anew, without training, with these fields of their rule, as gap:500 or
-            threshold:0.99 (of the run's evaluation.thresholds), or by another rule, as
-            collapse,kept:0.8.
+        rule: Read phases anew, without training, with these fields of their rule, as gap:500
+            (a new threshold must be one of the run's evaluation.thresholds), or by another rule,
+            as collapse,kept:0.8.
         cell: The cell nearest to these axis values; may be repeated, or several split by ';'; all
             for every one.
         budget: Read the diagram as of this many steps.
@@ -212,8 +212,8 @@ def plot(
         size: Width and height of the figure, as 8.5x6cm or 3.3x2.4in, or its width alone, as 8.5cm;
             letters grow with it.
         dpi: Dots per inch of a png. Default: 300.
-        caption: The footnote; --no-caption leaves it out.
-        legend: --no-legend leaves it out.
+        caption: Leave out the footnote.
+        legend: Leave out the legend.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading

@@ -70,8 +70,9 @@ def command_help(command: Command) -> str:
         lines.append("")
     rows = {}
     for option in command.options.values():
-        left = f"--{option.name}" if option.switch else f"--{option.name}={option.metavar}"
-        default = "" if option.default in (None, False) else f" Default: {option.default}."
+        off = "no-" * (option.default is True)  # a switch that is on can only be switched off
+        left = f"--{off}{option.name}" if option.switch else f"--{option.name}={option.metavar}"
+        default = "" if option.switch or option.default is None else f" Default: {option.default}."
         rows[left] = told[option.parameter] + default
     if rows:
         lines += ["options:", *_table(rows), ""]
