@@ -310,6 +310,15 @@ def test_default_names_beside_a_file(name, expected):
     assert str(beside(Path(name), ".png")) == expected
 
 
+def test_the_help_of_plot_is_whole_and_says_how_to_switch_off(here, capsys):
+    assert main(["plot", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--rule=FIELD:VALUE,... Read phases anew" in told
+    assert "the run's evaluation.thresholds. --cell=" in told, "no line was taken for an argument"
+    assert "--no-caption Leave out the footnote. --no-legend" in told
+    assert "Default: True" not in told
+
+
 def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished):
     """The drawing itself is tested with the figures."""
     import sys
