@@ -189,9 +189,8 @@ def plot(
             neurons' waves), pruning (accuracy as neurons are removed), maps (preactivations and
             their Fourier transforms) and widths (accuracy of the analytic solution).
         where: Draw the slice of the grid that is nearest to these axis values.
-        rule: Read phases anew, without training, with these fields of their rule, as gap:500, or
-            by another rule, as collapse,kept:0.8. A new threshold must be one of the run's
-            evaluation.thresholds.
+        rule: As gap:500, or of another rule as collapse,kept:0.8, to read the phases anew without
+            training. A new threshold must be one of the run's evaluation.thresholds.
         cell: The cell nearest to these axis values; may be repeated, or several split by ';'; all
             for every one.
         budget: Read the diagram as of this many steps.

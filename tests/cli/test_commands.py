@@ -313,7 +313,7 @@ def test_default_names_beside_a_file(name, expected):
 def test_the_help_of_plot_is_whole_and_says_how_to_switch_off(here, capsys):
     assert main(["plot", "--help"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "--rule=FIELD:VALUE,... Read phases anew" in told
+    assert "the phases anew without training. A new threshold must be one" in told
     assert "the run's evaluation.thresholds. --cell=" in told, "no line was taken for an argument"
     assert "--no-caption Leave out the footnote. --no-legend" in told
     assert "Default: True" not in told
