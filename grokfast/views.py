@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import typing
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from grokfast.errors import UsageError
-from grokfast.fields import parse_value, short_name
+from grokfast.experiment import Experiment
+from grokfast.fields import parse_value, scalar_fields, short_name
 from grokfast.grid import Grid
 from grokfast.outcomes import DIVERGED, OK, RUNNING, crossing_name
 from grokfast.phases import PHASE_RULES, UNKNOWN, Rule
@@ -100,18 +100,19 @@ def reread(results: Results, rule: str | None = None, **values: Any) -> Results:
             hint=f"did you mean {close[0]}?" if close else None,
         )
     kind = type(own) if rule is None else PHASE_RULES[rule]
-    typed = _typed(kind, values)
     varied = [path for path in (*grid.axes, *grid.given) if path.startswith("phase.")]
     for path in varied:
-        if kind is not type(own) or path.removeprefix("phase.") in typed:
+        if kind is not type(own) or path.removeprefix("phase.") in values:
             raise UsageError(
                 f"{path} differs from cell to cell; phases can be read anew in a slice alone",
                 hint=f"--where={path}:..., in Python results.where",
             )
     shared = {f.name for f in fields(kind)} & {f.name for f in fields(own)}
     kept = {name: getattr(own, name) for name in shared}
-    new = kind(**kept | typed)
-    read = replace(grid, experiment=replace(grid.experiment, phase=new))
+    experiment = replace(grid.experiment, phase=kind(**kept))
+    experiment = experiment.replace(**_parsed(experiment, values))
+    new = experiment.phase
+    read = replace(grid, experiment=experiment)
     found = replace(results, grid=read, variables=dict(results.variables))
     if not _counts_as(own, new):
         found = _at_threshold(found, results, own, new)
@@ -124,21 +125,21 @@ def reread(results: Results, rule: str | None = None, **values: Any) -> Results:
     return found
 
 
-def _typed(kind: type[Rule], values: dict[str, Any]) -> dict[str, Any]:
-    """Values of fields of a rule, read where they are texts."""
-    known = {f.name: f for f in fields(kind)}
-    hints = typing.get_type_hints(kind, include_extras=True)
-    typed = {}
+def _parsed(experiment: Experiment, values: dict[str, Any]) -> dict[str, Any]:
+    """Values of fields of the rule by dotted name, read where they are texts."""
+    known = [f.name for f in fields(experiment.phase)]
+    kinds = scalar_fields(experiment)
+    parsed = {}
     for name, value in values.items():
+        path = f"phase.{name}"
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise UsageError(
-                f"rule {kind.name} has no {name!r}; it has {', '.join(known)}",
+                f"rule {experiment.phase.name} has no {name!r}; it has {', '.join(known)}",
                 hint=f"did you mean {close[0]}?" if close else None,
             )
-        text = isinstance(value, str)
-        typed[name] = parse_value(f"phase.{name}", hints[name], value) if text else value
-    return typed
+        parsed[path] = parse_value(path, kinds[path], value) if isinstance(value, str) else value
+    return parsed
 
 
 def _counts_as(own: Rule, new: Rule) -> bool:
@@ -155,15 +156,14 @@ def _at_threshold(found: Results, results: Results, own: Rule, new: Rule) -> Res
     """
     names = {f"t_{part}": crossing_name(part, new.threshold) for part in ("train", "val")}
     known = results.crossings
-    if not set(names.values()) <= set(known) or not _counts_as(
-        replace(own, threshold=new.threshold), new
-    ):
+    alike = _counts_as(replace(own, threshold=new.threshold), new)
+    if not alike or not set(names.values()) <= set(known):
         others = sorted({float(name.rsplit("_", 1)[1]) for name in known})
         there = ", ".join(f"{threshold:g}" for threshold in (own.threshold, *others))
         raise UsageError(
             "T_train and T_val cannot be read anew: they were counted while training, with "
             f"accuracies of {there} as reached{_how(own)}",
-            hint=f"train with --set=evaluation.thresholds={new.threshold:g}",
+            hint=f"train with --set=evaluation.thresholds={new.threshold:g}" if alike else None,
         )
     moments = {name: results.moments(crossing) for name, crossing in names.items()}
     unknown = np.zeros(len(results), bool)

@@ -99,17 +99,20 @@ def inches_of(size: Size) -> tuple[float, float | None]:
 
 #: Of :func:`options`, in the order of a signature.
 _SHARED = {"size": None, "ax": None, "caption": True, "legend": True}
+_TOLD = """
+
+Arguments of every figure:
+    size: width and height in inches, or a text such as ``"8.5x6cm"`` or ``"8.5cm"``; letters and
+        lines grow with the figure, and shrink to three quarters at most.
+    ax: draw into these axes of the caller's, without title (unless given) and footnote, in the
+        caller's style, and return their figure. A figure of several panels raises UsageError.
+    caption, legend: ``False`` leaves them out.
+"""
 
 
 def options(function: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Adds to a function that draws a figure the arguments that all have.
-
-    - ``size``: width and height in inches, or a text such as ``"8.5x6cm"`` or ``"8.5cm"``; letters
-      and lines grow with the figure, and shrink to three quarters at most.
-    - ``ax``: draw into these axes of the caller's, without title and footnote, in the caller's
-      style, and return their figure. A figure of several panels raises UsageError.
-    - ``caption``, ``legend``: ``False`` leaves them out.
-    """
+    """Adds to a function that draws a figure the arguments that all have, and to its docstring what
+    they do: ``size``, ``ax``, ``caption``, ``legend``."""
 
     @functools.wraps(function)
     def drawn(
@@ -136,6 +139,7 @@ def options(function: Callable[..., Figure]) -> Callable[..., Figure]:
                     inside.remove()
         return figure
 
+    drawn.__doc__ = (inspect.getdoc(function) or "") + _TOLD
     signature = inspect.signature(function)
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)

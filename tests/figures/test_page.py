@@ -97,6 +97,7 @@ def test_every_figure_takes_the_same_options():
     for name in set(figures.__all__) - {"FORMATS", "KINDS", "NEURON_KINDS", "REPLAYED_KINDS"}:
         if name != "draw":
             known = inspect.signature(getattr(figures, name)).parameters
+            assert "caption, legend: ``False``" in getattr(figures, name).__doc__
             assert {"title", "size", "ax", "caption", "legend"} <= set(known), name
 
 
