@@ -283,7 +283,7 @@ def parse_cells(text: str | None) -> list[dict[str, Any]] | None:
     parts = filter(None, (part.strip() for part in text.split(";")))
     cells = [_axis_values("cell", one) for one in parts]
     if not cells:
-        raise UsageError(f"--cell={text!r} names no cell", hint=_EXAMPLES["cell"])
+        raise UsageError("--cell names no cell", hint=_EXAMPLES["cell"])
     return cells
 
 

@@ -36,7 +36,7 @@ def plot(
     **options: Any,
 ) -> None:
     """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
-    from grokfast.figures import FORMATS, KINDS, draw
+    from grokfast.figures import KINDS, draw
     from grokfast.figures.choice import usual_kind
     from grokfast.figures.page import inches_of
 
@@ -48,29 +48,24 @@ def plot(
         )
     _check(file)
     replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
-    slice_ = overrides.parse_where(where)
-    read = overrides.parse_rule(rule)
-    if size is not None:
-        inches_of(size)  # refused before the file is read
-    dots = overrides.parse_count("dpi", dpi, example=300, most=10_000)
-    if kind is None:  # then the file says, which is read first
-        kind = usual_kind(_seen(load(file), slice_, read))
-    named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
-    apart = [text for text in (where, rule) if text is not None]
-    named += [re.sub(r"[^\w.-]+", "-", text) for text in apart]
-    suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
-    path = user_path(out) if out is not None else beside(user_path(file), suffix)
-    if path.suffix.removeprefix(".").lower() not in FORMATS:
-        raise UsageError(
-            f"cannot tell the format of {path}",
-            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
-        )
-    writable(path, "--out=")
+    slice_, read = overrides.parse_where(where), overrides.parse_rule(rule)
     cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
     at = overrides.parse_epochs(epochs)
+    dots = overrides.parse_count("dpi", dpi, example=300, most=10_000)
+    if size is not None:
+        inches_of(size)
+    if out is not None:
+        _check_figure(user_path(out))
     results = _seen(load(file), slice_, read)
     check_cells(cells, results)
+    if kind is None:
+        kind = usual_kind(results, replicates)
+    named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
+    named += [re.sub(r"[^\w.-]+", "-", text) for text in (where, rule) if text is not None]
+    suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
+    path = beside(user_path(file), suffix) if out is None else user_path(out)
+    _check_figure(path)
 
     for written in draw(
         results,
@@ -88,6 +83,18 @@ def plot(
         **options,
     ):
         print(written)
+
+
+def _check_figure(path: Path) -> None:
+    """Raises UsageError where no figure can be written."""
+    from grokfast.figures import FORMATS
+
+    if path.suffix.removeprefix(".").lower() not in FORMATS:
+        raise UsageError(
+            f"cannot tell the format of {path}",
+            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
+        )
+    writable(path, "--out=")
 
 
 def _seen(

@@ -43,10 +43,15 @@ def choose(results: Cells, cells: Sequence[Cell] | None) -> list[int]:
     return found
 
 
-def usual_kind(results: Cells) -> str:
+def usual_kind(results: Cells, over: Sequence[str] = ()) -> str:
     """What is drawn of results where nobody says: the curves of a single cell, T_train and T_val
-    against a single axis of numbers, else phases."""
-    varied = {name: values for name, values in results.axes.items() if len(values) > 1}
+    against a single axis of numbers, else phases.
+
+    Args:
+        over: short names of axes that will be put together.
+    """
+    axes = {name: values for name, values in results.axes.items() if name not in over}
+    varied = {name: values for name, values in axes.items() if len(values) > 1}
     if not varied:
         return "curves"
     ((name, values), *others) = varied.items()

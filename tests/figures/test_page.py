@@ -156,5 +156,6 @@ def test_what_is_drawn_where_nobody_says(seeds, sweep):
 
     assert usual_kind(seeds) == "phases"
     assert usual_kind(sweep) == "times"
+    assert usual_kind(seeds.where(weight_decay=0), over=["model_seed"]) == "times"
     assert usual_kind(seeds.where(lr=1e-3, weight_decay=0)) == "phases", "seeds are no quantity"
     assert usual_kind(seeds.where(lr=1e-3, weight_decay=0, model_seed=0)) == "curves"
