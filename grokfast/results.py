@@ -161,7 +161,7 @@ class Results(Cells):
         return aggregate(self, over, budget=budget, quantiles=quantiles)
 
     def where(self, **values: Any) -> Results:
-        """The cells of a slice of the grid, with the named axes fixed at the values nearest to
+        """The cells of a slice of the grid: the named axes have the one value nearest to
         these: ``results.where(model_seed=0)``. Names and values are as for :meth:`find`.
 
         Raises:

@@ -14,7 +14,7 @@ from grokfast.fields import parse_value, scalar_fields, short_name
 from grokfast.grid import Grid
 from grokfast.outcomes import DIVERGED, OK, RUNNING, crossing_name
 from grokfast.phases import PHASE_RULES, UNKNOWN, Rule
-from grokfast.results import ALWAYS, Results, hyperparameter_columns, listed_digests
+from grokfast.results import Results, listed_digests
 
 #: Numbers of samples by which two rules are told apart that count other predictions as reached.
 _SAMPLES = (*range(1, 2001), *(10**k for k in range(4, 10)))
@@ -31,22 +31,19 @@ def where(results: Results, **values: Any) -> Results:
         given = ", ".join(f"{name} {value}" for name, value in values.items())
         raise UsageError(f"no cell has {given}")
     old = results["run"][chosen]
-    fixed = {path: grid.column(path, old[:1].tolist())[0] for path in paths}
-    rest = grid.grid(**fixed)
-    lengths = [len(several) for several in grid.axes.values()]
-    index = dict(zip(grid.axes, np.unravel_index(old, lengths), strict=True))
-    left = [index[path] for path in rest.axes]
-    shape = [len(several) for several in rest.axes.values()]
-    new = np.ravel_multi_index(left, shape) if left else np.zeros(len(old), np.int64)
-    gone = {short_name(path) for path in paths} - {short_name(path) for path in ALWAYS}
+    fixed = {path: tuple(grid.column(path, old[:1].tolist())) for path in paths}
+    rest = replace(grid, axes=grid.axes | fixed)
+    index = np.unravel_index(old, [len(several) for several in grid.axes.values()])
+    left = [
+        np.zeros_like(at) if path in fixed else at
+        for path, at in zip(grid.axes, index, strict=True)
+    ]
+    new = np.ravel_multi_index(left, [len(several) for several in rest.axes.values()])
     variables = {
         name: (dims, array[chosen] if dims[0] == "run" else array)
         for name, (dims, array) in results.variables.items()
-        if name not in gone
     }
-    variables["run"] = (("run",), np.asarray(new, np.int64))
-    columns = hyperparameter_columns(rest, new.tolist())
-    variables |= {name: (("run",), column) for name, column in columns.items()}
+    variables["run"] = (("run",), new)
     numbered = dict(zip(old.tolist(), new.tolist(), strict=True))
     digests = results.data_digests()
     own = {identity: digests[identity] for identity in _data(rest, new.tolist()) if digests}

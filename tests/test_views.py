@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
 
 def test_a_slice_is_the_run_of_the_smaller_grid(trained, tmp_path):
     part = trained.where(model_seed=1, lr=0.9e-2)
-    assert part.axes == {"weight_decay": (0.0, 5.0)}
+    assert part.axes == {"lr": (1e-2,), "weight_decay": (0.0, 5.0), "model_seed": (1,)}
     assert part.grid.cells == tuple(trained.grid.cells[k] for k in (7, 10))
     for name in ("t_train", "t_val", "phase", "train_loss", "weight_decay", "model_seed"):
         np.testing.assert_array_equal(part[name], trained[name][[7, 10]], name)
@@ -64,8 +64,8 @@ def test_a_slice_to_a_single_cell_and_of_a_setting(trained):
     results = replace(trained, grid=grid, variables=columns | seeds | batch, weights=[])
     part = results.where(batch="8")
     assert [cell.batch_size for cell in part.grid.cells] == [8, 8, 8]
-    assert "batch" not in part
     assert part["run"].tolist() == [0, 1, 2]
+    assert part.axes == {"model_seed": (0, 1, 2), "batch": ("8",)}
 
 
 def test_what_is_no_slice(trained):

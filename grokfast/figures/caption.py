@@ -79,8 +79,8 @@ def setting(results: Cells, budget: int) -> str:
         at = f"{least:,} to {at}"
     known = scalar_fields(grid.experiment)
     fixed = []
-    for path in _STATED:
-        values = grid.values_of(path) if path in known else ()
+    for path in dict.fromkeys((*_STATED, *grid.axes)):
+        values = grid.values_of(path) if path in known or path in grid.axes else ()
         if len(values) == 1 and values[0] is not None:
             named = path != "model.activation"  # whose values say what they are
             fixed.append(with_value(path, values[0], grid) if named else number(values[0]))

@@ -130,6 +130,8 @@ def test_several_panels_do_not_go_into_one(seeds):
         with pytest.raises(UsageError, match=r"ax takes a figure of one panel, .* has \d"):
             draw(seeds, ax=ax)
     assert figures.phase_diagram(seeds.where(model_seed=1), ax=ax) is ax.figure
+    note = " ".join(figures.phase_diagram(seeds.where(model_seed=1)).get_supxlabel().split())
+    assert "model seed 1" in note, "where the slice lies"
     with pytest.raises(UsageError, match="leave size out"):
         figures.phase_diagram(seeds.where(model_seed=1), ax=ax, size="8cm")
 
