@@ -88,8 +88,7 @@ def _part(bucket: dict[str, Any], numbered: dict[int, int]) -> dict[str, Any]:
 
 def reread(results: Results, rule: str | None = None, **values: Any) -> Results:
     """See :meth:`grokfast.Results.reread`."""
-    grid = results.grid
-    own = grid.experiment.phase
+    grid, own = results.grid, results.rule
     if rule is not None and rule not in PHASE_RULES:
         close = difflib.get_close_matches(rule, PHASE_RULES, n=1)
         raise UsageError(
@@ -97,8 +96,8 @@ def reread(results: Results, rule: str | None = None, **values: Any) -> Results:
             hint=f"did you mean {close[0]}?" if close else None,
         )
     kind = type(own) if rule is None else PHASE_RULES[rule]
-    varied = [path for path in (*grid.axes, *grid.given) if path.startswith("phase.")]
-    for path in varied:
+    parts = [path for path in (*grid.axes, *grid.given) if path.startswith("phase.")]
+    for path in (path for path in parts if path in grid.given or len(grid.axes[path]) > 1):
         if kind is not type(own) or path.removeprefix("phase.") in values:
             raise UsageError(
                 f"{path} differs from cell to cell; phases can be read anew in a slice alone",
@@ -109,8 +108,11 @@ def reread(results: Results, rule: str | None = None, **values: Any) -> Results:
     experiment = replace(grid.experiment, phase=kind(**kept))
     experiment = experiment.replace(**_parsed(experiment, values))
     new = experiment.phase
-    read = replace(grid, experiment=experiment)
-    found = replace(results, grid=read, variables=dict(results.variables))
+    single = [path for path in parts if path in grid.axes and len(grid.axes[path]) == 1]
+    axes = {path: several for path, several in grid.axes.items() if path not in single}
+    read = replace(grid, experiment=experiment, axes=axes)
+    variables = {name: pair for name, pair in results.variables.items() if name not in single}
+    found = replace(results, grid=read, variables=variables)
     if not _counts_as(own, new):
         found = _at_threshold(found, results, own, new)
     found.variables["phase"] = (("run",), found.phases())
