@@ -153,7 +153,8 @@ class Recording:
     Attributes:
         curves: losses and accuracies are kept at ``log-spaced`` evaluated steps, or at all that
             are ``evaluated``.
-        curve_points: of the log-spaced steps, at most; 0 for none.
+        curve_points: of the log-spaced steps to 10^6, whatever the budget, so that a run whose
+            budget is raised keeps those that it has: fewer lie within a smaller one; 0 for none.
         embeddings: steps between snapshots of the embedding, 0 for none.
         weights: whether each cell's trained parameters go into the results file.
         observables: names of :data:`grokfast.observables.OBSERVABLES`, each at log-spaced steps,

@@ -20,6 +20,7 @@ from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.facets import Axis, Facets, axes_of
 from grokfast.figures.numbers import is_log, is_number, number, ticks
+from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import SERIES
 
 #: Inches of a panel, about.
@@ -173,6 +174,7 @@ def x_axis(ax: Axes, axis: Axis) -> None:
         ax.set_xticks(at, [number(value) for value in axis.values])
     elif is_log(axis.values) and at[0] > 0:
         ax.set_xscale("log")
+        log_ticks(ax.xaxis, at[0], at[-1])
     elif is_log(axis.values):
         ax.set_xscale("symlog", linthresh=at[1])  # zero lies one place before the first
 

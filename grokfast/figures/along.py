@@ -13,7 +13,6 @@ from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
-from grokfast.figures.caption import steps_of
 
 Unit = Literal["steps", "epochs"]
 
@@ -51,8 +50,14 @@ class Along:
         return np.asarray(steps) / self.steps[cell]
 
     def end(self, results: Cells, cell: int) -> float:
-        """The longest budget, in the cell's unit; wide enough for an axis from 1 on."""
-        return max(steps_of(results) / self.steps[cell], 2.0)
+        """What the drawn cell that went furthest was trained for, in the unit of this one; enough
+        for an axis from 1 on."""
+        return max(max(ended(results, k) for k in self.steps) / self.steps[cell], 2.0)
+
+
+def ended(results: Cells, cell: int) -> int:
+    """The step that a cell was trained to; of replicates their budget."""
+    return int(results["steps_done" if "steps_done" in results else "budget"][cell])
 
 
 def steps_per_epoch(cell: Experiment) -> int:

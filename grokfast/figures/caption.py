@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from matplotlib.cbook import is_math_text
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
@@ -134,18 +135,24 @@ def caption(results: Cells, width: float, *extra: str, budget: int | None = None
 
 def wrap(text: str, width: float, size: float) -> str:
     """Text in lines of at most ``width`` inches, measured in the font at ``size`` points."""
-    font = FontProperties(size=size)
     lines: list[str] = []
     # A sign stays with its number.
     text = re.sub("(?<=[≥<>=]) | (?==)", "\N{NO-BREAK SPACE}", text)
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
-        points = text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0]
-        if lines and points / 72 <= width:
+        if lines and text_width(longer, size) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return "\n".join(lines)
+
+
+def text_width(text: str, size: float) -> float:
+    """Inches of a line of text at ``size`` points."""
+    math = is_math_text(text)
+    shown = text if math else text.replace(r"\$", "$")  # as Matplotlib draws it
+    font = FontProperties(size=size)
+    return float(text_to_path.get_text_width_height_descent(shown, font, ismath=math)[0]) / 72
 
 
 def describe(results: Cells, cell: int) -> str:

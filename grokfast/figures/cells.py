@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
-from grokfast.figures.caption import describe, wrap
-from grokfast.figures.page import page
+from grokfast.figures.caption import describe
+from grokfast.figures.panels import wrap_title
 from grokfast.figures.style import Paper, palette
 from grokfast.results import DIVERGED
 
@@ -25,20 +24,16 @@ def side_by_side(count: int) -> int:
 
 
 def headings(results: Cells, chosen: Sequence[int], width: float, last: Sequence[str]) -> list[str]:
-    """Phase, axis values and a last line for each cell, wrapped to a width in inches; as many
+    """Phase, axis values and a last line for each cell, each wrapped to a width in inches; as many
     lines each."""
-    size = matplotlib.rcParams["axes.titlesize"]
-    width *= page().width
-    described = [wrap(describe(results, cell), width, size) for cell in chosen]
-    most = max(text.count("\n") for text in described)
     titles = []
-    for cell, text, line in zip(chosen, described, last, strict=True):
+    for cell, line in zip(chosen, last, strict=True):
         name = phase_of(results, cell)
         if "diverged_at" in results and results["status"][cell] == DIVERGED:
             name += f", diverged at {int(results['diverged_at'][cell]):,}"
-        blank = "\n" * (most - text.count("\n"))
-        titles.append(f"{blank}{name}\n{text}\n{line}")
-    return titles
+        titles.append(wrap_title(f"{name}\n{describe(results, cell)}\n{line}", width))
+    most = max(title.count("\n") for title in titles)
+    return ["\n" * (most - title.count("\n")) + title for title in titles]
 
 
 def phase_of(results: Cells, cell: int) -> str:

@@ -6,32 +6,27 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from grokfast.cells import Cells
 from grokfast.figures.caption import caption, check_budget, replicates
-from grokfast.figures.facets import arrange
+from grokfast.figures.facets import Facets, arrange
 from grokfast.figures.page import options
 from grokfast.figures.panels import (
-    DIVERGED_HATCH,
-    GREY,
-    NEVER_HATCH,
     Mark,
     Size,
     draw_mark,
     finish,
     frame,
-    hatch,
+    hatch_never,
     hatch_status,
     mark_range,
+    never_handle,
     paint,
     status_handles,
     title_of,
 )
 from grokfast.figures.style import style
 from grokfast.results import DIVERGED
-
-_NEVER_INK = "#B5B5B5"
 
 
 @options
@@ -65,33 +60,24 @@ def convergence_diagram(
     lowest = max(1.0, float(both[reached].min())) if reached.any() else 1.0
     lowest = 10.0 ** np.floor(np.log10(lowest))  # a decade, so that the colour bar has labels
     highest = max(10 * lowest, float(steps))
-    # One row of panels: the two lie side by side; several: all of T(train), then all of T(val).
-    side_by_side = facets.panels == 1 and facets.shape[0] > 1
-    rows, columns = (1, 2) if side_by_side else (2 * facets.rows, facets.columns)
-    blank = [""] * (facets.rows * facets.columns - facets.panels)
-    titles = [
-        f"{name}{chr(10) if t else ''}{t}"
-        for name in ("T(train)", "T(val)")
-        for t in [*(facets.titles or ("",)), *blank]
-    ]
+    # The two lie side by side, or all of T(train) above all of T(val), as fills a page better.
+    beside = facets.rows >= facets.columns and facets.shape[0] > 1
+    rows, columns = facets.rows, facets.columns
+    rows, columns = (rows, 2 * columns) if beside else (2 * rows, columns)
+    places = _places(facets, beside)
+    titles = [_title(facets, *place) for place in places]
     with style():
-        size = Size.of(
-            facets, rows, columns, right=1.0, tallest_label=0.8, title_lines=1 + bool(facets.titles)
-        )
+        size = Size.of(facets, rows, columns, right=1.0, tallest_label=0.8)
         paper, axes = frame(facets, size, rows, columns, titles)
-        norm, cmap = LogNorm(lowest, highest), matplotlib.colormaps["cividis"]
+        norm, cmap = LogNorm(lowest, highest), matplotlib.colormaps["viridis"]
         used = []
-        for k, ax in enumerate(axes):
-            which, panel = divmod(k, len(axes) // 2)
+        for ax, (which, panel) in zip(axes, places, strict=True):
             if panel >= facets.panels:
                 ax.remove()
                 continue
             there = reached[which, panel]
             mesh = paint(ax, np.where(there, both[which, panel], np.nan), cmap, norm)
-            never = ~there & ~unknown[which, panel]
-            diverged = never & (status[panel] == DIVERGED)
-            hatch(ax, never & ~diverged, NEVER_HATCH, _NEVER_INK)
-            hatch(ax, diverged, DIVERGED_HATCH, "#FFFFFF", GREY)
+            hatch_never(ax, ~there & ~unknown[which, panel], status[panel])
             hatch_status(ax, np.where(there, status[panel], 0), unknown[which, panel])
             draw_mark(ax, box)
             used.append(ax)
@@ -99,7 +85,7 @@ def convergence_diagram(
         bar.set_label("steps")
         handles = status_handles(status, unknown)
         if (~reached & ~unknown & (status != DIVERGED)).any():
-            handles.insert(0, _never_handle())
+            handles.insert(0, never_handle("never reached"))
         finish(
             paper,
             title_of(results, title),
@@ -109,11 +95,19 @@ def convergence_diagram(
     return paper
 
 
-def _never_handle() -> Patch:
-    return Patch(
-        facecolor="white",
-        edgecolor=_NEVER_INK,
-        linewidth=0,
-        hatch=NEVER_HATCH,
-        label="never reached",
-    )
+def _places(facets: Facets, beside: bool) -> list[tuple[int, int]]:
+    """Of each place in the figure, row by row: which moment (0: T_train, 1: T_val), and which
+    panel; panels that there are not leave theirs empty."""
+    if not beside:
+        return [(w, k) for w in range(2) for k in range(facets.rows * facets.columns)]
+    row = range(facets.columns)
+    return [
+        (which, first + k)
+        for first in range(0, facets.rows * facets.columns, facets.columns)
+        for which in range(2)
+        for k in row
+    ]
+
+
+def _title(facets: Facets, which: int, panel: int) -> str:
+    return "\n".join([("T(train)", "T(val)")[which], *facets.titles[panel : panel + 1]])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -27,6 +27,7 @@ from grokfast.figures.page import options, page
 from grokfast.figures.panels import (
     Mark,
     Size,
+    borders,
     draw_mark,
     finish,
     frame,
@@ -37,7 +38,7 @@ from grokfast.figures.panels import (
     title_of,
 )
 from grokfast.figures.regions import largest_square
-from grokfast.figures.style import INK, LETTER_INK, palette, style
+from grokfast.figures.style import LETTER_INK, palette, style
 from grokfast.phases import Rule
 
 #: Points; smaller letters cannot be read, so larger grids get one letter a region.
@@ -174,7 +175,7 @@ def _draw(
     paint(ax, np.where(full, phase, np.nan), look.cmap, look.norm)
     _squares(ax, look, phase, share, (phase >= 0) & ~full)
     hatch_status(ax, status, phase < 0)
-    _borders(ax, phase)
+    borders(ax, phase)
     cell = 72 * min(room[0] / facets.shape[1], room[1] / facets.shape[0])  # points
     letters = page().letters
     size = min(0.5 * cell, letters * _LARGEST_LETTER)
@@ -204,15 +205,6 @@ def _squares(
         corner = (column - side / 2, row - side / 2)
         pieces.append(Rectangle(corner, side, side, facecolor=colour, linewidth=0))
     ax.add_collection(PatchCollection(pieces, match_original=True))
-
-
-def _borders(ax: Axes, phase: NDArray[Any]) -> None:
-    """Lines between cells of different phases: comprehension and grokking, equal in grey, part."""
-    lines = [
-        *(((x + 0.5, y - 0.5), (x + 0.5, y + 0.5)) for y, x in np.argwhere(np.diff(phase, axis=1))),
-        *(((x - 0.5, y + 0.5), (x + 0.5, y + 0.5)) for y, x in np.argwhere(np.diff(phase, axis=0))),
-    ]
-    ax.add_collection(LineCollection(lines, colors=INK, linewidths=0.8, capstyle="projecting"))
 
 
 @cache

@@ -12,28 +12,36 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerLine2D
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.figures.along import Along, Unit
+from grokfast.figures.along import Along, Unit, ended
 from grokfast.figures.caption import caption, replicates, wrap
 from grokfast.figures.cells import PANEL, headings, mark_phase, side_by_side
 from grokfast.figures.choice import Cell, choose
-from grokfast.figures.page import options
+from grokfast.figures.numbers import number
+from grokfast.figures.page import options, page
 from grokfast.figures.panels import finish, title_of
+from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, plain, style
-from grokfast.results import DIVERGED
+from grokfast.results import DIVERGED, OK
 
 _LINES: tuple[tuple[str, str, Literal["-", "--"]], ...] = (
     ("train", TRAIN, "-"),
     ("val", VALIDATION, "--"),
 )
 
+#: Of the upright line where a cell diverged.
+_DIVERGED: dict[str, Any] = {"color": INK, "linewidth": 2, "linestyle": ":"}
+
 Band = Literal["sd", "none"]
+
+#: How much further the axis goes than the curves, so that a mark at their end is seen.
+_ROOM = 1.12
 
 #: Inches that a line of a label may be long beside its panel.
 _LABEL = 1.25
@@ -133,7 +141,7 @@ def curve_panels(view: View) -> list[Panel]:
     losses = _loss_limits(view.results, view.chosen)
     return [
         Panel("accuracy", partial(_accuracy, view), (-0.03, 1.03)),
-        Panel("loss", partial(_lines, view, "loss"), losses, "log" if losses else "linear"),
+        Panel("loss", partial(_loss, view, losses), losses, "log" if losses else "linear"),
     ]
 
 
@@ -156,48 +164,98 @@ def stacked(view: View, panels: Sequence[Panel], title: str | None, *notes: str)
                 panel.draw(ax, cell)
                 _x_axis(ax, view, cell)
                 ax.set(yscale=panel.scale, ylim=panel.limits)
+                if panel.scale == "log" and panel.limits:
+                    log_ticks(ax.yaxis, *panel.limits)
                 ax.tick_params(which="both", labelbottom=ax is axes[-1])
                 if k % columns:
                     ax.tick_params(which="both", labelleft=False)
                 else:
-                    ax.set_ylabel(wrap(panel.label, _LABEL, matplotlib.rcParams["axes.labelsize"]))
+                    ax.set_ylabel(
+                        wrap(
+                            panel.label,
+                            _LABEL * page().height,
+                            matplotlib.rcParams["axes.labelsize"],
+                        )
+                    )
         for ax in grid[len(chosen) :].flat:
             ax.remove()
         figure.align_ylabels()
         note = caption(results, width, *notes)
-        finish(figure, title_of(results, title), note, _legend(results, chosen))
+        handles = _legend(results, chosen)
+        finish(figure, title_of(results, title), note, handles, {_Mark: _Upright()})
     return figure
 
 
 def _x_axis(ax: Axes, view: View, cell: int) -> None:
     """Log steps or epochs, with the two moments marked."""
     results = view.results
-    ax.set_xscale("log")
-    ax.set_xlim(1, view.along.end(results, cell))
-    ax.xaxis.set_major_locator(LogLocator(numticks=5))
-    ax.xaxis.set_minor_locator(LogLocator(numticks=20))  # the decades between
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    end = _ROOM * view.along.end(results, cell)
+    ax.set(xscale="log", xlim=(1, end))
+    log_ticks(ax.xaxis, 1, end)
 
     def place(step: float) -> float:
         """Step 0 does not exist; a crossing before the axis would be lost."""
         return max(float(view.along.at(cell, step)), 1.0)
 
-    for name, colour, line in _LINES:
+    for name, *_ in _LINES:
         moment = results.moments(f"t_{name}")[cell]
         if np.isfinite(moment):
-            ax.axvline(place(moment), color=colour, linestyle=line, linewidth=1, alpha=0.45)
+            ax.axvline(place(moment), **_moment_look(name))
     if "diverged_at" in results and results["status"][cell] == DIVERGED:
         at = place(results["diverged_at"][cell])
-        ax.axvline(at, color=INK, linewidth=2, linestyle=":")
+        ax.axvline(at, **_DIVERGED)
+
+
+def _moment_look(name: str) -> dict[str, Any]:
+    """Of the upright line at T_train or T_val."""
+    colour, line = next((colour, line) for own, colour, line in _LINES if own == name)
+    return {"color": colour, "linestyle": line, "linewidth": 1, "alpha": 0.45}
 
 
 def _lines(view: View, what: str, ax: Axes, cell: int) -> None:
-    step = view.results["step"]
     for name, colour, line in _LINES:
-        values = view.results[f"{name}_{what}"][cell]
+        step, values = view.results["step"], view.results[f"{name}_{what}"][cell]
         spread = view.spread(f"{name}_{what}", cell)
+        if what == "acc" and "steps_done" in view.results:
+            step, values = _with_end(view.results, cell, name, step, values)
         there = np.isfinite(values) & (step >= 1)
         draw_line(ax, view.along.at(cell, step), values, there, spread, colour, linestyle=line)
+
+
+def _with_end(
+    results: Cells, cell: int, name: str, step: NDArray[Any], values: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A curve of accuracy and, behind it, that at which the cell ended: where it has generalised it
+    stops between two recorded steps, and without its end the rise would not be seen. Of a file
+    without last accuracies the threshold, if that is where it ended."""
+    end, last = ended(results, cell), np.nan
+    if f"final_{name}_acc" in results and results["status"][cell] == OK:
+        last = float(results[f"final_{name}_acc"][cell])
+    if np.isnan(last) and results[f"t_{name}"][cell] == end:
+        last = results.grid.cells[int(results["run"][cell])].phase.threshold
+    if np.isnan(last):
+        return step, values
+    before = step < end
+    return np.append(step[before], end), np.append(values[before], last)
+
+
+def _loss(view: View, limits: tuple[float, float] | None, ax: Axes, cell: int) -> None:
+    """Losses; of a cell that has none between the limits, what they are."""
+    _lines(view, "loss", ax, cell)
+    values = np.stack([view.results[f"{name}_loss"][cell] for name, *_ in _LINES])
+    values = values[np.isfinite(values)]
+    if len(values) and (limits is None or (values <= limits[1]).any()):
+        return
+    said = "no finite loss\nwas recorded"
+    if len(values):
+        said = f"beyond the axis:\n{number(float(values.min()), exponent_form=True)} or more"
+    look: dict[str, Any] = {
+        "ha": "center",
+        "va": "center",
+        "color": FAINT,
+        "transform": ax.transAxes,
+    }
+    ax.text(0.5, 0.5, said, fontsize="small", **look)
 
 
 def draw_line(
@@ -240,39 +298,44 @@ def _moments(view: View, cell: int) -> str:
 
 def _loss_limits(results: Cells, chosen: Sequence[int]) -> tuple[float, float] | None:
     """One log scale for all cells; None where no loss is positive."""
-    values = np.concatenate([results[f"{name}_loss"][list(chosen)].ravel() for name, *_ in _LINES])
+    healthy = [cell for cell in chosen if results["status"][cell] != DIVERGED]
+    cells = healthy or list(chosen)
+    values = np.concatenate([results[f"{name}_loss"][cells].ravel() for name, *_ in _LINES])
     values = values[np.isfinite(values) & (values > 0)].astype(float)
     if not len(values):
         return None
-    # A diverging cell ends at 1e38 and would press all others flat.
+    # A cell that is about to diverge ends at 1e38 and would press all others flat.
     low, high = float(values.min()), min(float(values.max()), 1e6 * float(np.median(values)))
     return low / 1.5, high * 1.5
 
 
 def _legend(results: Cells, chosen: Sequence[int]) -> list[Line2D]:
     """Of the lines that occur."""
-    handles = []
+    handles: list[Line2D] = []
     if has_curves(results):
         for (_, colour, line), label in zip(_LINES, ("training", "validation"), strict=True):
             handles.append(Line2D([], [], color=colour, linestyle=line, label=label))
-    marks = [(f"t_{name}", colour, f"T({name})") for name, colour, _ in _LINES]
+    marks = [(f"t_{name}", f"T({name})", _moment_look(name)) for name, *_ in _LINES]
     if "diverged_at" in results:
-        marks.append(("diverged_at", INK, "diverged"))
-    for name, colour, label in marks:
+        marks.append(("diverged_at", "diverged", _DIVERGED))
+    for name, label, look in marks:
         moments = results[name] if name == "diverged_at" else results.moments(name)
-        if not (np.isfinite(moments) & (moments >= 0))[list(chosen)].any():
-            continue
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=colour,
-                alpha=1 if name == "diverged_at" else 0.45,
-                linestyle="none",
-                marker="|",
-                markersize=9,
-                markeredgewidth=1.2,
-                label=label,
-            )
-        )
+        if (np.isfinite(moments) & (moments >= 0))[list(chosen)].any():
+            handles.append(_Mark([], [], label=label, **look))
     return handles
+
+
+class _Mark(Line2D):
+    """Legend entry of an upright line."""
+
+
+class _Upright(HandlerLine2D):
+    """Draws it upright, in the style that it has in the panels."""
+
+    def create_artists(self, legend: Any, orig_handle: Any, *args: Any) -> list[Any]:
+        xdescent, ydescent, width, height, _, trans = args
+        x, reach = width / 2 - xdescent, 0.35 * height
+        mark = Line2D([x, x], [-ydescent - reach, height - ydescent + reach])
+        mark.update_from(orig_handle)
+        mark.set_transform(trans)
+        return [mark]

@@ -30,7 +30,8 @@ from grokfast.figures.facets import Axis, Facets, arrange
 from grokfast.figures.labels import words
 from grokfast.figures.numbers import is_number, number
 from grokfast.figures.page import options
-from grokfast.figures.panels import finish, title_of
+from grokfast.figures.panels import finish, title_of, wrap_title
+from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import NEURON, Paper, style
 from grokfast.figures.times import CENSORED, medians
 from grokfast.outcomes import ACCURACIES
@@ -100,7 +101,7 @@ def outcome_lines(
         draw = _steps if _is_step(name) else _values
         notes = draw(results, facets, name, panels[: facets.panels], shown, budget)
         for k, ax in enumerate(panels[: facets.panels]):
-            ax.set_title("".join(facets.titles[k : k + 1]))
+            ax.set_title(wrap_title("".join(facets.titles[k : k + 1]), WIDTH))
             x_axis(ax, facets.x)
             below = k + columns < facets.panels
             ax.tick_params(which="both", labelbottom=not below)
@@ -166,7 +167,9 @@ def _steps(
     for panel, ax in enumerate(panels):
         moment.draw(ax, panel, places(facets.x), shown)
     last = float(np.nanmax(moment.budget, initial=1.0))
-    panels[0].set(yscale="log", ylim=(moment.least(last) / 1.5, 2 * last))
+    low, high = moment.least(last) / 1.5, 2 * last
+    panels[0].set(yscale="log", ylim=(low, high))
+    log_ticks(panels[0].yaxis, low, high)  # the others share it
     return [medians(results), CENSORED if moment.censored else ""]
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
-from matplotlib.collections import PatchCollection, QuadMesh
+from matplotlib.collections import LineCollection, PatchCollection, QuadMesh
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend_handler import HandlerBase
 from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -21,23 +22,30 @@ from numpy.typing import NDArray
 
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.figures.caption import CAPTION_SIZE
+from grokfast.figures.caption import CAPTION_SIZE, text_width, wrap
 from grokfast.figures.facets import Facets
 from grokfast.figures.numbers import inches, is_number, number, ticks
 from grokfast.figures.page import page
-from grokfast.figures.style import FAINT, INK, Paper, plain
+from grokfast.figures.style import COLOURS, FAINT, INK, Paper, plain
 from grokfast.results import DIVERGED, OK
 
 #: More cells than this are drawn as an image, also in PDF and SVG.
 RASTER_CELLS = 10_000
 
 #: Under the hatching of diverged cells that have no colour of their own.
-GREY = "#8C8C8C"
+GREY = COLOURS["confusion"]
 
 #: Lines of the footnote that a figure has room for.
 CAPTION_LINES = 4
 
+#: How much wider than regular letters bold ones are.
+_BOLD = 1.16
+
+#: Between the columns of a legend, and between an entry and its text, in letter sizes.
+_BETWEEN, _PAD = 1.4, 0.5
+
 DIVERGED_HATCH, PENDING_HATCH, NEVER_HATCH = "//////", "......", "xxxx"
+NEVER_INK = "#B5B5B5"
 
 #: Parts of a grid that a publication used, drawn as a rectangle without being asked.
 MARKS: dict[str, dict[str, tuple[float, float]]] = {
@@ -62,7 +70,6 @@ class Size:
         columns: int,
         right: float,
         tallest_label: float = 0.3,
-        title_lines: int = 1,
     ) -> Size:
         """Panels with nearly square cells; ``right``: inches for a legend or colour bars, whose
         labels need a height."""
@@ -75,7 +82,6 @@ class Size:
         label = inches(facets.y.label) if facets.y else 0.0
         height = max(height, max(tallest_label, label) / rows)
         gap = 0.3 if rows > 1 or columns > 1 else 0.0
-        gap += 0.13 * (title_lines - 1)
         total = (
             0.75 + columns * (width + 0.12) + right,
             0.95 + rows * (height + gap) + CAPTION_LINES * CAPTION_SIZE * 1.25 / 72,
@@ -97,9 +103,13 @@ class Size:
 def frame(
     facets: Facets, size: Size, rows: int, columns: int, titles: Sequence[str]
 ) -> tuple[Paper, list[Axes]]:
-    """A figure with the first ``len(titles)`` of rows x columns panels, row by row."""
+    """A figure with the first ``len(titles)`` of rows x columns panels, row by row; the titles are
+    wrapped to their panels, which adds to the height of the figure."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
     figure = Paper(size.figure, layout=layout)
+    width = size.panel[0] / page().width + 0.1
+    titles = [wrap_title(title, width) for title in titles]
+    figure.add_height(0.13 * max(title.count("\n") for title in titles) * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for ax in grid[len(titles) :]:
         ax.remove()
@@ -139,36 +149,73 @@ def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
     ax.set_ylabel(facets.y.label)
 
 
-def finish(figure: Paper, title: str, footnote: str, handles: Sequence[Artist] = ()) -> None:
-    """Title above, a legend in a line of its own, footnote below, all at the left edge; what the
-    page wants of them."""
+def wrap_title(title: str, width: float) -> str:
+    """A title of a panel, each of its lines wrapped to a width in inches, of the figure as it would
+    be by itself."""
+    size = matplotlib.rcParams["axes.titlesize"]
+    return "\n".join(wrap(line, width * page().width, size) for line in title.split("\n"))
+
+
+def finish(
+    figure: Paper,
+    title: str,
+    footnote: str,
+    handles: Sequence[Artist] = (),
+    handlers: Mapping[Any, HandlerBase] | None = None,
+) -> None:
+    """Title above, a legend below it, footnote at the foot, all at the left edge and wrapped to the
+    width of the figure; what the page wants of them.
+
+    Args:
+        handlers: of the handles that Matplotlib has no handler for.
+    """
     wanted = page()
     if wanted.ax is not None:
         if title:
             wanted.ax.set_title(title)
         if handles:
-            figure.legend(handles=handles)
+            figure.legend(handles=handles, handler_map=handlers)
         return
-    more = max(0, footnote.count("\n") + 1 - CAPTION_LINES) if wanted.caption else -CAPTION_LINES
-    figure.add_height(more * CAPTION_SIZE * 1.3 / 72)
+    room = figure.get_figwidth() - 0.2
+    title = wrap(title, room / _BOLD, matplotlib.rcParams["figure.titlesize"])
     handles = handles if wanted.legend else ()
-    # The layout engine keeps room for the title, so an empty second line makes that of the legend.
-    figure.suptitle(title + "\n " * (bool(handles) and bool(title)), x=0.012, ha="left")
+    columns = _legend_columns(handles, room)
+    rows = -(-len(handles) // max(columns, 1))
+    line = 1.2 * matplotlib.rcParams["figure.titlesize"] / 72
+    lines = max(footnote.count("\n") + 1, CAPTION_LINES) if wanted.caption else 0
+    more = (lines - CAPTION_LINES) * CAPTION_SIZE * 1.3 / 72
+    figure.add_height(more + (title.count("\n") + max(0, rows - 1)) * line / wanted.letters)
+    # The layout engine keeps room for the title, so empty lines make that of the legend.
+    figure.suptitle("\n".join([title] * bool(title) + [" "] * rows), x=0.012, ha="left")
     if handles:
-        title_height = 0.04 + 1.2 * matplotlib.rcParams["figure.titlesize"] / 72 * bool(title)
+        title_height = 0.04 + line * (title.count("\n") + bool(title))
         figure.legend(
             handles=handles,
+            handler_map=handlers,
             loc="upper left",
             bbox_to_anchor=(0.012, 1 - title_height / figure.get_figheight()),
             borderaxespad=0,
-            ncols=len(handles),
-            columnspacing=1.4,
-            handletextpad=0.5,
+            ncols=columns,
+            columnspacing=_BETWEEN,
+            handletextpad=_PAD,
         )
     # The layout engine keeps room for a label of the whole figure, so the footnote is one.
     if wanted.caption:
         size = CAPTION_SIZE * wanted.letters
         figure.supxlabel(footnote, x=0.012, ha="left", fontsize=size, color=FAINT, linespacing=1.3)
+
+
+def _legend_columns(handles: Sequence[Artist], room: float) -> int:
+    """As many columns as fit into a width in inches. Entries fill column by column."""
+    size = matplotlib.rcParams["legend.fontsize"]
+    beside = matplotlib.rcParams["legend.handlelength"] + _PAD  # in letter sizes
+    widths = [text_width(str(h.get_label()), size) + beside * size / 72 for h in handles]
+    for columns in range(len(handles), 1, -1):
+        rows = -(-len(handles) // columns)
+        parts = [max(widths[k : k + rows]) for k in range(0, len(widths), rows)]
+        if sum(parts) + (len(parts) - 1) * _BETWEEN * size / 72 <= room:
+            return columns
+    return 1
 
 
 def title_of(results: Cells, title: str | None) -> str:
@@ -225,14 +272,38 @@ def hatch_status(ax: Axes, status: NDArray[Any], unknown: NDArray[Any]) -> None:
     hatch(ax, unknown, PENDING_HATCH, FAINT)
 
 
-def status_handles(status: NDArray[Any], unknown: NDArray[Any], ground: str = GREY) -> list[Patch]:
+def hatch_never(ax: Axes, never: NDArray[np.bool_], status: NDArray[Any]) -> None:
+    """Marks cells without a step of their own: never reached, or diverged before."""
+    diverged = status == DIVERGED
+    hatch(ax, never & ~diverged, NEVER_HATCH, NEVER_INK)
+    hatch(ax, never & diverged, DIVERGED_HATCH, "#FFFFFF", GREY)
+
+
+def never_handle(label: str) -> Patch:
+    return Patch(
+        facecolor="white", edgecolor=NEVER_INK, linewidth=0, hatch=NEVER_HATCH, label=label
+    )
+
+
+def borders(ax: Axes, kinds: NDArray[Any], **look: Any) -> None:
+    """Lines between cells ``[y, x]`` of different kinds."""
+    down, across = np.argwhere(np.diff(kinds, axis=1)), np.argwhere(np.diff(kinds, axis=0))
+    lines = [
+        *(((x + 0.5, y - 0.5), (x + 0.5, y + 0.5)) for y, x in down),
+        *(((x - 0.5, y + 0.5), (x + 0.5, y + 0.5)) for y, x in across),
+    ]
+    look = {"colors": INK, "linewidths": 0.8, "capstyle": "projecting", **look}
+    ax.add_collection(LineCollection(lines, **look))
+
+
+def status_handles(status: NDArray[Any], unknown: NDArray[Any]) -> list[Patch]:
     """Legend entries of the hatchings that occur. A finished cell has no phase where the file
     lacks what its rule asks for."""
     handles = []
     if (status == DIVERGED).any():
         handles.append(
             Patch(
-                facecolor=ground,
+                facecolor=GREY,
                 edgecolor="white",
                 linewidth=0,
                 hatch=DIVERGED_HATCH,

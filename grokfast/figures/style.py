@@ -18,28 +18,29 @@ from matplotlib.figure import Figure
 from grokfast.errors import UsageError
 from grokfast.figures.page import page
 
-#: Colour of each phase: those of one rule are at least 34 apart (CIE76) for every kind of colour
-#: blindness. Comprehension and grokking are nearly equal in grey, hence the letters.
+#: Colour of each phase: those of one rule are a ladder of lightness, so that they can be told apart
+#: in grey, and far from each other for every kind of colour blindness.
 COLOURS: dict[str, str] = {
-    "comprehension": "#56B4E9",
-    "grokking": "#E69F00",
-    "memorization": "#0B3C6F",
-    "confusion": "#8C8C8C",
-    "coexistence": "#56B4E9",
-    "partial inversion": "#FFE68C",
-    "full inversion": "#D95F0E",
-    "forgetting": "#4A1208",
+    "comprehension": "#A0D8F6",
+    "grokking": "#E8930C",
+    "memorization": "#08306B",
+    "confusion": "#707070",
+    "coexistence": "#A0D8F6",
+    "partial inversion": "#FFF3B8",
+    "full inversion": "#E0731D",
+    "forgetting": "#300804",
+    "collapse": "#300804",
 }
 
 #: Colour of a letter on each of these; phases of other rules take what their rule leaves free.
 LETTER_INK: dict[str, str] = {
-    "#56B4E9": "#10222E",
-    "#E69F00": "#2E2000",
-    "#0B3C6F": "#FFFFFF",
-    "#FFE68C": "#2E2700",
-    "#D95F0E": "#1C0B00",
-    "#4A1208": "#FFFFFF",
-    "#8C8C8C": "#1A1A1A",
+    "#A0D8F6": "#10222E",
+    "#E8930C": "#2E2000",
+    "#08306B": "#FFFFFF",
+    "#FFF3B8": "#2E2700",
+    "#E0731D": "#1C0B00",
+    "#300804": "#FFFFFF",
+    "#707070": "#FFFFFF",
 }
 
 INK, FAINT = "#222222", "#777777"
@@ -137,7 +138,8 @@ class Paper(Figure):
             return None
         if self._host is None:
             return super().legend(*args, **options)
-        return self._host.legend(handles=options["handles"], title=options.get("title"))
+        kept = {k: v for k, v in options.items() if k in ("handles", "handler_map", "title")}
+        return self._host.legend(**kept)
 
     def savefig(self, fname: Any, *, transparent: bool | None = None, **kwargs: Any) -> None:
         kind = kwargs.get("format") or Path(str(fname)).suffix.lstrip(".").lower()

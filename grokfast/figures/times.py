@@ -11,6 +11,7 @@ from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.figures.against import (
     HEIGHT,
+    WIDTH,
     Look,
     Moment,
     colour_bar,
@@ -23,7 +24,8 @@ from grokfast.figures.against import (
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Facets, arrange
 from grokfast.figures.page import options
-from grokfast.figures.panels import finish, title_of
+from grokfast.figures.panels import finish, title_of, wrap_title
+from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import TRAIN, VALIDATION, Paper, style
 
 _MOMENTS: tuple[tuple[str, str, str, Any], ...] = (
@@ -66,13 +68,15 @@ def grokking_times(
             for panel, ax in enumerate(grid[:, which % columns]):
                 moment.draw(ax, panel, places(facets.x), _looks(facets, which))
                 name = [_MOMENTS[which][1]] * several
-                ax.set_title("\n".join([*name, *facets.titles[panel : panel + 1]]))
+                named = "\n".join([*name, *facets.titles[panel : panel + 1]])
+                ax.set_title(wrap_title(named, WIDTH))
         for ax in grid[:, 0]:
             ax.set_ylabel("steps")
         for ax in grid[-1]:
             x_axis(ax, facets.x)
         low = min(moment.least(steps) for moment in moments)
         grid[0, 0].set(yscale="log", ylim=(low / 1.5, 2 * steps))
+        log_ticks(grid[0, 0].yaxis, low / 1.5, 2 * steps)  # the others share it
         handles = []
         if facets.y:
             colour_bar(figure, grid, facets.y)

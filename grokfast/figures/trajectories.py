@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from grokfast.figures.caption import caption, describe
 from grokfast.figures.cells import phase_of
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.page import options
-from grokfast.figures.panels import finish, title_of
+from grokfast.figures.panels import finish, title_of, wrap_title
 from grokfast.figures.style import INK, Paper, palette, plain, style
 from grokfast.results import Results
 
-#: Steps of the left panel.
+#: Steps of the left panel; a run that is hardly longer has no other.
 EARLY = 2000
+
+#: Inches of all panels of a row, about.
+_TITLE = 5.5
 
 #: More snapshots than this cannot be told apart on paper.
 _MAX_POINTS = 2000
@@ -35,7 +38,8 @@ def embedding_trajectories(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:
     """The value of each token's embedding against steps, as Shabalin et al. 2023: on the left the
-    first 2000 steps, on the right the whole run (one column where that is shorter); one row a cell.
+    first 2000 steps, on the right the whole run (one column where that is hardly longer); one row a
+    cell, all on the same axes.
 
     Embeddings of several components are projected on the first principal axis of the last
     snapshot, with the sign that makes the last token larger than the first.
@@ -58,11 +62,14 @@ def embedding_trajectories(
     with style():
         width = 6.9
         figure = Paper((width, 1.0 + 1.45 * len(chosen)), layout="constrained")
-        ends = [EARLY, last] if (last := int(results["snapshot"][-1])) > EARLY else [last]
+        last = max(_measured(results, cell)[0][-1] for cell in chosen)
+        ends = [EARLY, last] if last > 1.5 * EARLY else [max(last, 1)]
         widths = (1, 1.25)[: len(ends)]
-        grid = figure.subplots(len(chosen), len(ends), squeeze=False, width_ratios=widths)
+        grid = figure.subplots(
+            len(chosen), len(ends), squeeze=False, width_ratios=widths, sharex="col", sharey=True
+        )
         tokens = results["embeddings"].shape[2]
-        cmap = matplotlib.colormaps["viridis"].resampled(tokens)
+        cmap = _colours(tokens)
         several = results["embeddings"].shape[3] > 1
         for row, cell in zip(grid, chosen, strict=True):
             _row(row.tolist(), ends, results, cell, cmap)
@@ -89,15 +96,8 @@ def embedding_trajectories(
 def _row(
     axes: Sequence[Axes], ends: Sequence[int], results: Results, cell: int, cmap: Colormap
 ) -> None:
-    values = one_component(results["embeddings"][cell])
-    measured = np.flatnonzero(np.isfinite(values).all(axis=1))
-    if not len(measured):
-        raise UsageError(
-            f"cell {describe(results, cell)} has no embeddings yet", hint="choose another cell"
-        )
-    step, values = results["snapshot"][measured], values[measured]
-    for ax, last in zip(axes, ends, strict=True):
-        end = max(min(last, int(step[-1])), 1)
+    step, values = _measured(results, cell)
+    for ax, end in zip(axes, ends, strict=True):
         inside = np.flatnonzero(step <= end)
         inside = inside[:: max(1, len(inside) // _MAX_POINTS)]
         for token in range(values.shape[1]):
@@ -111,11 +111,36 @@ def _row(
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.yaxis.set_major_locator(MaxNLocator(4))
     phase = int(results.phases()[cell])
-    axes[0].set_title(f"{phase_of(results, cell)}: {describe(results, cell)}")
+    title = f"{phase_of(results, cell)}: {describe(results, cell)}"
+    axes[0].set_title(wrap_title(title, _TITLE / len(axes)))
     if phase >= 0:
         for ax in axes:
             colour = palette(results.rule.phases)[phase]
             ax.spines["left"].set(color=colour, linewidth=3, capstyle="butt")
+
+
+def _measured(results: Results, cell: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Steps ``[S]`` and values ``[S, token]`` of a cell.
+
+    Raises:
+        UsageError: there are none.
+    """
+    values = one_component(results["embeddings"][cell])
+    measured = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if not len(measured):
+        raise UsageError(
+            f"cell {describe(results, cell)} has no embeddings yet", hint="choose another cell"
+        )
+    return results["snapshot"][measured], values[measured]
+
+
+def _colours(tokens: int) -> Colormap:
+    """One a token, in order: all hues from violet to red, each dark enough for a line, and of
+    neighbours one lighter and one darker, since a hue alone does not tell so many apart."""
+    rgb = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, tokens))[:, :3]
+    grey = rgb @ [0.299, 0.587, 0.114]
+    level = np.where(np.arange(tokens) % 2, 0.62, 0.38)
+    return ListedColormap(np.clip(rgb * np.minimum(1, level / grey)[:, None], 0, 1))
 
 
 def one_component(embeddings: NDArray[Any]) -> NDArray[Any]:
