@@ -45,10 +45,10 @@ def test_each_cell_has_the_line_of_its_own_threshold(varied):
         return [float(line.get_ydata()[0]) for own in flat for line in own]
 
     assert heights(results, [0, 1]) == [0.8, 0.95]
-    assert "accuracy ≥ 0.8 to 0.95;" in footnote(figures.phase_diagram(results))
+    assert "accuracy ≥ 0.8 to 0.95" in footnote(figures.phase_diagram(results))
     together = results.aggregate("phase.threshold")
     assert heights(together, [0]) == []
-    assert "accuracy ≥ 0.8 to 0.95;" in footnote(figures.phase_diagram(together))
+    assert "accuracy ≥ 0.8 to 0.95" in footnote(figures.phase_diagram(together))
     lines = figures.outcome_lines(together, outcome="t_val")
     assert lines.axes[0].get_ylabel() == "steps to the threshold in validation accuracy"
 
