@@ -138,9 +138,10 @@ def _colours(tokens: int) -> Colormap:
     """One a token, in order: all hues from violet to red, each dark enough for a line, and of
     neighbours one lighter and one darker, since a hue alone does not tell so many apart."""
     rgb = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, tokens))[:, :3]
-    grey = rgb @ [0.299, 0.587, 0.114]
-    level = np.where(np.arange(tokens) % 2, 0.62, 0.38)
-    return ListedColormap(np.clip(rgb * np.minimum(1, level / grey)[:, None], 0, 1))
+    grey = (rgb @ [0.299, 0.587, 0.114])[:, None]
+    level = np.where(np.arange(tokens) % 2, 0.62, 0.38)[:, None]
+    darker, lighter = rgb * level / grey, 1 - (1 - rgb) * (1 - level) / (1 - grey)
+    return ListedColormap(np.where(grey > level, darker, lighter))
 
 
 def one_component(embeddings: NDArray[Any]) -> NDArray[Any]:

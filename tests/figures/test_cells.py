@@ -156,9 +156,9 @@ def test_titles_are_wrapped_to_their_panels(make):
     )
     figure = curves(make(grid, 81_234, 91_234), [0, 1, 2, 3])
     figure.draw_without_rendering()
-    rows = {ax.get_title(loc="left").count("\n") for ax in figure.axes[::2]}
+    rows = {ax.get_title(loc="left").count("\n") for ax in figure.axes[:4]}
     assert len(rows) == 1, "all first lines have one height"
-    for ax in figure.axes[::2]:
+    for ax in figure.axes[:4]:
         (title,) = [
             t
             for t in ax.get_children()
@@ -231,8 +231,8 @@ def test_all_trajectories_have_the_same_axes(letters):
 def test_neighbouring_tokens_of_many_are_told_apart():
     colours = _colours(26)(np.arange(26))[:, :3]
     assert len({tuple(c) for c in colours.tolist()}) == 26
-    assert np.linalg.norm(np.diff(colours, axis=0), axis=1).min() > 0.15
     grey = colours @ [0.299, 0.587, 0.114]
+    assert np.abs(np.diff(grey)).min() > 0.2, "in grey, too"
     assert grey.max() < 0.65, "dark enough for a line on white"
 
 

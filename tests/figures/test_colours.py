@@ -59,7 +59,7 @@ def nearest(points):
 
 @pytest.mark.parametrize(
     ("rule", "steps", "greys"),
-    [(PhaseRule, 14, 34), (CollapseRule, 13, 20), (InversionRule, 12, 20)],
+    [(PhaseRule, 14, 34), (CollapseRule, 13, 20), (InversionRule, 11, 20)],
 )
 def test_phases_are_told_apart_in_grey(rule, steps, greys):
     """A just noticeable difference is about 1 in L*; neighbours in a map need ten times that."""
