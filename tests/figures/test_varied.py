@@ -17,21 +17,21 @@ def footnote(figure):
 def varied(make):
     """``varied(name, values)``: two learning rates, and this field as an axis."""
 
-    def build(name, values):
+    def build(name, values, t_val=1100):
         fields = {"steps": 10_000, "lr": [1e-4, 1e-3], "weight_decay": 0, name: values}
         grid = preset("addition-classification").grid(**fields)
-        return make(grid, 300, 1100)
+        return make(grid, 300, t_val)
 
     return build
 
 
 def test_the_gap_as_an_axis_has_a_range_in_the_footnote_and_no_line(varied):
-    results = varied("phase.gap", [500, 1000, 2000])
-    assert results.phases().tolist() == [1, 0, 0] * 2
+    results = varied("phase.gap", [500, 1000, 2000], t_val=[1100, 1100, 1100, 400, 5300, 400])
+    assert results.phases().tolist() == [1, 0, 0, 0, 1, 0]
     figure = figures.smooth_diagram(results)
     assert "≥ 500 to 2,000 steps. Of several values each" in footnote(figure)
     assert not [line for ax in figure.axes for line in ax.lines if line.get_label() == "threshold"]
-    one = figures.smooth_diagram(varied("phase.gap", [500]))
+    one = figures.smooth_diagram(varied("phase.gap", [500], t_val=[400, 5300]))
     assert "≥ 500 steps." in footnote(one), "the axis, not the preset, has the value"
     assert [line for ax in one.axes for line in ax.lines if line.get_label() == "threshold"]
 
