@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,16 @@ class Aggregate(Cells):
         over = " x ".join(f"{len(values)} {name}" for name, values in self.over.items())
         cells = counted(len(self), "cell")
         return f"<Aggregate of {self.grid.name}: {cells} over {over}, {self.counts()}>"
+
+    @cached_property
+    def trained(self) -> Grid:
+        grid = self.grid
+        over = {grid.resolve(name): values for name, values in self.over.items()}
+        return replace(grid, axes=grid.axes | over)
+
+    def value_in(self, cell: int, path: str) -> Any:
+        over = replace(self.trained, axes={self.grid.resolve(n): v for n, v in self.over.items()})
+        return None if len(over.values_of(path)) > 1 else super().value_in(cell, path)
 
     @property
     def hyperparameters(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from grokfast.errors import UsageError
 from grokfast.fields import short_name
 from grokfast.grid import Grid
-from grokfast.phases import Rule, counts
+from grokfast.phases import Rule, counts, sentence_of
 
 #: Hyperparameters that every file has, whether or not they are an axis.
 ALWAYS = ("optimizer.lr", "optimizer.weight_decay", "task.seed", "model.seed")
@@ -64,9 +65,33 @@ class Cells:
         return len(self["run"])
 
     @property
+    def trained(self) -> Grid:
+        """The grid of all cells that these stand for."""
+        return self.grid
+
+    def value_in(self, cell: int, path: str) -> Any:
+        """Value of a field in the cell at a position; None where its replicates differ in it."""
+        return self.grid.cells[int(self["run"][cell])].get(path)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The distinct rules of the phases: several where a part of the rule is an axis."""
+        grid, own = self.trained, self.grid.experiment.phase
+        values = {f.name: grid.values_of(f"phase.{f.name}") for f in fields(own)}
+        if any(len(several) > 1 for several in values.values()):
+            return tuple(dict.fromkeys(cell.phase for cell in grid.cells))
+        return (replace(own, **{name: value for name, (value,) in values.items()}),)
+
+    @property
     def rule(self) -> Rule:
-        """Of the phases; where a part of it is an axis, with the experiment's own value there."""
-        return self.grid.experiment.phase
+        """Of the phases; where there are several, one of :attr:`rules`: all have the same phases,
+        but their numbers are those of some cells only."""
+        return self.rules[0]
+
+    @property
+    def definition(self) -> str:
+        """What decides on phases, of several rules with the ranges of their numbers."""
+        return sentence_of(self.rules)
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -100,6 +125,21 @@ class Cells:
             UsageError: no such axis, a number beyond its ends by more than a spacing, or values
                 that still leave several cells.
         """
+        found = np.flatnonzero(self.matching(**values))
+        if len(found) != 1:
+            given = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise UsageError(
+                f"{len(found)} cells match {given or 'no values'}; "
+                f"name one with all of {', '.join(self.axes)}"
+            )
+        return int(found[0])
+
+    def matching(self, **values: Any) -> NDArray[np.bool_]:
+        """The cells that are nearest to given axis values as :meth:`find` takes them, ``[run]``.
+
+        Raises:
+            UsageError: no such axis, or a number beyond its ends by more than a spacing.
+        """
         chosen = np.ones(len(self), bool)
         for name, wanted in values.items():
             key = short_name(name)
@@ -112,14 +152,7 @@ class Cells:
                 chosen &= column == _nearest(column, wanted, name)
             else:
                 chosen &= column == _equal(column, "none" if wanted is None else wanted, key)
-        found = np.flatnonzero(chosen)
-        if len(found) != 1:
-            given = ", ".join(f"{name} {value}" for name, value in values.items())
-            raise UsageError(
-                f"{len(found)} cells match {given or 'no values'}; "
-                f"name one with all of {', '.join(self.axes)}"
-            )
-        return int(found[0])
+        return chosen
 
     @property
     def hyperparameters(self) -> list[str]:

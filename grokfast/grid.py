@@ -195,6 +195,17 @@ class Grid:
         """Whether a field may differ between cells."""
         return path in self.axes or path in self.given
 
+    def values_of(self, path: str) -> tuple[Any, ...]:
+        """The distinct values that a field, or a setting, has among the cells; in the order of its
+        axis where it is one."""
+        if path in self.axes:
+            return self.axes[path]
+        usual, name = self.experiment.get(path), self.given.get(path)
+        if name is None:
+            return (usual,)
+        found = (self._setting(name, value).get(path, usual) for value in self.axes[name])
+        return tuple(dict.fromkeys(found))
+
     def described(self, path: str) -> tuple[Any, ...]:
         """The values of an axis; of a setting with what each stands for:
         ``8:batch_size=8,lr=0.001``."""

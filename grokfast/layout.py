@@ -93,8 +93,12 @@ def _write(file: h5py.File, r: Results) -> None:
             dataset.attrs["coordinates"] = coordinates
     _flag(file["status"], STATUS, first=0)
     _flag(file["phase"], ("unknown", *r.rule.phases), first=-1)
-    rule = {k: int(v) if isinstance(v, bool) else v for k, v in r.rule.to_dict().items()}
-    file["phase"].attrs.update(rule, definition=r.rule.sentence)
+    rule = {
+        name: int(value) if isinstance(value, bool) else value
+        for name, value in r.rule.to_dict().items()
+        if all(one.to_dict()[name] == value for one in r.rules)
+    }
+    file["phase"].attrs.update(rule, definition=r.definition)
     sums: dict[str, Any] = {
         "attributes": _attributes_sum(file.attrs),
         "variables": {name: checksums.of_values(name, *v) for name, v in r.variables.items()},

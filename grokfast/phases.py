@@ -431,13 +431,44 @@ def classify(
     return phase
 
 
+def sentence_of(rules: Sequence[Rule]) -> str:
+    """What decides on the phases by rules of one kind; where they differ in numbers, the ranges of
+    these."""
+    sentences = list(dict.fromkeys(rule.sentence for rule in rules))
+    if len(sentences) == 1:
+        return sentences[0]
+    words = [sentence.split(" ") for sentence in sentences]
+    if len({len(own) for own in words}) == 1:
+        merged = " ".join(_merged(list(dict.fromkeys(same))) for same in zip(*words, strict=True))
+        return f"{merged} Of several values each cell has its own."
+    differ = [
+        f.name.replace("_", " ")
+        for f in fields(rules[0])
+        if len({getattr(rule, f.name) for rule in rules}) > 1
+    ]
+    return f"Phases by rule {rules[0].name}, of which each cell has its own {', '.join(differ)}."
+
+
+def _merged(words: Sequence[str]) -> str:
+    """``500`` and ``1,000;`` are ``500 to 1,000;``."""
+    bare = [word.rstrip(".;:") for word in words]
+    rest = words[0].removeprefix(bare[0])
+    if len(words) == 1:
+        return words[0]
+    try:
+        bare.sort(key=lambda word: float(word.replace(",", "")))
+    except ValueError:
+        return " or ".join(bare) + rest
+    return f"{bare[0]} to {bare[-1]}{rest}"
+
+
 def counts(phase: ArrayLike, names: Sequence[str] = PHASES) -> dict[str, int]:
     """Number of cells per phase name, all always present."""
     phase = np.asarray(phase)
     return {name: int((phase == code).sum()) for code, name in enumerate(names)}
 
 
-def letters(rules: Iterable[PhaseRule]) -> dict[str, str]:
+def letters(rules: Iterable[Rule]) -> dict[str, str]:
     """Phase name -> letter, of the phases of all rules; ``diverged`` is D."""
     pairs = (pair for rule in rules for pair in zip(rule.phases, rule.letters, strict=True))
     return dict(pairs) | {"diverged": "D"}

@@ -180,6 +180,37 @@ class Results(Cells):
 
         return aggregate(self, over, budget=budget, quantiles=quantiles)
 
+    def where(self, **values: Any) -> Results:
+        """The cells of a slice of the grid: the named axes have the one value nearest to
+        these: ``results.where(model_seed=0)``. Names and values are as for :meth:`find`.
+
+        Raises:
+            UsageError: no such axis or value, or no cell that has it.
+        """
+        from grokfast.views import where
+
+        return where(self, **values)
+
+    def reread(self, rule: str | None = None, **fields: Any) -> Results:
+        """The same cells with phases read anew, without training: ``results.reread(gap=500)``, or
+        by another rule, ``results.reread("collapse", kept=0.8)``.
+
+        T_train and T_val were counted while training, so a new threshold must be among
+        ``evaluation.thresholds`` of the run; cells that stopped before they were at it are not
+        finished any more.
+
+        Args:
+            rule: name of a registered rule; by default that of the run.
+            fields: of the rule; the others stay.
+
+        Raises:
+            UsageError: no such rule or field, one that differs from cell to cell, a threshold that
+                nobody looked at, or a rule that looks at what was not recorded.
+        """
+        from grokfast.views import reread
+
+        return reread(self, rule, **fields)
+
     def data_digests(self) -> dict[str, str]:
         """Identity of each data set of the run's cells -> its SHA-256; empty where not known."""
         known = self.provenance.get("data_sha256", [])

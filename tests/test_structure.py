@@ -37,7 +37,7 @@ LAYERS = [
     {"grid", "presets", "ranges", "retyping"},
     {"batches", "bucket", "bucketing", "measuring", "observing", "schedule", "state"},
     {"engines"},
-    {"cells", "layout", "plausible", "results", "aggregate"},
+    {"cells", "layout", "plausible", "results", "aggregate", "views"},
     {"collect", "checkpoint", "preparing", "progress", "provenance"},
     {"planning", "replaying", "reproduced", "trainer"},
     {"merge", "agree", "analyses", "export", "figures", "bench", "doctor"},

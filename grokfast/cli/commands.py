@@ -179,7 +179,9 @@ def fields(
 def plot(
     file: Annotated[str, "FILE"],
     *,
-    kind: Annotated[str, "KIND"] = "phases",
+    kind: Annotated[str | None, "KIND"] = None,
+    where: Annotated[str | None, "AXIS:VALUE,..."] = None,
+    rule: Annotated[str | None, "FIELD:VALUE,..."] = None,
     cell: Annotated[str | None, "AXIS:VALUE,...", Joined(";")] = None,
     budget: Number = None,
     over: Annotated[str | None, "AXIS,..."] = None,
@@ -189,16 +191,23 @@ def plot(
     band: Annotated[str | None, "sd|none"] = None,
     until: Annotated[str | None, "generalised|end"] = None,
     epochs: Annotated[str | None, "N,..."] = None,
+    title: Text = None,
+    size: Annotated[str | None, "WIDTHxHEIGHTcm|in"] = None,
+    dpi: Number = None,
+    caption: bool = True,
+    legend: bool = True,
     out: Annotated[str | None, "FIG.png|pdf|svg"] = None,
 ) -> None:
     """Draw a figure of a results file, also while its run goes on.
 
     grokfast plot r.h5 --kind=curves --cell=lr:1e-3,weight_decay:5 --out=curves.pdf
+    grokfast plot r.h5 --where=model_seed:0 --rule=gap:500 --size=8.5x7cm --no-caption
 
     Args:
         file: Results file.
-        kind: phases (the phase of each cell), smooth (delay and T_train in colour), convergence
-            (T_train and T_val), times (both along an axis), lines (any outcome along an axis, a
+        kind: phases (the phase of each cell; the default, but of one axis of numbers times, and of
+            a single cell curves), smooth (delay and T_train in colour), convergence (T_train and
+            T_val), times (T_train and T_val along an axis), lines (any outcome along an axis, a
             line for each value of another); of chosen cells curves (losses and accuracies),
             observables (what was recorded by step), embeddings and outputs (rows of a transformer's
             output matrix, by t-SNE); tsne (hidden representations of
@@ -207,6 +216,9 @@ def plot(
             few neurons read and write), gamma (BatchNorm's weights against IPR), phase-sums (of the
             neurons' waves), pruning (accuracy as neurons are removed), maps (preactivations and
             their Fourier transforms) and widths (accuracy of the analytic solution).
+        where: Draw the slice of the grid that is nearest to these axis values.
+        rule: As gap:500, or of another rule as collapse,kept:0.8, to read the phases anew without
+            training. A new threshold must be one of the run's evaluation.thresholds.
         cell: The cell nearest to these axis values; may be repeated, or several split by ';'; all
             for every one.
         budget: Read the diagram as of this many steps.
@@ -223,6 +235,12 @@ def plot(
             generalised (the default of tsne), or the end (of density). The first is the one in
             which it memorised.
         epochs: Instead of these five.
+        title: Instead of the name of the preset; it may hold mathtext, as '$\\alpha$'.
+        size: Width and height of the figure, as 8.5x6cm or 3.3x2.4in, or its width alone, as 8.5cm;
+            letters grow with it.
+        dpi: Dots per inch of a png. Default: 300.
+        caption: Leave out the footnote.
+        legend: Leave out the legend.
         out: Figure; its suffix chooses the format. Default: FILE with the kind and .png.
     """
     from grokfast.cli import reading
@@ -240,6 +258,13 @@ def plot(
         band=band,
         until=until,
         epochs=epochs,
+        where=where,
+        rule=rule,
+        title=title,
+        size=size,
+        dpi=dpi,
+        caption=caption,
+        legend=legend,
     )
 
 

@@ -74,6 +74,9 @@ def check_cells(grid: Grid) -> None:
 
 
 _EXAMPLES = {
+    "cell": "an example: --cell=lr:1e-3,weight_decay:5",
+    "rule": "an example: --rule=gap:500",
+    "where": "an example: --where=model_seed:0",
     "set": "an example: --set=optimizer.beta2=0.98,task.p=12",
     "setting": "an example: --setting='batch=8:batch_size=8,lr=1e-3;64:batch_size=64,lr=3e-3'",
 }
@@ -302,26 +305,10 @@ def parse_cells(text: str | None) -> list[dict[str, Any]] | None:
     """
     if text is None:
         return None
-    cells = []
-    for one in filter(None, (part.strip() for part in text.split(";"))):
-        values: dict[str, Any] = {}
-        for part in one.split(","):
-            name, _, value = (piece.strip() for piece in part.partition(":"))
-            if not name or not value:
-                raise UsageError(
-                    f"--cell={one!r}: {part!r} is not axis:value",
-                    hint="an example: --cell=lr:1e-3,weight_decay:5",
-                )
-            key = short_name(name.replace("-", "_"))
-            if key in values:
-                raise UsageError(f"--cell={one!r}: {key} is given twice")
-            try:
-                values[key] = float(value)
-            except ValueError:
-                values[key] = value
-        cells.append(values)
+    parts = filter(None, (part.strip() for part in text.split(";")))
+    cells = [_axis_values("cell", one) for one in parts]
     if not cells:
-        raise UsageError("--cell names no cell", hint="an example: --cell=lr:1e-3,weight_decay:5")
+        raise UsageError("--cell names no cell", hint=_EXAMPLES["cell"])
     return cells
 
 
@@ -341,6 +328,57 @@ def parse_seconds(option: str, text: str | None) -> float | None:
     raise UsageError(
         f"--{option}={text!r} is no number of seconds", hint=f"an example: --{option}=60"
     )
+
+
+def parse_where(text: str | None) -> dict[str, Any] | None:
+    """``model_seed:0,lr:1e-3`` -> values of the axes at which a grid is sliced.
+
+    Raises:
+        UsageError: a part that is not ``axis:value``.
+    """
+    return None if text is None else _axis_values("where", text)
+
+
+def parse_rule(text: str | None) -> tuple[str | None, dict[str, str]] | None:
+    """``gap:500,strict:true`` or ``collapse,kept:0.8`` -> the name of another rule of phases, if
+    any, and texts of its fields.
+
+    Raises:
+        UsageError: neither, or a field twice.
+    """
+    if text is None:
+        return None
+    first, *rest = (part.strip() for part in text.split(","))
+    name = None if ":" in first else first
+    pairs = _pairs("rule", ",".join(rest if name else (first, *rest))) if name != text else {}
+    return name, {key.removeprefix("phase."): value for key, value in pairs.items()}
+
+
+def _axis_values(option: str, text: str) -> dict[str, Any]:
+    """Values by short name, numbers where they are."""
+    return {key: _number(value) for key, value in _pairs(option, text).items()}
+
+
+def _pairs(option: str, text: str) -> dict[str, str]:
+    """``name:value,...`` by short name."""
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition(":"))
+        if not name or not value:
+            what = "field:value" if option == "rule" else "axis:value"
+            raise UsageError(f"--{option}={text!r}: {part!r} is not {what}", hint=_EXAMPLES[option])
+        key = short_name(name.replace("-", "_"))
+        if key in pairs:
+            raise UsageError(f"--{option}={text!r}: {key} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _refuse_huge_range(name: str, text: str) -> None:

@@ -19,9 +19,11 @@ from grokfast.results import Results
 
 def plot(
     file: str,
-    kind: str,
+    kind: str | None,
     *,
     cell: str | None,
+    where: str | None,
+    rule: str | None,
     budget: str | None,
     over: str | None,
     outcome: str | None,
@@ -29,12 +31,16 @@ def plot(
     x: str | None,
     y: str | None,
     epochs: str | None,
-    **options: str | None,
+    size: str | None,
+    dpi: str | None,
+    **options: Any,
 ) -> None:
     """Draws one figure and prints where it is; further options are those of ``figures.draw``."""
-    from grokfast.figures import FORMATS, KINDS
+    from grokfast.figures import KINDS, draw
+    from grokfast.figures.choice import usual_kind
+    from grokfast.figures.page import inches_of
 
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         close = closest(kind, KINDS)
         raise UsageError(
             f"--kind={kind!r} is not one of {', '.join(KINDS)}",
@@ -42,22 +48,24 @@ def plot(
         )
     _check(file)
     replicates = [] if over is None else list(filter(None, map(_name, over.split(","))))
-    named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
-    suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
-    path = user_path(out) if out is not None else beside(user_path(file), suffix)
-    if path.suffix.removeprefix(".").lower() not in FORMATS:
-        raise UsageError(
-            f"cannot tell the format of {path}",
-            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
-        )
-    writable(path, "--out=")
+    slice_, read = overrides.parse_where(where), overrides.parse_rule(rule)
     cells = None if cell == "all" else overrides.parse_cells(cell)
     steps = overrides.parse_count("budget", budget, example=30000)
     at = overrides.parse_epochs(epochs)
-    results = load(file)
+    dots = overrides.parse_count("dpi", dpi, example=300, most=10_000)
+    if size is not None:
+        inches_of(size)
+    if out is not None:
+        _check_figure(user_path(out))
+    results = _seen(load(file), slice_, read)
     check_cells(cells, results)
-
-    from grokfast.figures import draw
+    if kind is None:
+        kind = usual_kind(results, replicates)
+    named = [outcome] if outcome and re.fullmatch(r"[\w.]+", outcome) else []
+    named += [re.sub(r"[^\w.-]+", "-", text) for text in (where, rule) if text is not None]
+    suffix = ".".join(["", kind, *named, *(f"over-{name}" for name in replicates), "png"])
+    path = beside(user_path(file), suffix) if out is None else user_path(out)
+    _check_figure(path)
 
     for written in draw(
         results,
@@ -70,9 +78,35 @@ def plot(
         y=None if y is None else _name(y),
         outcome=outcome,
         epochs=at,
+        size=size,
+        dpi=dots,
         **options,
     ):
         print(written)
+
+
+def _check_figure(path: Path) -> None:
+    """Raises UsageError where no figure can be written."""
+    from grokfast.figures import FORMATS
+
+    if path.suffix.removeprefix(".").lower() not in FORMATS:
+        raise UsageError(
+            f"cannot tell the format of {path}",
+            hint="end its name in " + ", ".join(f".{f}" for f in FORMATS),
+        )
+    writable(path, "--out=")
+
+
+def _seen(
+    results: Results,
+    where: Mapping[str, Any] | None,
+    rule: tuple[str | None, dict[str, str]] | None,
+) -> Results:
+    """A slice of the results, or with phases by another rule, as ``--where`` and ``--rule`` say."""
+    if where is not None:
+        check_cells([where], results, "where")
+        results = results.where(**where)
+    return results if rule is None else results.reread(rule[0], **rule[1])
 
 
 def info(file: str, json: bool) -> None:
@@ -131,14 +165,17 @@ def _name(axis: str) -> str:
     return short_name(axis.strip().replace("-", "_"))
 
 
-def check_cells(cells: Sequence[Mapping[str, Any]] | None, results: Results) -> None:
-    """Raises UsageError, with a suggestion, where ``--cell`` names what is no axis."""
+def check_cells(
+    cells: Sequence[Mapping[str, Any]] | None, results: Results, option: str = "cell"
+) -> None:
+    """Raises UsageError, with a suggestion, where an option such as ``--cell`` names what is no
+    axis."""
     for axis in (axis for chosen in cells or () for axis in chosen):
         if axis not in results.hyperparameters:
             close = closest(axis, results.hyperparameters)
             known = f"axes are {', '.join(results.axes)}"
             hint = f"did you mean {close}?" if close else known
-            raise UsageError(f"--cell: unknown axis {axis!r}", hint=hint)
+            raise UsageError(f"--{option}: unknown axis {axis!r}", hint=hint)
 
 
 def load(file: str) -> Results:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from matplotlib.cbook import is_math_text
 from matplotlib.font_manager import FontProperties
@@ -13,9 +12,11 @@ from matplotlib.textpath import text_to_path
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.fields import SHORT_NAMES, scalar_fields
-from grokfast.figures.facets import SYMBOLS, axes_of, label_of, words
+from grokfast.fields import scalar_fields
+from grokfast.figures.facets import axes_of
+from grokfast.figures.labels import label_of, with_value
 from grokfast.figures.numbers import number
+from grokfast.figures.page import page
 from grokfast.figures.style import plain
 
 #: Points.
@@ -24,23 +25,21 @@ CAPTION_SIZE = 6.5
 #: which makes long lines up to 2% longer than measured.
 _MARGIN, _SHARE = 0.2, 0.98
 
+#: Fields whose values the footnote states where all cells have the same.
+_STATED = (
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "task.fraction",
+    "task.corruption",
+    "task.seed",
+    "model.seed",
+    "model.activation",
+)
+
 
 def steps_of(results: Cells) -> int:
     """The longest budget of any cell."""
-    grid = results.grid
-    if "steps" in grid.axes:
-        return int(max(grid.axes["steps"]))
-    if "steps" in _stood_for(results):
-        return max(cell.steps for cell in grid.cells)
-    return grid.experiment.steps
-
-
-def _stood_for(results: Cells) -> set[str]:
-    """The fields whose values follow from named settings among the axes, or were put together."""
-    over = results.over if isinstance(results, Aggregate) else {}
-    named = (results.grid.settings.get(name, {}) for name in (*results.grid.axes, *over))
-    fields = {path for setting in named for values in setting.values() for path in values}
-    return fields | {SHORT_NAMES.get(name, name) for name in over}
+    return int(max(results.trained.values_of("steps")))
 
 
 def check_budget(results: Cells, budget: int | None) -> int:
@@ -65,36 +64,29 @@ def replicates(results: Cells, said: str) -> str:
         return ""
     names = []
     for name, values in results.over.items():
-        label = SYMBOLS.get(name, label_of(name, results.grid.experiment))
+        label = label_of(name, results.trained)
+        called = label.symbol or label.words
         seeds = name.endswith("seed")
-        names.append(f"{len(values)} {label}s" if seeds else f"{len(values)} values of {label}")
+        names.append(f"{len(values)} {called}s" if seeds else f"{len(values)} values of {called}")
     return said.format(over=" x ".join(names))
 
 
 def setting(results: Cells, budget: int) -> str:
     """Steps, seeds and other fixed values, and what is missing."""
-    experiment, steps = results.grid.experiment, steps_of(results)
+    grid, steps = results.trained, steps_of(results)
     at = f"{budget:,} steps" if budget == steps else f"As of {budget:,} of {steps:,} steps"
-    follow = _stood_for(results)
-    if "steps" in follow and budget == steps:
-        least = min(cell.steps for cell in results.grid.cells)
-        at = f"{least:,} to {at}" if least < steps else at
+    least = int(min(grid.values_of("steps")))
+    if least < budget == steps:
+        at = f"{least:,} to {at}"
+    known = scalar_fields(grid.experiment)
     fixed = []
-    for name, path in (
-        ("learning rate", "optimizer.lr"),
-        ("weight decay", "optimizer.weight_decay"),
-        *((f"{symbol} =", path) for path, symbol in SYMBOLS.items()),
-        ("data seed", "task.seed"),
-        ("model seed", "model.seed"),
-        ("", "model.activation"),
-    ):
-        if path in follow or path not in scalar_fields(experiment):
-            continue
-        values: Any = results.grid.axes.get(path, (experiment.get(path),))
+    for path in dict.fromkeys((*_STATED, *grid.axes)):
+        values = grid.values_of(path) if path in known or path in grid.axes else ()
         if len(values) == 1 and values[0] is not None:
-            fixed.append(f"{name} {number(values[0])}".strip())
-    words = [f"{at}; {', '.join(fixed)}." if fixed else f"{at}."]
-    return " ".join([*words, *_missing(results, budget)])
+            named = path != "model.activation"  # whose values say what they are
+            fixed.append(with_value(path, values[0], grid) if named else number(values[0]))
+    stated = [f"{at}; {', '.join(fixed)}." if fixed else f"{at}."]
+    return " ".join([*stated, *_missing(results, budget)])
 
 
 def _missing(results: Cells, budget: int) -> Iterator[str]:
@@ -121,22 +113,24 @@ def origin(results: Cells) -> str:
     device = f"on {plain(known['device'])}" if "device" in known else ""
     version = plain(known.get("package_version", "")) or "unknown"
     trained = " ".join(filter(None, (engine, device)))
-    dtype = results.grid.experiment.dtype
-    return f"{trained + ', ' if trained else ''}{dtype}; grokfast\N{NO-BREAK SPACE}{version}."
+    dtypes = results.trained.values_of("dtype")
+    how = ", ".join(filter(None, (trained, "" if len(dtypes) > 1 else dtypes[0])))
+    return f"{how + '; ' if how else ''}grokfast\N{NO-BREAK SPACE}{version}."
 
 
 def caption(results: Cells, width: float, *extra: str, budget: int | None = None) -> str:
-    """The footnote, wrapped to a width in inches."""
+    """The footnote, wrapped to the width of a figure in inches, as the page has it."""
     budget = steps_of(results) if budget is None else budget
     text = " ".join(
         (
-            plain(results.rule.sentence, 1000),
+            plain(results.definition, 1000),
             *filter(None, extra),
             setting(results, budget),
             origin(results),
         )
     )
-    return wrap(text, _SHARE * (width - _MARGIN), CAPTION_SIZE)
+    width *= page().width
+    return wrap(text, _SHARE * (width - _MARGIN), CAPTION_SIZE * page().letters)
 
 
 def wrap(text: str, width: float, size: float) -> str:
@@ -162,11 +156,11 @@ def text_width(text: str, size: float) -> float:
 
 
 def describe(results: Cells, cell: int) -> str:
-    """The axis values of one cell, short: ``lr $10^{-3}$, weight decay 5``."""
+    """The axis values of one cell, short: ``learning rate $10^{-3}$, weight decay 5``."""
     parts = []
     for axis in axes_of(results):
         if len(axis.values) > 1:
             value = results[axis.name][cell]
             value = value.item() if hasattr(value, "item") else value
-            parts.append(axis.titled(value, words(axis.name)))
+            parts.append(axis.titled(value))
     return ", ".join(parts) or plain(results.grid.name)

@@ -1,4 +1,4 @@
-"""Which cells a figure of single cells shows."""
+"""What is drawn where nobody says: which kind of figure, which cells in one of single cells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.facets import arrange
+from grokfast.figures.numbers import is_number
 from grokfast.figures.regions import heart
 from grokfast.results import DIVERGED
 
@@ -40,6 +41,22 @@ def choose(results: Cells, cells: Sequence[Cell] | None) -> list[int]:
     if not 1 <= len(found) <= MAX_CELLS:
         raise UsageError(f"{len(found)} cells; give 1 to {MAX_CELLS} for one figure")
     return found
+
+
+def usual_kind(results: Cells, over: Sequence[str] = ()) -> str:
+    """What is drawn of results where nobody says: the curves of a single cell, T_train and T_val
+    against a single axis of numbers, else phases.
+
+    Args:
+        over: short names of axes that will be put together.
+    """
+    axes = {name: values for name, values in results.axes.items() if name not in over}
+    varied = {name: values for name, values in axes.items() if len(values) > 1}
+    if not varied:
+        return "curves"
+    ((name, values), *others) = varied.items()
+    numbers = all(map(is_number, values)) and not name.endswith("seed")
+    return "phases" if others or not numbers else "times"
 
 
 def _one_of_each(results: Cells) -> list[int]:

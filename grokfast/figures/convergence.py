@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from grokfast.cells import Cells
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Facets, arrange
+from grokfast.figures.page import options
 from grokfast.figures.panels import (
     Mark,
     Size,
@@ -28,6 +29,7 @@ from grokfast.figures.style import style
 from grokfast.results import DIVERGED
 
 
+@options
 def convergence_diagram(
     results: Cells,
     *,

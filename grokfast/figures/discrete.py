@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from grokfast.aggregate import Aggregate
 from grokfast.cells import Cells
-from grokfast.errors import UsageError
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Facets, arrange
+from grokfast.figures.page import options, page
 from grokfast.figures.panels import (
     Mark,
     Size,
@@ -32,7 +32,6 @@ from grokfast.figures.panels import (
     finish,
     frame,
     hatch_status,
-    index_axes,
     mark_range,
     paint,
     status_handles,
@@ -46,13 +45,13 @@ from grokfast.phases import Rule
 _SMALLEST_LETTER, _LARGEST_LETTER = 3.4, 8.0
 
 
+@options
 def phase_diagram(
     results: Cells,
     *,
     budget: int | None = None,
     x: str | None = None,
     y: str | None = None,
-    ax: Axes | None = None,
     title: str | None = None,
     mark: Mark | None = None,
 ) -> Figure:
@@ -68,7 +67,6 @@ def phase_diagram(
             missing is hatched.
         budget: read the diagram as of this many steps.
         x, y: names of the axes that shall lie there.
-        ax: draw into these axes instead of a new figure, without title and footnote.
         title: instead of the name of the grid.
         mark: axis name -> (low, high): a rectangle around these cells. For ``mnist-extended``
             the original range, unless ``mark={}``.
@@ -78,7 +76,7 @@ def phase_diagram(
 
     Raises:
         UsageError: a grid of a single cell, too many panels, a budget beyond the run, a mark
-            without cells, or several panels for one ``ax``.
+            without cells.
     """
     facets, steps = arrange(results, x, y), check_budget(results, budget)
     phase = facets.split(results, results.phases(budget))
@@ -94,28 +92,16 @@ def phase_diagram(
         "coloured area: its share of the votes.",
     )
     handles = look.handles(status, phase)
-    if ax is not None:
-        if facets.panels > 1:
-            raise UsageError(
-                f"ax= takes one panel, and this grid has {facets.panels}",
-                hint="leave ax out, or plot a grid with two axes",
-            )
-        room = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
-        index_axes(ax, facets, (room.width, room.height))
-        _draw(ax, look, phase[0], share[0], status[0], facets, (room.width, room.height), box)
-        if title is not None:
-            ax.set_title(title_of(results, title))
-        look.add_legend(ax, handles)
-        figure = ax.figure if isinstance(ax.figure, Figure) else ax.figure.figure
-        return figure
     with style():
         beside = 0.3 + 0.19 * (len(handles) - 4)  # inches of a legend that a panel must hold
-        size = Size.of(facets, facets.rows, facets.columns, right=1.35, tallest_label=beside)
+        right = 1.35 if page().legend else 0.1
+        size = Size.of(facets, facets.rows, facets.columns, right=right, tallest_label=beside)
         titles = facets.titles or ("",)
         paper, axes = frame(facets, size, facets.rows, facets.columns, titles)
         for k, panel in enumerate(axes):
             _draw(panel, look, phase[k], share[k], status[k], facets, size.panel, box)
-        look.add_legend(axes[min(facets.columns, len(axes)) - 1], handles)
+        if page().legend:
+            look.add_legend(axes[min(facets.columns, len(axes)) - 1], handles)
         finish(
             paper,
             title_of(results, title),
@@ -191,7 +177,8 @@ def _draw(
     hatch_status(ax, status, phase < 0)
     borders(ax, phase)
     cell = 72 * min(room[0] / facets.shape[1], room[1] / facets.shape[0])  # points
-    size = min(0.5 * cell, _LARGEST_LETTER)
+    letters = page().letters
+    size = min(0.5 * cell, letters * _LARGEST_LETTER)
     if size >= _SMALLEST_LETTER:
         for code in range(len(look.phases)):
             rows, columns = np.nonzero(phase == code)
@@ -203,7 +190,7 @@ def _draw(
                 row, column, side = square
                 middle = (side - 1) / 2
                 at = [column + middle], [row + middle]
-                look.write(ax, code, *at, min(0.5 * side * cell, 12))
+                look.write(ax, code, *at, min(0.5 * side * cell, 12 * letters))
     draw_mark(ax, box)
 
 

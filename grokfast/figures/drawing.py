@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from grokfast.figures.lines import outcome_lines
 from grokfast.figures.maps import preactivation_maps
 from grokfast.figures.observed import observables
 from grokfast.figures.outputs import output_map
+from grokfast.figures.page import Size
 from grokfast.figures.pruned import pruning_curves
 from grokfast.figures.replayed import hidden_layouts, weight_densities
 from grokfast.figures.rows import neuron_rows
@@ -54,6 +56,11 @@ _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {
     "widths": (width_accuracy, ("cell",), False),
 }
 
+#: Of one side of a png, and of all of it: 1.6 GB while it is drawn.
+_MOST_DOTS, _MOST_IN_ALL = 2**16, 4e8
+#: As in the packaged style.
+DPI = 300
+
 
 def draw(
     results: Results,
@@ -69,6 +76,11 @@ def draw(
     band: str | None = None,
     until: str | None = None,
     epochs: Sequence[int] | None = None,
+    title: str | None = None,
+    size: Size | None = None,
+    dpi: int | None = None,
+    caption: bool = True,
+    legend: bool = True,
 ) -> list[Path]:
     """Draws one figure into a file, which appears whole or not at all.
 
@@ -86,6 +98,10 @@ def draw(
         outcome: for lines: what is drawn of each cell (see :func:`outcome_lines`).
         band: for curves and observables of replicates: ``sd`` or ``none``.
         until, epochs: for tsne and density: which epochs, see :func:`grokfast.replay`.
+        title: instead of the name of the grid; it may hold mathtext.
+        size: as for every figure, see :func:`grokfast.figures.page.options`.
+        dpi: dots per inch of a png; by default 300.
+        caption, legend: ``False`` leaves them out.
 
     Returns:
         The files written.
@@ -97,6 +113,9 @@ def draw(
     """
     out = writable(out)
     suffix = check(kind, out)
+    if dpi is not None and suffix != "png":
+        raise UsageError(f"{suffix} has no dots, so no dpi; png has")
+    page = {"size": size, "caption": caption, "legend": legend}
     function, own, of_replicates = _KINDS[kind]
     options: dict[str, Any] = {"cell": cells or None, "budget": budget, "x": x, "y": y}
     options |= {"outcome": outcome, "band": band, "until": until, "epochs": epochs}
@@ -104,6 +123,10 @@ def draw(
         if value is not None and name not in own:
             having = [k for k, (_, names, _) in _KINDS.items() if name in names]
             raise UsageError(f"--kind={kind} has no {name}", hint=_belongs(name, having))
+    if band in ("sd", "none") and not over:
+        raise UsageError("band is of replicates", hint="name their axes: --over=model_seed")
+    if until is not None and epochs is not None:
+        raise UsageError("until chooses epochs, and epochs are given; leave one out")
     shown: Cells = results
     if over:
         if not of_replicates:
@@ -115,11 +138,30 @@ def draw(
     options["cells"] = options.pop("cell")
     if options["cells"] == "all":
         options["cells"] = range(len(shown))
+    options |= {"title": title, **page}
     figure = function(shown, **{k: v for k, v in options.items() if v is not None})
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=suffix)
+    _save(figure, drawn, suffix, dpi)
     write_whole(out, [drawn.getbuffer()])
     return [out]
+
+
+def _save(figure: Figure, drawn: io.BytesIO, suffix: str, dpi: int | None) -> None:
+    """Raises UsageError where a figure is too small for what is on it, or too large for a file."""
+    width, height = figure.get_size_inches()
+    dots = dpi or DPI
+    sides = width * dots, height * dots
+    if suffix == "png" and (max(sides) >= _MOST_DOTS or sides[0] * sides[1] > _MOST_IN_ALL):
+        raise UsageError(f"{width:.1f} x {height:.1f} inches at {dots} dpi are too large for a png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="constrained_layout not applied")
+        try:
+            figure.savefig(drawn, format=suffix, dpi=dots)
+        except UserWarning:
+            raise UsageError(
+                f"{width:.1f} x {height:.1f} inches are too small for this figure",
+                hint="give a larger size, a slice of the grid, or no caption",
+            ) from None
 
 
 def check(kind: str, out: Path) -> str:

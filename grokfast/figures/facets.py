@@ -12,41 +12,28 @@ from numpy.typing import NDArray
 
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
-from grokfast.experiment import Experiment
 from grokfast.fields import short_name
+from grokfast.figures.labels import label_of, with_value
 from grokfast.figures.numbers import is_number, number
 from grokfast.figures.style import plain
+from grokfast.grid import Grid
 
 MAX_PANELS = 64
-
-_LABELS = {
-    "lr": "learning rate",
-    "task.fraction": r"training fraction $\alpha$",
-    "task.corruption": r"share of corrupted labels $\xi$",
-    "task.flip": "probability of a flipped label",
-    "optimizer.weight_decay_memorised": "weight decay once memorised",
-}
-#: What stands for a label beside a value.
-SYMBOLS = {"task.fraction": r"$\alpha$", "task.corruption": r"$\xi$"}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a figure: ``order`` are the positions in the grid's axis, ascending in value."""
+    """One axis of a figure: ``order`` are the positions in the grid's axis, ascending in value;
+    ``titles`` the values as parts of a title: ``weight decay 5``, ``relu``, ``batch 8``."""
 
     name: str
     label: str
     values: tuple[Any, ...]
     order: tuple[int, ...]
+    titles: tuple[str, ...]
 
-    def titled(self, value: Any, label: str | None = None) -> str:
-        """A value as part of a title: ``weight decay 5``, ``relu``, ``batch 8``, a symbol = 0.5."""
-        if self.name in SYMBOLS:
-            return f"{SYMBOLS[self.name]} = {number(value)}"
-        names = [v for v in self.values if isinstance(v, str) and v[:1].isalpha()]
-        if len(names) == len(self.values):
-            return number(value)
-        return f"{label or self.label} {number(value)}"
+    def titled(self, value: Any) -> str:
+        return self.titles[self.values.index(value)]
 
 
 @dataclass(frozen=True)
@@ -89,33 +76,21 @@ class Facets:
         return full.transpose(self.permutation).reshape(self.panels, *self.shape)
 
 
-def words(name: str) -> str:
-    """A name as it is said: ``optimizer.encoder_lr`` is ``encoder lr``."""
-    return plain(name.rsplit(".", 1)[-1].replace("_", " "))
-
-
-def label_of(name: str, experiment: Experiment) -> str:
-    """The words on an axis. Where early layers have a learning rate of their own, the one that
-    is swept is the decoder's (Liu et al. 2022)."""
-    label = _LABELS.get(name, words(name))
-    optimizer = experiment.optimizer
-    own_decay = optimizer.encoder_weight_decay is not None
-    if optimizer.encoder != "none" and (name == "lr" or (name == "weight_decay" and own_decay)):
-        return f"decoder {label}"
-    return label
-
-
-def _axis(name: str, values: tuple[Any, ...], experiment: Experiment) -> Axis:
+def _axis(name: str, values: tuple[Any, ...], grid: Grid) -> Axis:
     order = tuple(range(len(values)))
     if all(map(is_number, values)):
         order = tuple(sorted(order, key=lambda i: values[i]))
-    return Axis(name, label_of(name, experiment), tuple(values[i] for i in order), order)
+    ordered = tuple(values[i] for i in order)
+    if all(isinstance(v, str) and v[:1].isalpha() for v in values):  # these need no label
+        titles = tuple(map(number, ordered))
+    else:
+        titles = tuple(with_value(name, value, grid) for value in ordered)
+    return Axis(name, label_of(name, grid).on_axis, ordered, order, titles)
 
 
 def axes_of(results: Cells) -> list[Axis]:
     """Every axis of the grid, in its order."""
-    experiment = results.grid.experiment
-    return [_axis(name, values, experiment) for name, values in results.axes.items()]
+    return [_axis(name, values, results.trained) for name, values in results.axes.items()]
 
 
 def arrange(results: Cells, x: str | None = None, y: str | None = None) -> Facets:

@@ -24,6 +24,7 @@ from grokfast.figures.caption import caption, replicates, wrap
 from grokfast.figures.cells import PANEL, headings, mark_phase, side_by_side
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.numbers import number
+from grokfast.figures.page import options, page
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import FAINT, INK, TRAIN, VALIDATION, Paper, style
@@ -47,6 +48,7 @@ _ROOM = 1.12
 _LABEL = 1.25
 
 
+@options
 def curves(
     results: Cells,
     cells: Sequence[Cell] | None = None,
@@ -170,7 +172,13 @@ def stacked(view: View, panels: Sequence[Panel], title: str | None, *notes: str)
                 if k % columns:
                     ax.tick_params(which="both", labelleft=False)
                 else:
-                    ax.set_ylabel(wrap(panel.label, _LABEL, matplotlib.rcParams["axes.labelsize"]))
+                    ax.set_ylabel(
+                        wrap(
+                            panel.label,
+                            _LABEL * page().height,
+                            matplotlib.rcParams["axes.labelsize"],
+                        )
+                    )
         for ax in grid[len(chosen) :].flat:
             ax.remove()
         figure.align_ylabels()
@@ -249,7 +257,7 @@ def _loss(view: View, limits: tuple[float, float] | None, ax: Axes, cell: int) -
         "color": FAINT,
         "transform": ax.transAxes,
     }
-    ax.text(0.5, 0.5, said, fontsize=7, **look)
+    ax.text(0.5, 0.5, said, fontsize="small", **look)
 
 
 def draw_line(
@@ -270,7 +278,9 @@ def draw_line(
 
 def _accuracy(view: View, ax: Axes, cell: int) -> None:
     _lines(view, "acc", ax, cell)
-    ax.axhline(view.results.rule.threshold, color=FAINT, linewidth=0.6, linestyle=":")
+    threshold = view.results.value_in(cell, "phase.threshold")
+    if threshold is not None:
+        ax.axhline(threshold, color=FAINT, linewidth=0.6, linestyle=":")
 
 
 def _moments(view: View, cell: int) -> str:

@@ -26,8 +26,10 @@ from grokfast.figures.against import (
     x_axis,
 )
 from grokfast.figures.caption import caption, check_budget, replicates
-from grokfast.figures.facets import Axis, Facets, arrange, words
+from grokfast.figures.facets import Axis, Facets, arrange
+from grokfast.figures.labels import words
 from grokfast.figures.numbers import is_number, number
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of, wrap_title
 from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import NEURON, Paper, style
@@ -42,6 +44,7 @@ BANDS = 4
 _COLUMNS = 3
 
 
+@options
 def outcome_lines(
     results: Cells,
     *,
@@ -144,9 +147,11 @@ def _label(results: Cells, name: str) -> str:
     if not _is_step(name):
         return ACCURACIES[name][1] if name in ACCURACIES else words(name)
     _, part, *threshold = name.split("_")
-    reached = float(threshold[0]) if threshold else results.rule.threshold
     which = {"train": "training", "val": "validation"}[part]
-    return f"steps to {which} accuracy {reached:g}"
+    thresholds = threshold or results.trained.values_of("phase.threshold")
+    if len(thresholds) > 1:
+        return f"steps to the threshold in {which} accuracy"
+    return f"steps to {which} accuracy {float(thresholds[0]):g}"
 
 
 def _steps(

@@ -15,11 +15,13 @@ from grokfast.analyses.spectrum import is_multiplicative, neuron_ipr
 from grokfast.figures.caption import caption
 from grokfast.figures.cells import headings
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import Paper, style
 from grokfast.results import Results
 
 
+@options
 def preactivation_maps(
     results: Results,
     cells: Sequence[Cell] | None = None,

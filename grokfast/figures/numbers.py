@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from grokfast.figures.page import page
 from grokfast.figures.style import plain
 
 #: Inches that one character of a tick label takes, and the gap between two labels.
@@ -21,19 +22,21 @@ def is_number(value: Any) -> bool:
 
 
 def number(value: Any, *, exponent_form: bool = False) -> str:
-    """A value as a short label: ``$10^{-5}$``, ``$4.6\\times10^{-4}$``, ``0.5``, ``tanh``."""
+    """A value as a short label: ``$10^{-5}$``, ``$4.6\\times10^{-4}$``, ``0.5``, ``10,000``,
+    ``tanh``; decimal from 0.01 on. Numbers of up to four digits are exact, longer ones have two or
+    three."""
     if not is_number(value):
         return "none" if value is None else plain(value)
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if isinstance(value, int) and abs(value) < 1e6 and not exponent_form:
-        return str(value)
-    mantissa, exponent = (float(part) for part in f"{value:.1e}".split("e"))
-    power_of_ten = math.isclose(value, float(f"1e{exponent:.0f}"), rel_tol=1e-6)
-    if power_of_ten and (exponent_form or not -2 <= exponent <= 2):
+        return f"{value:,}"
+    exact = float(f"{value:.3e}") == value
+    mantissa, exponent = (float(part) for part in f"{value:.{3 if exact else 1}e}".split("e"))
+    if -2 <= exponent <= 4 and not exponent_form:
+        return f"{value:,.{6 if exponent >= 3 else 4 if exact else 3}g}"
+    if math.isclose(value, float(f"1e{exponent:.0f}"), rel_tol=1e-6):
         return power(int(exponent))
-    if -3 <= exponent <= 4 and not exponent_form:
-        return f"{value:.3g}" if exponent < 3 else f"{value:.6g}"
     return f"${mantissa:g}\\times10^{{{exponent:.0f}}}$"
 
 
@@ -77,7 +80,7 @@ def ticks(values: Sequence[Any], room: float, *, horizontal: bool) -> Ticks:
 
     Args:
         values: of the cells along the axis, numbers ascending.
-        room: length of the axis in inches.
+        room: length of the axis in inches, of which labels take what the page's letters do.
         horizontal: labels stand side by side, not one above the other.
     """
 
@@ -87,6 +90,7 @@ def ticks(values: Sequence[Any], room: float, *, horizontal: bool) -> Ticks:
         return len(labels) * _LINE <= room
 
     own = series(values)
+    room /= page().letters
     every = list(map(float, range(len(values))))
     if len(values) == 1 or (len(values) <= 8 and fits(own)):
         return Ticks(every, own)
@@ -127,7 +131,7 @@ def _round_values(values: Sequence[Any]) -> list[tuple[list[float], list[str]]]:
         whole = all(float(v).is_integer() for v in values)
         if len(marks) > 7 or (whole and not float(step).is_integer()):
             continue
-        labels = [f"{round(m, 12):.6g}" for m in marks.tolist()]
+        labels = [f"{round(m, 12):,.6g}" for m in marks.tolist()]
         found.append((np.interp(marks, numbers, index).tolist(), labels))
     return found
 

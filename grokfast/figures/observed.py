@@ -16,7 +16,6 @@ from grokfast.cells import Cells
 from grokfast.errors import UsageError
 from grokfast.figures.along import Unit
 from grokfast.figures.choice import Cell, choose
-from grokfast.figures.facets import words
 from grokfast.figures.histories import (
     Band,
     Panel,
@@ -26,6 +25,8 @@ from grokfast.figures.histories import (
     has_curves,
     stacked,
 )
+from grokfast.figures.labels import words
+from grokfast.figures.page import options
 from grokfast.figures.style import INK, NEURON, SERIES, plain
 from grokfast.models import Mlp
 from grokfast.observables import OBSERVABLES, Observable
@@ -39,6 +40,7 @@ LINES = 12
 _EXPLODED = 1e3
 
 
+@options
 def observables(
     results: Cells,
     cells: Sequence[Cell] | None = None,
@@ -110,7 +112,7 @@ def _panel(view: View, name: str) -> Panel:
         _lines(ax, view, name, cell, entries)
         # One legend for all, unless their models differ.
         if len(ax.lines) > 1 and (cell == chosen[0] or entries != named[0]):
-            ax.legend(loc="best", fontsize=6.5, handlelength=1.5, labelspacing=0.2)
+            ax.legend(loc="best", fontsize="small", handlelength=1.5, labelspacing=0.2)
         if name == "ipr" and (goal := _solution_ipr(results, cell)) is not None:
             ax.axhline(goal, color=INK, linestyle="--", linewidth=0.8)
 

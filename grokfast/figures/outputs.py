@@ -15,6 +15,7 @@ from grokfast.errors import UsageError
 from grokfast.figures.caption import caption
 from grokfast.figures.cells import panels
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import FAINT, style
 from grokfast.results import Results
@@ -25,6 +26,7 @@ from grokfast.tasks import Algorithmic
 _STEP = 8
 
 
+@options
 def output_map(
     results: Results,
     cells: Sequence[Cell] | None = None,

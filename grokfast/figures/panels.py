@@ -10,10 +10,12 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.collections import LineCollection, PatchCollection, QuadMesh
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend_handler import HandlerBase
+from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from grokfast.errors import UsageError
 from grokfast.figures.caption import CAPTION_SIZE, text_width, wrap
 from grokfast.figures.facets import Facets
 from grokfast.figures.numbers import inches, is_number, number, ticks
+from grokfast.figures.page import page
 from grokfast.figures.style import COLOURS, FAINT, INK, Paper, plain
 from grokfast.results import DIVERGED, OK
 
@@ -54,7 +57,7 @@ Mark = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Size:
-    """Inches of one panel, and of the whole figure."""
+    """Inches of one panel on the page, and of the whole figure as it would be by itself."""
 
     panel: tuple[float, float]
     figure: tuple[float, float]
@@ -83,7 +86,18 @@ class Size:
             0.75 + columns * (width + 0.12) + right,
             0.95 + rows * (height + gap) + CAPTION_LINES * CAPTION_SIZE * 1.25 / 72,
         )
-        return cls((width, height), total)
+        if (host := page().ax) is not None:
+            room = host.get_window_extent().transformed(host.figure.dpi_scale_trans.inverted())
+            return cls((room.width, room.height), (room.width, room.height))
+        wide, high = page().fit(total)
+        letters = page().letters
+        return cls(
+            (
+                (wide - letters * (total[0] - columns * width)) / columns,
+                (high - letters * (total[1] - rows * height)) / rows,
+            ),
+            total,
+        )
 
 
 def frame(
@@ -92,9 +106,10 @@ def frame(
     """A figure with the first ``len(titles)`` of rows x columns panels, row by row; the titles are
     wrapped to their panels, which adds to the height of the figure."""
     layout = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.02, hspace=0.02)
-    titles = [wrap_title(title, size.panel[0] + 0.1) for title in titles]
-    more = max(title.count("\n") for title in titles)
-    figure = Paper((size.figure[0], size.figure[1] + 0.13 * more * rows), layout=layout)
+    figure = Paper(size.figure, layout=layout)
+    width = size.panel[0] / page().width + 0.1
+    titles = [wrap_title(title, width) for title in titles]
+    figure.add_height(0.13 * max(title.count("\n") for title in titles) * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for ax in grid[len(titles) :]:
         ax.remove()
@@ -135,9 +150,10 @@ def index_axes(ax: Axes, facets: Facets, room: tuple[float, float]) -> None:
 
 
 def wrap_title(title: str, width: float) -> str:
-    """A title of a panel, each of its lines wrapped to a width in inches."""
+    """A title of a panel, each of its lines wrapped to a width in inches, of the figure as it would
+    be by itself."""
     size = matplotlib.rcParams["axes.titlesize"]
-    return "\n".join(wrap(line, width, size) for line in title.split("\n"))
+    return "\n".join(wrap(line, width * page().width, size) for line in title.split("\n"))
 
 
 def finish(
@@ -148,22 +164,31 @@ def finish(
     handlers: Mapping[Any, HandlerBase] | None = None,
 ) -> None:
     """Title above, a legend below it, footnote at the foot, all at the left edge and wrapped to the
-    width of the figure.
+    width of the figure; what the page wants of them.
 
     Args:
         handlers: of the handles that Matplotlib has no handler for.
     """
+    wanted = page()
+    if wanted.ax is not None:
+        if title:
+            wanted.ax.set_title(title)
+        if handles:
+            figure.legend(handles=handles, handler_map=handlers)
+        return
     room = figure.get_figwidth() - 0.2
     title = wrap(title, room / _BOLD, matplotlib.rcParams["figure.titlesize"])
+    handles = handles if wanted.legend else ()
     columns = _legend_columns(handles, room)
     rows = -(-len(handles) // max(columns, 1))
-    more = max(0, footnote.count("\n") + 1 - CAPTION_LINES) * CAPTION_SIZE * 1.3
-    more += (title.count("\n") + max(0, rows - 1)) * 1.2 * matplotlib.rcParams["figure.titlesize"]
-    figure.set_figheight(figure.get_figheight() + more / 72)
+    line = 1.2 * matplotlib.rcParams["figure.titlesize"] / 72
+    lines = max(footnote.count("\n") + 1, CAPTION_LINES) if wanted.caption else 0
+    more = (lines - CAPTION_LINES) * CAPTION_SIZE * 1.3 / 72
+    figure.add_height(more + (title.count("\n") + max(0, rows - 1)) * line / wanted.letters)
     # The layout engine keeps room for the title, so empty lines make that of the legend.
-    figure.suptitle(title + "\n " * rows, x=0.012, ha="left")
+    figure.suptitle("\n".join([title] * bool(title) + [" "] * rows), x=0.012, ha="left")
     if handles:
-        title_height = 0.04 + 1.2 * (title.count("\n") + 1) * 9.5 / 72
+        title_height = 0.04 + line * (title.count("\n") + bool(title))
         figure.legend(
             handles=handles,
             handler_map=handlers,
@@ -175,9 +200,9 @@ def finish(
             handletextpad=_PAD,
         )
     # The layout engine keeps room for a label of the whole figure, so the footnote is one.
-    figure.supxlabel(
-        footnote, x=0.012, ha="left", fontsize=CAPTION_SIZE, color=FAINT, linespacing=1.3
-    )
+    if wanted.caption:
+        size = CAPTION_SIZE * wanted.letters
+        figure.supxlabel(footnote, x=0.012, ha="left", fontsize=size, color=FAINT, linespacing=1.3)
 
 
 def _legend_columns(handles: Sequence[Artist], room: float) -> int:
@@ -194,7 +219,18 @@ def _legend_columns(handles: Sequence[Artist], room: float) -> int:
 
 
 def title_of(results: Cells, title: str | None) -> str:
-    return plain(results.grid.name if title is None else title)
+    """The caller's title, which may hold mathtext; else the name of the grid, which is text. In
+    axes of the caller's there is none unless given."""
+    if title is None:
+        return "" if page().ax is not None else plain(results.grid.name)
+    try:
+        if is_math_text(title):
+            MathTextParser("path").parse(title)
+    except ValueError:
+        raise UsageError(
+            f"title {title!r} is no mathtext", hint=r"write \$ for a dollar sign"
+        ) from None
+    return title
 
 
 def paint(

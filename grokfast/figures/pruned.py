@@ -15,6 +15,7 @@ from grokfast.analyses.pruning import Curve, Pruning, pruning_of_cell
 from grokfast.figures.caption import caption
 from grokfast.figures.cells import headings, mark_phase
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import CORRUPTED, FAINT, TRAIN, UNCORRUPTED, VALIDATION, Paper, style
 from grokfast.results import Results
@@ -30,6 +31,7 @@ _LINES: tuple[tuple[str, str, str, Any], ...] = (
 )
 
 
+@options
 def pruning_curves(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:

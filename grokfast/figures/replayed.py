@@ -18,6 +18,7 @@ from grokfast.figures.caption import caption, describe
 from grokfast.figures.cells import mark_phase, phase_of
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.layouts import NAMED, Cloud, draw_clouds, label_bar
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import INK, NEURON, Paper, plain, style
 from grokfast.results import Results
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # they import torch
 _PANEL = 1.5
 
 
+@options
 def hidden_layouts(
     results: Results,
     cells: Sequence[Cell] | None = None,
@@ -80,6 +82,7 @@ def hidden_layouts(
     return figure
 
 
+@options
 def weight_densities(
     results: Results,
     cells: Sequence[Cell] | None = None,

@@ -16,6 +16,7 @@ from grokfast.figures.caption import caption
 from grokfast.figures.cells import headings, mark_phase
 from grokfast.figures.choice import Cell, choose
 from grokfast.figures.maps import strongest
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import NEURON, Paper, style
 from grokfast.results import Results
@@ -25,6 +26,7 @@ from grokfast.tasks.modular import discrete_log_order
 _BEFORE, _AFTER = "#B5B5B5", NEURON
 
 
+@options
 def neuron_rows(
     results: Results,
     cells: Sequence[Cell] | None = None,

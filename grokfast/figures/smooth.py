@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from grokfast.cells import Cells
 from grokfast.figures.caption import caption, check_budget, replicates, text_width
 from grokfast.figures.facets import arrange
+from grokfast.figures.page import options, page
 from grokfast.figures.panels import (
     Mark,
     Size,
@@ -57,6 +58,7 @@ _SOON, _LATE, _MEMORISED, _NEVER = range(4)
 _NAME = 7.5
 
 
+@options
 def smooth_diagram(
     results: Cells,
     *,
@@ -87,7 +89,8 @@ def smooth_diagram(
     )
     box, sentence = mark_range(results, facets, mark)
     put_together = replicates(results, "Medians over {over}.")
-    gap = results.rule.gap if isinstance(results.rule, PhaseRule) else 0
+    gaps = {rule.gap if isinstance(rule, PhaseRule) else 0 for rule in results.rules}
+    gap = gaps.pop() if len(gaps) == 1 else 0
 
     kinds = np.full(delay.shape, -1)
     kinds[np.isposinf(t_train)] = _NEVER
@@ -174,16 +177,17 @@ class _Scale:
 def _name_regions(ax: Axes, kinds: NDArray[Any], names: Sequence[str], cell: float) -> None:
     """The name of each kind of cells in the middle of its largest square, where there is room for
     it; a cell has a side in inches."""
+    size = _NAME * page().letters
     for kind, name in enumerate(names[: _NEVER + 1]):
         square = largest_square(kinds == kind)
-        if square is None or square[2] * cell < text_width(name, _NAME) + 0.05:
+        if square is None or square[2] * cell < text_width(name, size) + 0.05:
             continue
         row, column, side = square
         ax.text(
             column + (side - 1) / 2,
             row + (side - 1) / 2,
             name,
-            fontsize=_NAME,
+            fontsize=size,
             fontstyle="italic",
             color="white" if kind == _MEMORISED else INK,
             ha="center",
@@ -215,7 +219,7 @@ def _bar(paper: Paper, axes: list[Axes], scales: Sequence[_Scale], gap: int, hei
                 textcoords="offset points",
                 ha="center",
                 va="top",
-                fontsize=6.5,
+                fontsize="small",
             )
         if scale.cmap is DELAY and gap and edges[0] < gap < edges[-1]:
             bar.plot([k, k + 1], [gap, gap], color=INK, linewidth=1.4, label="threshold")

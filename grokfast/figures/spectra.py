@@ -19,6 +19,7 @@ from grokfast.analyses.spectrum import (
 from grokfast.figures.caption import caption
 from grokfast.figures.cells import panels
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import INK, NEURON, style
 from grokfast.results import Results
@@ -26,6 +27,7 @@ from grokfast.results import Results
 _IPR = "IPR of a neuron: mean of those of its vectors in U, V and W, r = 2, by rfft"
 
 
+@options
 def ipr_histograms(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:
@@ -61,6 +63,7 @@ def ipr_histograms(
     return figure
 
 
+@options
 def gamma_scatter(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:
@@ -86,6 +89,7 @@ def gamma_scatter(
     return figure
 
 
+@options
 def phase_histograms(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:

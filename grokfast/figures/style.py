@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+
+from grokfast.errors import UsageError
+from grokfast.figures.page import page
 
 #: Colour of each phase: those of one rule are a ladder of lightness, so that they can be told apart
 #: in grey, and far from each other for every kind of colour blindness.
@@ -64,23 +69,84 @@ def _parameters() -> dict[str, Any]:
     return parameters
 
 
+#: Parameters that are lengths in points, and grow with the letters.
+_LENGTH = re.compile(
+    r"font\.size|legend\.fontsize|.*\.(title|label)size|(lines|axes|patch|hatch)\.linewidth"
+    r"|lines\.marker(size|edgewidth)|axes\.(label|title)pad|[xy]tick\.(major|minor)\.(size|width|pad)"
+)
+
+
 @contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Matplotlib's defaults and the packaged style, whatever the caller has set; restored after."""
+def style(letters: float = 1.0) -> Iterator[None]:
+    """Matplotlib's defaults and the packaged style, whatever the caller has set; restored after.
+    In axes of the caller's all is as the caller has set it.
+
+    Args:
+        letters: size of letters and lines relative to the usual.
+    """
+    if page().ax is not None:
+        yield
+        return
     parameters: Any = _parameters()
     with matplotlib.rc_context(parameters):
+        matplotlib.rcParams.update(_grown(letters))
         yield
 
 
+def _grown(letters: float) -> dict[Any, Any]:
+    """The lengths of the packaged style, ``letters`` times as large."""
+    if letters == 1:
+        return {}
+    lengths = {k: v for k, v in _parameters().items() if _LENGTH.fullmatch(k)}
+    return {k: letters * v for k, v in lengths.items() if isinstance(v, (int, float))}
+
+
 class Paper(Figure):
-    """A Figure without pyplot that saves in the packaged style, the same bytes each time."""
+    """A Figure without pyplot that saves in the packaged style, the same bytes each time; as large
+    as the page wants it (:mod:`grokfast.figures.page`). Where that is in the caller's axes, it only
+    hands on what is drawn to these."""
+
+    def __init__(self, figsize: tuple[float, float], **options: Any) -> None:
+        super().__init__(page().fit(figsize), **options)
+        self._letters, self._host = page().letters, page().ax
+        if self._host is None:  # what is drawn from now on, until the style of all this ends
+            matplotlib.rcParams.update(_grown(self._letters))
+
+    def add_height(self, inches: float) -> None:
+        """Makes room for more or fewer lines of usual letters, unless the page says how high."""
+        _, height = page().size or (None, None)
+        if height is None:
+            self.set_figheight(self.get_figheight() + self._letters * inches)
+
+    def subplots(self, nrows: int = 1, ncols: int = 1, **options: Any) -> Any:
+        if self._host is None:
+            return super().subplots(nrows, ncols, **options)
+        if nrows * ncols > 1:
+            raise UsageError(
+                f"ax takes a figure of one panel, and this one has {nrows * ncols}",
+                hint="leave ax out, or draw a slice of the grid: results.where(...)",
+            )
+        return np.array([[self._host]]) if not options.get("squeeze", True) else self._host
+
+    def colorbar(self, *args: Any, **options: Any) -> Any:
+        if self._host is None:
+            return super().colorbar(*args, **options)
+        return self._host.figure.colorbar(*args, **options)
+
+    def legend(self, *args: Any, **options: Any) -> Any:
+        if not page().legend:
+            return None
+        if self._host is None:
+            return super().legend(*args, **options)
+        kept = {k: v for k, v in options.items() if k in ("handles", "handler_map", "title")}
+        return self._host.legend(**kept)
 
     def savefig(self, fname: Any, *, transparent: bool | None = None, **kwargs: Any) -> None:
         kind = kwargs.get("format") or Path(str(fname)).suffix.lstrip(".").lower()
         dates = {"pdf": "CreationDate", "svg": "Date"}
         if kind in dates:
             kwargs["metadata"] = {dates[kind]: None, **(kwargs.get("metadata") or {})}
-        with style():
+        with style(self._letters):
             super().savefig(fname, transparent=transparent, **kwargs)
 
     def _repr_png_(self) -> bytes:

@@ -23,6 +23,7 @@ from grokfast.figures.against import (
 )
 from grokfast.figures.caption import caption, check_budget, replicates
 from grokfast.figures.facets import Facets, arrange
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of, wrap_title
 from grokfast.figures.scales import log_ticks
 from grokfast.figures.style import TRAIN, VALIDATION, Paper, style
@@ -35,6 +36,7 @@ _MOMENTS: tuple[tuple[str, str, str, Any], ...] = (
 CENSORED = "Open, with an arrow: not reached within the budget."
 
 
+@options
 def grokking_times(
     results: Cells, *, budget: int | None = None, x: str | None = None, title: str | None = None
 ) -> Figure:

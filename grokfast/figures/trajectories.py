@@ -18,6 +18,7 @@ from grokfast.errors import UsageError
 from grokfast.figures.caption import caption, describe
 from grokfast.figures.cells import phase_of
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of, wrap_title
 from grokfast.figures.style import INK, Paper, palette, plain, style
 from grokfast.results import Results
@@ -33,6 +34,7 @@ _TITLE = 5.5
 _MAX_POINTS = 2000
 
 
+@options
 def embedding_trajectories(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:

@@ -12,6 +12,7 @@ from grokfast.analyses.analytic import width_table
 from grokfast.errors import UsageError
 from grokfast.figures.caption import caption
 from grokfast.figures.choice import Cell, choose
+from grokfast.figures.page import options
 from grokfast.figures.panels import finish, title_of
 from grokfast.figures.style import INK, NEURON, VALIDATION, Paper, style
 from grokfast.results import Results
@@ -21,6 +22,7 @@ from grokfast.tasks.modular import Modular
 _POINTS, _SEEDS = 24, 3
 
 
+@options
 def width_accuracy(
     results: Results, cells: Sequence[Cell] | None = None, *, title: str | None = None
 ) -> Figure:

@@ -384,6 +384,22 @@ def test_what_bash_is_offered(typed, offered, here, capsys):
         (["plot", "FILE", "--out=no/x.png"], "no such folder: no"),
         (["plot", "FILE", "--cell=lrr:1"], "unknown axis 'lrr'"),
         (["plot", "FILE", "--cell=lr"], "'lr' is not axis:value"),
+        (["plot", "FILE", "--where=lr"], "--where='lr': 'lr' is not axis:value"),
+        (["plot", "FILE", "--where=lrr:1"], "--where: unknown axis 'lrr'; did you mean lr?"),
+        (["plot", "FILE", "--where=model_seed:0"], "'model_seed' is no axis of these results"),
+        (["plot", "FILE", "--where=lr:7"], "lr 7 is beyond the run's"),
+        (["plot", "FILE", "--rule=gap"], "unknown phase rule 'gap'; known are delay"),
+        (["plot", "FILE", "--rule=gap:"], "'gap:' is not field:value"),
+        (["plot", "FILE", "--rule=gapp:5"], "rule delay has no 'gapp'; it has threshold"),
+        (["plot", "FILE", "--rule=gap:x"], "phase.gap='x' is not a whole number"),
+        (["plot", "FILE", "--rule=gap:-5"], "phase.gap is -5; give a finite value"),
+        (["plot", "FILE", "--rule=threshold:0.95"], "T_train and T_val cannot be read anew"),
+        (["plot", "FILE", "--size=8"], "size '8' is no width and height; give 8.5x6cm"),
+        (["plot", "FILE", "--size=1x1cm"], "a side has 1 to 60 inches"),
+        (["plot", "FILE", "--size=1x1in", "--out=x.png"], "too small for this figure"),
+        (["plot", "FILE", "--dpi=0"], "--dpi='0' is no whole number from 1 to 10000"),
+        (["plot", "FILE", "--dpi=72", "--out=x.pdf"], "pdf has no dots, so no dpi; png has"),
+        (["plot", "FILE", "--title=$\\frac{$"], "is no mathtext"),
         (
             ["plot", "FILE", "--kind=curves", "--cell=lr:7,weight_decay:0"],
             "lr 7 is beyond the run's",
@@ -433,6 +449,15 @@ def test_default_names_beside_a_file(name, expected):
     assert str(beside(Path(name), ".png")) == expected
 
 
+def test_the_help_of_plot_is_whole_and_says_how_to_switch_off(here, capsys):
+    assert main(["plot", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the phases anew without training. A new threshold must be one" in told
+    assert "the run's evaluation.thresholds. --cell=" in told, "no line was taken for an argument"
+    assert "--no-caption Leave out the footnote. --no-legend" in told
+    assert "Default: True" not in told
+
+
 def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished):
     """The drawing itself is tested with the figures."""
     import sys
@@ -454,7 +479,8 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     assert calls == [(4, "phases", None, default, None), (4, "curves", cells, "x.PDF", 10)]
     assert capsys.readouterr().out == f"{default}\nx.PDF\n"
     assert main(["plot", finished, "--over=model-seed,task.seed", "--x=optimizer.lr"]) == 0
-    nothing = {"outcome": None, "band": None, "until": None, "epochs": None}
+    unset = ("outcome", "band", "until", "epochs", "title", "size", "dpi")
+    nothing = dict.fromkeys(unset) | {"caption": True, "legend": True}
     assert more[:2] == [([], None, None, nothing)] * 2
     assert more[2] == (["model_seed", "data_seed"], "lr", None, nothing)
     name = default.replace(".png", ".over-model_seed.over-data_seed.png")
@@ -466,6 +492,16 @@ def test_plot_hands_over_what_was_asked_for(monkeypatch, here, capsys, finished)
     assert main(["plot", finished, *rest]) == 0
     assert calls[-1][2] == "all"
     assert more[-1][3] == nothing | {"band": "none", "until": "end", "epochs": [0, 14, 500]}
+    page = ("--title=$x$", "--size=8.5cm", "--dpi=72", "--no-caption", "--no-legend")
+    assert main(["plot", finished, *page]) == 0
+    told = {"title": "$x$", "size": "8.5cm", "dpi": 72, "caption": False, "legend": False}
+    assert more[-1][3] == nothing | told
+    capsys.readouterr()
+    assert main(["plot", finished, "--where=weight-decay:5", "--rule=gap:7"]) == 0
+    assert calls[-1][:2] == (2, "times"), "one axis of numbers is left"
+    assert capsys.readouterr().out.endswith(".times.weight-decay-5.gap-7.png\n")
+    assert main(["plot", finished, "--where=weight_decay:5,lr:0.01"]) == 0
+    assert calls[-1][:2] == (1, "curves")
 
 
 @pytest.mark.parametrize("epochs", ["1,,2", "-1", "1.5", "all", "9999999999"])

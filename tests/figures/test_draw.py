@@ -96,6 +96,10 @@ def test_formats_kinds_and_options_are_checked(small, tmp_path):
         figures.draw(small, "curves", x="lr", out=tmp_path / "a.png")
     with pytest.raises(UsageError, match="band is 'quartiles'; give sd or none"):
         figures.draw(small, "curves", band="quartiles", out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="band is of replicates; name their axes: --over"):
+        figures.draw(small, "curves", band="sd", out=tmp_path / "a.png")
+    with pytest.raises(UsageError, match="leave one out"):
+        figures.draw(small, "tsne", until="end", epochs=[1], out=tmp_path / "a.png")
     with pytest.raises(UsageError, match="band belongs to --kind=curves and --kind=observables"):
         figures.draw(small, "times", band="sd", out=tmp_path / "a.png")
     assert not list(tmp_path.iterdir())

@@ -140,7 +140,7 @@ def test_a_sweep_without_learning_rate_uses_what_there_is(make):
         lr=1e-3, weight_decay=[0.0, 5.0], init_scale=[0.1, 1.0, 10.0]
     )
     (ax,) = phase_diagram(make(grid, 10, 20)).axes
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("init scale", "decoder weight decay")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("initialisation scale", "decoder weight decay")
 
 
 def test_too_many_panels_are_refused(make):
