@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import os
 import random
 import shutil
@@ -54,6 +55,17 @@ class Writer:
     output: str
     before: tuple[tuple[str, ...], ...] = ()
 
+
+#: What commands import late, once for all children rather than once in each.
+LATE = (
+    "grokfast.figures",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "h5netcdf",
+    "pandas",
+    "pyarrow.parquet",
+    "xarray",
+)
 
 TABLE = ("export", "r.h5", "--overwrite")
 WRITERS = {
@@ -199,6 +211,8 @@ def main(
     """Injects so many faults, or as many as there is time for, and counts what was lost."""
     names = list(WRITERS) if only is None else listed(only)
     torch.set_num_threads(1)
+    for module in LATE:
+        importlib.import_module(module)
     begun, before = time.monotonic(), Path.cwd()
     out = None if out is None else str(Path(out).resolve())
     with tempfile.TemporaryDirectory() as root:
