@@ -32,6 +32,7 @@ What was predicted, what was tried and what did not help is in [LOG.md](LOG.md).
 - [Shabalin et al. 2023](#shabalin-sadrtdinov-shabalin-2023-figure-by-figure), figure by figure
 - [Modular arithmetic, parity, transformers](#modular-arithmetic-sparse-parity-transformers)
 - [Speed](#speed)
+- [More than one machine](#more-than-one-machine)
 - [What each engine can train](#what-each-engine-can-train)
 - [Hostile worlds](#hostile-worlds)
 """
@@ -70,6 +71,15 @@ that was measured in the same run. MNIST is `python bench/run.py --tasks=mnist-o
 --models=8,66`, modular arithmetic `--tasks=modular-addition --models=2 --evaluation-points=3`,
 transformers `--tasks=power-division --models=1,4 --every=1000000,1`; sparse parity has a program of
 its own, `python bench/parity.py`. The `triton` engine has not run on a GPU: nothing of it is timed.
+"""
+
+_MACHINES = """\
+## More than one machine
+
+`python bench/cluster.py --nodes=N` trains toy classification with `--launcher=ray` on N nodes of
+Ray on one machine of two cores: there is no third core to win. A task is a block of cells; its
+overhead is what it takes beside training, the tail the time in which the first worker has nothing
+left to do.
 """
 
 _ENGINES = """\
@@ -264,6 +274,20 @@ def _time(row: dict[str, Any]) -> str:
     return row["machine"]["time"]
 
 
+def _clusters() -> str:
+    rows = [
+        [
+            *(row["nodes"], f"{row['cells']} x {row['budget']:,}", row["tasks"]),
+            *(f"{row['trains']:.1%}", f"{row['a_task_s']:.2f} s"),
+            *(f"{row[part]:.1%}" for part in ("driver", "ray", "tail")),
+            f"{row['load']:.1f}",
+        ]
+        for row in read_rows(RESULTS / "ray.jsonl")
+    ]
+    head = ("nodes", "cells x steps", "tasks", "workers train", "overhead a task")
+    return table((*head, "driver, of a core", "Ray, of a core", "tail", "load beside"), rows)
+
+
 def _campaigns() -> str:
     rows = []
     for row in read_rows(RESULTS / "campaigns.jsonl"):
@@ -300,6 +324,8 @@ def page() -> str:
         _SPEED,
         _speed_tables(),
         "![throughput against number of models](results/cpu.png)\n",
+        _MACHINES,
+        _clusters(),
         _ENGINES,
         markdown(),
         _HOSTILE,
