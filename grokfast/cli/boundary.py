@@ -100,8 +100,14 @@ def _report(message: str, code: int) -> int:
     return code
 
 
-#: Of torch's allocators, C++ and the system, in what they raise where memory is short.
-_NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "bad_alloc", "Cannot allocate memory")
+#: Of torch's allocators, C++, the system and its loader, in what they raise where memory is short.
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA out of memory",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "failed to map segment",
+)
 
 
 def _environment_problem(error: Exception) -> EnvironmentProblem | None:

@@ -34,6 +34,11 @@ class _Interrupted(GrokfastError):
         (Terminated(), 143, "terminated"),
         (PermissionError(13, "Permission denied", "x.h5"), 3, "error: Permission denied: x.h5"),
         (MemoryError(), 3, "error: not enough memory; --dry-run shows what a run needs"),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            3,
+            "error: not enough memory",
+        ),
         (ModuleNotFoundError("no", name="torch"), 3, "error: the Python package 'torch' is not"),
         (
             ValueError("two\nlines \x1b[31m"),
