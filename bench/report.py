@@ -301,6 +301,9 @@ def _campaigns() -> str:
                 rows.append(
                     ["kills", row["kills"], f"{told}{row['differing']} differing histories"]
                 )
+            case "faults":
+                told = f"{row['wrong']} wrong, at calls of {len(row['ends'])} writers"
+                rows.append(["system calls that fail", row["faults"], told])
             case "fuzz":
                 told = f"{row['wrong']} wrong; exits {', '.join(row['codes'])}"
                 rows.append(["malformed inputs", row["inputs"], told])
