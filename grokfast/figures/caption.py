@@ -162,5 +162,5 @@ def describe(results: Cells, cell: int) -> str:
         if len(axis.values) > 1:
             value = results[axis.name][cell]
             value = value.item() if hasattr(value, "item") else value
-            parts.append(axis.titled(value))
+            parts.append(axis.titled(None if value != value else value))  # none among numbers
     return ", ".join(parts) or plain(results.grid.name)
