@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -223,22 +222,16 @@ class _Stack:
 
 def _paths(results: Results, over: str | Sequence[str]) -> list[str]:
     """Dotted names of the axes."""
-    known = {short_name(path): path for path in results.grid.axes}
     found = []
     for name in [over] if isinstance(over, str) else over:
-        path = known.get(short_name(name))
-        if path is None:
-            close = difflib.get_close_matches(name, known, n=1)
-            axes = f"axes are {', '.join(known)}" if known else "this file holds a single cell"
-            raise UsageError(
-                f"{name!r} is no axis of these results",
-                hint=f"did you mean {close[0]}?" if close else axes,
-            )
+        path = results.grid.axis(name)
         if path == "steps":
             raise UsageError("cells with other budgets are no replicates; aggregate another axis")
         found.append(path)
     if not found:
-        raise UsageError("over names no axis", hint=f"axes are {', '.join(known)}")
+        raise UsageError(
+            "over names no axis", hint=f"axes are {', '.join(map(short_name, results.grid.axes))}"
+        )
     return found
 
 

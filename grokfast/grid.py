@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import math
@@ -194,6 +195,23 @@ class Grid:
     def varies(self, path: str) -> bool:
         """Whether a field may differ between cells."""
         return path in self.axes or path in self.given
+
+    def axis(self, name: str) -> str:
+        """The dotted name of an axis, by that or its short name.
+
+        Raises:
+            UsageError: no axis has this name.
+        """
+        known = {short_name(path): path for path in self.axes}
+        path = known.get(short_name(name))
+        if path is None:
+            close = difflib.get_close_matches(name, known, n=1)
+            axes = f"axes are {', '.join(known)}" if known else "there is a single cell"
+            raise UsageError(
+                f"{name!r} is no axis of these results",
+                hint=f"did you mean {close[0]}?" if close else axes,
+            )
+        return path
 
     def values_of(self, path: str) -> tuple[Any, ...]:
         """The distinct values that a field, or a setting, has among the cells; in the order of its

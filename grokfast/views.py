@@ -10,7 +10,7 @@ import numpy as np
 
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
-from grokfast.fields import parse_value, scalar_fields, short_name
+from grokfast.fields import parse_value, scalar_fields
 from grokfast.grid import Grid
 from grokfast.outcomes import DIVERGED, OK, RUNNING, crossing_name
 from grokfast.phases import PHASE_RULES, UNKNOWN, Rule
@@ -23,7 +23,7 @@ _SAMPLES = (*range(1, 2001), *(10**k for k in range(4, 10)))
 def where(results: Results, **values: Any) -> Results:
     """See :meth:`grokfast.Results.where`."""
     grid = results.grid
-    paths = [_axis(grid, name) for name in values]
+    paths = [grid.axis(name) for name in values]
     if not paths:
         raise UsageError("where names no axis", hint=f"axes are {', '.join(results.axes)}")
     chosen = np.flatnonzero(results.matching(**values))
@@ -56,20 +56,6 @@ def where(results: Results, **values: Any) -> Results:
         provenance=results.provenance | known,
         complete=bool(np.isin(variables["status"][1], (OK, DIVERGED)).all()),
     )
-
-
-def _axis(grid: Grid, name: str) -> str:
-    """Dotted name of an axis."""
-    known = {short_name(path): path for path in grid.axes}
-    path = known.get(short_name(name))
-    if path is None:
-        close = difflib.get_close_matches(name, known, n=1)
-        axes = f"axes are {', '.join(known)}" if known else "these are of a single cell"
-        raise UsageError(
-            f"{name!r} is no axis of these results",
-            hint=f"did you mean {close[0]}?" if close else axes,
-        )
-    return path
 
 
 def _data(grid: Grid, runs: list[int]) -> set[str]:
