@@ -20,9 +20,10 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q '.[test]'
 	@touch $@ $(VENV)/.package
 
+# Not built a second time where .deps has just done it: make would, whatever the times say.
 $(VENV)/.package: $(VENV)/.deps setup.py $(SOURCES)
-	@rm -rf build
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q --no-deps --force-reinstall .
+	@test -z "$$(find $^ -newer $@ 2>/dev/null || echo none)" || { rm -rf build && \
+	  PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q --no-deps --force-reinstall .; }
 	@touch $@
 
 # From outside the tree: with the root on the path, kernels/ would shadow the installed package.
