@@ -35,15 +35,19 @@ SPELLED = {
     "modular-weight-decay": {"weight_decay": "0,15", "task.fraction": "linspace:0.1:0.9:9",
                              "task.corruption": "linspace:0.1:0.9:9"},
     "parity-baseline": {"data_seed": "range:0:10"},
+    "mnist-extended": {"lr": "50", "weight_decay": "1e-7"},
+    "addition-classification.embeddings.h5": {"lr": "3.9810717055349695e-05",
+                                              "weight_decay": "3,11,16,20"},
 }
 #: Of which no table is published.
-UNPUBLISHED = ("modular-weight-decay", "parity-k3", "parity-noise", "parity-size")
+UNPUBLISHED = ("mnist-extended", "modular-weight-decay", "parity-k3", "parity-noise", "parity-size")
 
-def asked(old):
+def asked(path, old):
     '''The grid of a file as a user asks for it: a preset, or other values of it.'''
     new = gf.preset(old.grid.name)
     if len(old.grid.cells) != new.size:
-        new = build_grid(old.grid.name, SPELLED[old.grid.name], None, None)
+        spelled = SPELLED.get(path.name) or SPELLED[old.grid.name]
+        new = build_grid(old.grid.name, spelled, None, None)
     fields = scalar_fields(new.experiment)
     return new.grid(**{f: old.grid.experiment.get(f) for f in fields if not new.varies(f)})
 
@@ -51,7 +55,7 @@ def left(path, old):
     shard = path.name.split(".shard-")[1:]
     try:
         return gf.plan(
-            asked(old), out=path, device="cpu", engine=old.provenance["engine"],
+            asked(path, old), out=path, device="cpu", engine=old.provenance["engine"],
             shard=tuple(map(int, shard[0].removesuffix(".h5").split("-of-"))) if shard else None,
         ).left
     except gf.EnvironmentProblem as error:
