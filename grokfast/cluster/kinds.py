@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grokfast import installation
 from grokfast.cluster.engine import Machine
 from grokfast.engines import facts
 from grokfast.errors import EnvironmentProblem, UsageError
@@ -43,7 +43,7 @@ def choose(told: Mapping[Machine, Mapping[str, Any]], was: Mapping[str, str], ou
     """
     kinds: dict[str, list[Machine]] = {}
     others = {}
-    version = importlib.metadata.version("grokfast")
+    version = installation.version()
     for machine, answer in told.items():
         if "kind" not in answer:
             if answer.get("final"):

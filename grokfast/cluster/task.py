@@ -6,7 +6,6 @@ the driver's.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import socket
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from grokfast.cluster import extensions
 from grokfast.cluster.parts import read_json, write_json
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
+from grokfast.installation import version
 from grokfast.progress import Silent
 
 #: Seconds between entries of a diary, at least.
@@ -40,7 +40,7 @@ def look(text: str) -> str:
     asked = json.loads(text)
     told: dict[str, Any] = {
         "host": socket.gethostname(),
-        "version": importlib.metadata.version("grokfast"),
+        "version": version(),
     }
     try:
         _see(asked)
