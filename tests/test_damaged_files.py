@@ -14,7 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from damage import FORBIDDEN, READERS, copies, damaged, originals
+from damage import FORBIDDEN, READERS, copies
+from damaging import damaged, originals
 
 import grokfast as gf
 from grokfast import checkpoint, guarded, layout, plausible, seal

@@ -14,9 +14,7 @@ that read many; some go through the commands. What may come of a copy:
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import gzip
 import hashlib
 import io
 import itertools
@@ -30,93 +28,21 @@ import sys
 import tempfile
 import time
 import warnings
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from children import listed, report
+from damaging import KINDS, damaged, odd_table, originals
 
 from grokfast.cli import script
-
-FROZEN = Path(__file__).resolve().parents[1] / "frozen"
 
 #: Seconds after which a copy counts as one that is never read to its end.
 HANG = 180.0
 
 FORBIDDEN = ("wrong", "internal", "crashes", "hangs")
-
-
-def damaged(data: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """What was done to a file, and the file."""
-    size, new = len(data), bytearray(data)
-
-    def block(most: int = 64) -> slice:
-        start = rng.randrange(size)
-        return slice(start, min(size, start + rng.randint(1, most)))
-
-    match what := rng.choice(
-        ("flipped", "bits", "zeroed", "swapped", "cut", "doubled", "extended", "noise")
-    ):
-        case "flipped" | "bits":
-            for _ in range(1 if what == "flipped" else rng.randint(2, 40)):
-                new[rng.randrange(size)] ^= 1 << rng.randrange(8)
-        case "zeroed":
-            at = block(rng.choice((8, 64, 1024)))
-            new[at] = bytes(at.stop - at.start)
-        case "swapped":
-            length = rng.choice((1, 4, 8, 64))
-            a, b = (rng.randrange(max(1, size - length)) for _ in range(2))
-            new[a : a + length], new[b : b + length] = data[b : b + length], data[a : a + length]
-        case "cut":
-            del new[rng.randrange(size) :]
-        case "doubled":
-            at = block(512)
-            new[at.stop : at.stop] = data[at]
-        case "extended":
-            new += rng.randbytes(rng.choice((1, 64, 4096)))
-        case "noise":
-            at = block(rng.choice((4, 32)))
-            new[at] = rng.randbytes(at.stop - at.start)
-    return what, bytes(new)
-
-
-#: What may stand in a table in the place of what should.
-_ODD: tuple[Any, ...] = (
-    None, True, -1, 0, 1e308, 10**400, float("nan"), float("inf"), 0.5, "", "nan", "lr", [], {},
-    [[]], [None], {"": 0}, {"fields": 0}, "x" * 5000,
-)  # fmt: skip
-
-
-def odd_table(data: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """Well-formed JSON, of whose values one or two are others, are gone or come twice."""
-    table = json.loads(data)
-    for _ in range(rng.randint(1, 2)):
-        places = list(_places(table))
-        if not places:
-            break
-        holder, key = rng.choice(places)
-        match rng.choice(("odd", "odd", "odd", "other", "gone")):
-            case "odd":
-                holder[key] = copy.deepcopy(rng.choice(_ODD))
-            case "other":
-                other, place = rng.choice(places)
-                holder[key] = copy.deepcopy(other[place])
-            case "gone":
-                del holder[key]
-    return "odd", json.dumps(table).encode()
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every entry of lists and objects, at any depth."""
-    entries = list(value) if isinstance(value, dict) else range(len(value))
-    for key in entries if isinstance(value, dict | list) else ():
-        yield value, key
-        if isinstance(value[key], dict | list):
-            yield from _places(value[key])
 
 
 def _digest(*arrays: Any) -> str:
@@ -189,66 +115,6 @@ READERS: dict[str, Callable[[Path, Any], str]] = {
 
 #: Kinds whose content says by itself whether it is as it was.
 CHECKED = ("results-v3", "checkpoint-v3", "checkpoint-v2")
-
-
-#: Tables of the four forms, with cells that the frozen run has.
-_TOY = {"task": "addition-classification"}
-_TABLES: dict[str, Any] = {
-    "diagram": {
-        "diagrams": [
-            _TOY
-            | {"rows": "weight_decay", "columns": "learning_rate", "weight_decay": [0.0, 2.0]}
-            | {"learning_rate": [0.01, 0.03], "phases": ["FC", "MG"]}
-        ]
-    },
-    "cells": {
-        "cells": [
-            _TOY | {"lr": 0.01, "wd": 0.0, "t_train": 10, "t_val": None, "phase": "memorization"},
-            _TOY | {"lr": 0.03, "wd": 0.0, "t_train": 382, "t_val": 236, "phase": "comprehension"},
-        ]
-    },
-    "measured": {
-        "measured": [
-            {
-                "title": "curves",
-                "fields": {"task.name": "addition", "optimizer.lr": 0.03},
-                "tolerance": {"loss": 0.01, "acc": 0.02},
-                "rows": [
-                    {"step": 100, "train_loss": 1.0, "val_acc": 0.5, "transition": True},
-                    {"final_val_acc": 0.9, "fields": {"optimizer.weight_decay": 2.0}},
-                ],
-            }
-        ]
-    },
-    "steps": _TOY
-    | {
-        "learning_rate": [0.01, 0.03],
-        "weight_decay": [0.0, 2.0],
-        "t_train_t_val": [[[0, 150000], [382, 236]], [[100, 200], [0, 0]]],
-    },
-}
-
-
-def originals(folder: Path) -> None:
-    """Small good files, in a folder for each kind."""
-    for kind in READERS:
-        (folder / kind).mkdir()
-    for version in ("v2", "v3"):
-        with zipfile.ZipFile(FROZEN / f"{version}.zip") as files:
-            for name in ("toy.h5", "digits.h5"):
-                (folder / f"results-{version}" / name).write_bytes(files.read(name))
-            for name in ("native.h5.ckpt", "digits.h5.ckpt"):
-                (folder / f"checkpoint-{version}" / name).write_bytes(files.read(name))
-    rng = np.random.default_rng(0)
-    for code, array in (
-        (0x08, rng.integers(0, 256, (20, 8, 8), np.uint8)),
-        (0x0D, rng.normal(size=60).astype(">f4")),
-    ):
-        head = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-        (folder / "idx" / f"{code}").write_bytes(head + array.tobytes())
-        (folder / "idx" / f"{code}.gz").write_bytes(gzip.compress(head + array.tobytes(), mtime=0))
-    for name, table in _TABLES.items():
-        (folder / "table" / f"{name}.json").write_text(json.dumps(table, indent=1))
 
 
 def _outcome(read: Callable[[], str], wanted: str, *, checked: bool) -> tuple[str, bool, str]:
@@ -386,24 +252,26 @@ def campaign(
     commands: int = 500,
     seed: int = 1,
     workers: int = 1,
-    kinds: Sequence[str] = tuple(READERS),
+    kinds: Sequence[str] = KINDS,
     show: bool = False,
+    minutes: float = 1e9,
 ) -> dict[str, Any]:
     """Reads so many damaged copies of each kind, and gives so many to the commands.
 
     Returns:
-        Kind -> counts, as the module says.
+        Kind -> counts, as the module says: of all copies, or of those there was time for.
     """
     begun, counts = time.monotonic(), {}
+    until = begun + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
         originals(Path(folder))
-        for kind in filter(None, kinds):
-            counts[kind] = _count(_all("read_copies", kind, folder, seed, files, workers), show)
-        if commands:
-            lines = _all("run_commands", "commands", folder, seed, commands, workers)
-            counts["commands"] = _count(lines, show)
-    took = round(time.monotonic() - begun, 1)
-    return {"seconds": took, "counts": counts}
+        work = [("read_copies", kind, files) for kind in kinds if kind]
+        work += [("run_commands", "commands", commands)] if commands else []
+        for function, kind, number in work:
+            call = (function, kind, folder, seed)
+            with contextlib.closing(_all(call, number, workers, until)) as lines:
+                counts[kind] = _count(lines, show)
+    return {"seconds": round(time.monotonic() - begun, 1), "counts": counts}
 
 
 def _count(lines: Iterator[list[Any]], show: bool) -> dict[str, int]:
@@ -418,50 +286,76 @@ def _count(lines: Iterator[list[Any]], show: bool) -> dict[str, int]:
     return {name: n for name, n in number.items() if n or name in FORBIDDEN}
 
 
-def _all(
-    function: str, kind: str, folder: str, seed: int, number: int, workers: int
-) -> Iterator[list[Any]]:
-    """Lines of all copies, from processes that take an equal share each."""
-    shares = np.linspace(0, number, workers + 1).astype(int).tolist()
-    with ThreadPoolExecutor(workers) as pool:
-        for lines in pool.map(
-            lambda share: list(_watched(function, kind, folder, seed, *share)),
-            itertools.pairwise(shares),
-        ):
-            yield from lines
+class _Share:
+    """Copies ``start`` to ``stop`` in a process of their own; after one on which it has died or
+    does not end, a new process goes on."""
 
+    def __init__(self, call: tuple[Any, ...], start: int, stop: int) -> None:
+        self.call, self.next, self.stop = call, start, stop
+        self.begin()
 
-def _watched(
-    function: str, kind: str, folder: str, seed: int, start: int, stop: int
-) -> Iterator[list[Any]]:
-    """Lines of copies; after one on which its process has died or does not end, a new process
-    goes on."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; import runpy; "
-    code += f"runpy.run_path({__file__!r})[{function!r}]({kind!r}, {folder!r}, {seed}, "
-    while start < stop:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"{code}{start}, {stop})"], stdout=subprocess.PIPE
+    def begin(self) -> None:
+        function, *arguments = self.call
+        code = f"import sys; sys.path[:] = {sys.path!r}; import runpy; "
+        code += f"runpy.run_path({__file__!r})[{function!r}](*{arguments!r}, "
+        # Unbuffered: a line that is read but not returned would not wake the select again.
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"{code}{self.next}, {self.stop})"],
+            stdout=subprocess.PIPE,
+            bufsize=0,
         )
-        assert process.stdout is not None
-        if process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{function} of {kind} failed before any copy was read")
-        outcome = "crashes"
-        while start < stop:
-            if not select.select([process.stdout], [], [], HANG)[0]:
-                outcome = "hangs"
-                break
-            line = process.stdout.readline()
-            if not line:
-                break
-            yield json.loads(line)
-            start += 1
-        else:
-            process.communicate()
-            return
-        process.kill()
-        process.communicate()
-        yield [start, "", outcome, False, f"exit code {process.returncode}"]
-        start += 1
+        self.ready, self.heard = False, time.monotonic()
+
+    def fileno(self) -> int:
+        assert self.process.stdout is not None
+        return self.process.stdout.fileno()
+
+    def line(self) -> list[Any] | None:
+        """What has come, once there is something to read: a line of a copy, or none."""
+        assert self.process.stdout is not None
+        line, self.heard = self.process.stdout.readline(), time.monotonic()
+        if not self.ready:
+            if line != b"ready\n":
+                raise RuntimeError(f"{self.call[:2]} failed before any copy was read")
+            self.ready = True
+            return None
+        return self._done(json.loads(line)) if line else self.given_up("crashes")
+
+    def given_up(self, outcome: str) -> list[Any]:
+        """The line of a copy that its process did not get over."""
+        self.end()
+        code = self.process.returncode
+        done = self._done([self.next, "", outcome, False, f"exit code {code}"])
+        if self.next < self.stop:
+            self.begin()
+        return done
+
+    def _done(self, line: list[Any]) -> list[Any]:
+        self.next += 1
+        return line
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def _all(
+    call: tuple[Any, ...], number: int, workers: int, until: float
+) -> Generator[list[Any], None, None]:
+    """Lines of all copies, from processes that take an equal share each, as they come."""
+    ends = np.linspace(0, number, workers + 1).astype(int).tolist()
+    shares = [_Share(call, *share) for share in itertools.pairwise(ends)]
+    try:
+        while (left := [s for s in shares if s.next < s.stop]) and time.monotonic() < until:
+            for share in select.select(left, [], [], 1)[0]:
+                if (line := share.line()) is not None:
+                    yield line
+            for share in left:
+                if time.monotonic() - share.heard > HANG:
+                    yield share.given_up("hangs")
+    finally:
+        for share in shares:
+            share.end()
 
 
 def main(
@@ -469,12 +363,13 @@ def main(
     commands: int = 500,
     seed: int = 1,
     workers: int = 1,
-    kinds: str = ",".join(READERS),
+    kinds: str = ",".join(KINDS),
     show: bool = False,
+    minutes: float = 1e9,
     out: str | None = None,
 ) -> int | None:
-    """Damages so many copies and counts what comes of them."""
-    found = campaign(files, commands, seed, workers, listed(kinds), show)
+    """Damages so many copies, or as many as there is time for, and counts what comes of them."""
+    found = campaign(files, commands, seed, workers, listed(kinds), show, minutes)
     report("damage", seed, found, out)
     counts = found["counts"].values()
     return 1 if any(own[name] for own in counts for name in FORBIDDEN) else None
