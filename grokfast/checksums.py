@@ -60,6 +60,8 @@ def _canonical(values: NDArray[Any], kind: str) -> bytes | memoryview:
         return json.dumps([str(v) for v in values]).encode()
     if kind == "integer":
         return np.ascontiguousarray(values, "<i8").data
-    values = np.array(values, values.dtype.newbyteorder("<"))
-    values[np.isnan(values)] = np.nan
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    if (unknown := np.isnan(values)).any():
+        values = values.copy()
+        values[unknown] = np.nan
     return values.data

@@ -12,9 +12,9 @@ thresholds, observables, buffers, and the last and best accuracies.
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from grokfast import checksums, guarded, seal
 from grokfast.errors import Damaged, UsageError
 from grokfast.grid import Grid
 from grokfast.hdf5 import Dataset, Group, Piece, Unread
+from grokfast.image import Image
 from grokfast.observables import OBSERVABLES
 from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STATUS, STEPS
 
@@ -54,17 +55,18 @@ _LONG_NAMES = {
 }
 
 
-def packed(results: Results) -> list[bytes | memoryview]:
-    """The bytes of the file, in parts: HDF5 never sees a disk, which may be full."""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        _write(file, results)
-    content, sealing = buffer.getbuffer(), seal.Sealing()
-    sealing.add(content)
-    return [content, sealing.seal()]
+def packed(results: Results) -> Iterator[memoryview | bytes]:
+    """The bytes of the file, in parts; those of the weights as they lie in memory."""
+    image, sealing = Image(), seal.Sealing()
+    with h5py.File(image, "w") as file:
+        _write(file, results, image)
+    for part in image.parts():
+        sealing.add(part)
+        yield part
+    yield sealing.seal()
 
 
-def _write(file: h5py.File, r: Results) -> None:
+def _write(file: h5py.File, r: Results, image: Image) -> None:
     file.attrs.update(
         schema=SCHEMA,
         schema_version=SCHEMA_VERSION,
@@ -105,17 +107,17 @@ def _write(file: h5py.File, r: Results) -> None:
         "provenance": _write_provenance(file.create_group("provenance"), r.provenance),
     }
     if r.weights:
-        sums["weights"] = _write_weights(file.create_group("weights"), r.weights)
+        sums["weights"] = _write_weights(file.create_group("weights"), r.weights, image)
     file.attrs["checksums"] = json.dumps(sums)
 
 
-def _write_weights(group: h5py.Group, weights: list[dict[str, NDArray[Any]]]) -> str:
+def _write_weights(group: h5py.Group, weights: list[dict[str, NDArray[Any]]], image: Image) -> str:
     """The checksum of all of them."""
     sums = []
     for number, bucket in enumerate(weights):
         own = group.create_group(str(number))
         for name, values in bucket.items():
-            own.create_dataset(name, data=values)
+            image.place(own, name, values)
         sums.append(checksums.of_group(bucket))
         own.attrs["checksums"] = json.dumps(sums[-1])
     return checksums.of_plain(sums)

@@ -20,6 +20,7 @@ LAYERS = [
         "guarded",
         "hardware",
         "hdf5",
+        "image",
         "installation",
         "locks",
         "machines",

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,18 @@ def test_a_checkpoint_is_written_a_tensor_at_a_time(out, monkeypatch):
         checkpoint.save_checkpoint(Path("nowhere"), grid, buckets, states, hollow)
     largest = max(t.numel() * t.element_size() for s in states for _, t in s.tensors())
     assert max(sizes[:-2]) == largest  # the last two are the table and the seal
+
+
+def test_saving_holds_no_second_copy_of_the_weights(tmp_path):
+    results = run(small(**{"record.weights": True}))
+    results.weights[0]["layers.1.weight"] = np.ones((2, 2000, 1000), "f4")  # 16 MB
+    tracemalloc.start()
+    try:
+        results.save(tmp_path / "a.h5")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "a.h5").stat().st_size > 16_000_000
+    assert peak < 8_000_000
+    again = Results.load(tmp_path / "a.h5").weights[0]["layers.1.weight"]
+    np.testing.assert_array_equal(again, results.weights[0]["layers.1.weight"])
