@@ -21,6 +21,7 @@ from grokfast.fields import (
     resolve_field,
     scalar_fields,
     short_name,
+    walk,
     without_newer,
 )
 from grokfast.losses import LOSSES
@@ -202,8 +203,8 @@ class Experiment:
     precision: Literal["ieee", "tf32x3", "tf32"] = "ieee"
 
     def __post_init__(self) -> None:
-        for path, kind in scalar_fields(self).items():
-            check_type(path, self.get(path), kind)
+        for path, kind, value in walk(self):
+            check_type(path, value, kind)
         try:
             _check_bounds(self)
         except ValueError as error:
@@ -226,15 +227,16 @@ class Experiment:
             UsageError: an unknown name, or a value that the field does not admit.
         """
         tree: dict[str, Any] = {}
+        kinds = scalar_fields(self)
         for name, value in values.items():
-            path = resolve_field(self, name)
+            path = name if name in kinds else resolve_field(self, name)
             if isinstance(value, dict):  # which replace_tree would take for a part
                 raise UsageError(f"{path} is {value!r}; give a single value")
             *parents, leaf = path.split(".")
             node = tree
             for part in parents:
                 node = node.setdefault(part, {})
-            node[leaf] = as_field_type(scalar_fields(self)[path], value)
+            node[leaf] = as_field_type(kinds[path], value)
         return replace_tree(self, tree)
 
     def to_dict(self) -> dict[str, Any]:

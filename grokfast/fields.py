@@ -11,6 +11,7 @@ import difflib
 import functools
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from grokfast.bounds import bounds_of, hints
@@ -38,26 +39,25 @@ def short_name(path: str) -> str:
 
 @functools.cache
 def _kinds(cls: type) -> dict[str, Any]:
-    """Field -> type annotation of a class, less bounds."""
-    return {name: without_bounds(kind) for name, kind in hints(cls).items()}
+    """Field -> type annotation of a dataclass, less bounds; in order of declaration."""
+    annotations = hints(cls)
+    return {f.name: without_bounds(annotations[f.name]) for f in dataclasses.fields(cls)}
+
+
+def walk(experiment: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, type annotation and value of every field that is no dataclass, in order of
+    declaration."""
+    for name, kind in _kinds(type(experiment)).items():  # type: ignore[arg-type]
+        value = getattr(experiment, name)
+        if hasattr(type(value), "__dataclass_fields__"):  # quicker than dataclasses.is_dataclass
+            yield from walk(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, kind, value
 
 
 def scalar_fields(experiment: Any) -> dict[str, Any]:
-    """Dotted name -> type annotation of every field that is no dataclass, in order of
-    declaration."""
-    found: dict[str, Any] = {}
-
-    def walk(value: Any, prefix: str) -> None:
-        kinds = _kinds(type(value))  # type: ignore[arg-type]
-        for f in dataclasses.fields(value):
-            inner = getattr(value, f.name)
-            if dataclasses.is_dataclass(inner):
-                walk(inner, f"{prefix}{f.name}.")
-            else:
-                found[prefix + f.name] = kinds[f.name]
-
-    walk(experiment, "")
-    return found
+    """Dotted name -> type annotation of the fields of :func:`walk`."""
+    return {path: kind for path, kind, _ in walk(experiment)}
 
 
 def without_bounds(kind: Any) -> Any:
@@ -187,6 +187,8 @@ def check_type(path: str, value: Any, kind: Any) -> None:
     Raises:
         UsageError: it has not; the message names the field, the value and what would do.
     """
+    if type(value) is kind and (kind is not int or _fits(value)):
+        return  # as most are; grids make thousands of experiments
     if is_tuple(kind):
         if not isinstance(value, tuple):
             raise UsageError(f"{path} is {value!r}; give a tuple")
