@@ -6,8 +6,9 @@ has fired are in it only until the results file holds them. It is written before
 is as far as it, or further, but where it could not be written, which is said.
 
 Version 3: a mark, the raw values of one tensor after the other, a table of them as JSON, its length
-(64 bits, little-endian), and the seal (:mod:`grokfast.seal`). The table has one entry a bucket:
-``identities`` of its R cells and ``tensors``, each ``[name, dtype, shape, offset]``, with R rows.
+(64 bits, little-endian), and the seal (:mod:`grokfast.storage.seal`). The table has one entry a
+bucket: ``identities`` of its R cells and ``tensors``, each ``[name, dtype, shape, offset]``, with R
+rows.
 The seal is its only checksum: no other program writes into it, and a cell needs all its tensors.
 Versions 1 and 2 were HDF5 files.
 """
@@ -27,14 +28,14 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from grokfast import guarded, seal
 from grokfast.bucket import Bucket
 from grokfast.errors import Damaged, EnvironmentProblem, UsageError
-from grokfast.files import write_whole
 from grokfast.grid import Grid
-from grokfast.hdf5 import Dataset, Group
 from grokfast.outcomes import CROSSINGS
 from grokfast.state import State
+from grokfast.storage import guarded, seal
+from grokfast.storage.files import write_whole
+from grokfast.storage.hdf5 import Dataset, Group
 
 _VERSION = 3
 _SCHEMA = "grokfast-checkpoint"

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import replacing, user_path, writable, write_whole
 from grokfast.results import STATUS, Results
 from grokfast.retyping import again
+from grokfast.storage.files import replacing, user_path, writable, write_whole
 
 FORMATS = ("csv", "parquet", "nc", "json")
 

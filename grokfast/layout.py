@@ -5,9 +5,9 @@
 crossings ``[run, threshold]``, curves ``[run, step]``, embeddings ``[run, snapshot, token,
 component]``, other observables ``[run, observed, ...]``, trained parameters and buffers in groups
 ``weights/<n>`` a bucket, and attributes of ``provenance``. The attributes ``checksums`` hold a
-checksum of everything that is read (:mod:`grokfast.checksums`), and behind HDF5's own end lies a
-digest of the whole file (:mod:`grokfast.seal`). Version 2 has neither; version 1 also lacks
-thresholds, observables, buffers, and the last and best accuracies.
+checksum of everything that is read (:mod:`grokfast.storage.checksums`), and behind HDF5's own end
+lies a digest of the whole file (:mod:`grokfast.storage.seal`). Version 2 has neither; version 1
+also lacks thresholds, observables, buffers, and the last and best accuracies.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from grokfast import checksums, guarded, seal
 from grokfast.errors import Damaged, UsageError
 from grokfast.grid import Grid
-from grokfast.hdf5 import Dataset, Group, Piece, Unread
-from grokfast.image import Image
 from grokfast.observables import OBSERVABLES
 from grokfast.outcomes import ACCURACIES, CROSSINGS, CURVES, PROGRESS, STATUS, STEPS
+from grokfast.storage import checksums, guarded, seal
+from grokfast.storage.hdf5 import Dataset, Group, Piece, Unread
+from grokfast.storage.image import Image
 
 if TYPE_CHECKING:
     from grokfast.results import Results

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from grokfast.errors import UsageError
 from grokfast.fields import short_name, value_text
-from grokfast.files import real_path, results_path, user_path
 from grokfast.grid import Grid, static_key
-from grokfast.guarded import Reader
-from grokfast.locks import locked
 from grokfast.machines import differing, machines, together, told
 from grokfast.results import DIVERGED, OK, Results, listed_digests
+from grokfast.storage.files import real_path, results_path, user_path
+from grokfast.storage.guarded import Reader
+from grokfast.storage.locks import locked
 
 #: Cells named in a message, at most.
 _SHOWN = 5

@@ -11,12 +11,12 @@ import torch
 
 from grokfast.bucket import Bucket
 from grokfast.engines import Engine
-from grokfast.files import real_path, results_path
 from grokfast.grid import Grid
 from grokfast.observing import Observer
 from grokfast.preparing import as_grid, checked_cells, prepare
 from grokfast.progress import make_progress
 from grokfast.state import State
+from grokfast.storage.files import real_path, results_path
 from grokfast.trainer import Trainer
 
 #: A first evaluation after more steps than this is not waited for.

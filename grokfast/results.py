@@ -16,9 +16,7 @@ from grokfast import layout
 from grokfast.cells import ALWAYS, Cells
 from grokfast.errors import Damaged, UsageError, counted
 from grokfast.fields import scalar_fields, short_name, value_text
-from grokfast.files import user_path, write_whole
 from grokfast.grid import Grid
-from grokfast.guarded import Reader
 from grokfast.layout import COORDINATES, SCHEMA, SCHEMA_VERSION
 from grokfast.outcomes import (
     ACCURACIES,
@@ -34,6 +32,8 @@ from grokfast.outcomes import (
 from grokfast.phases import classify, late_medians
 from grokfast.plausible import doubts
 from grokfast.retyping import again
+from grokfast.storage.files import user_path, write_whole
+from grokfast.storage.guarded import Reader
 
 if TYPE_CHECKING:
     import pandas

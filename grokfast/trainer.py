@@ -17,15 +17,7 @@ from grokfast.checkpoint import restore_checkpoint, save_checkpoint
 from grokfast.collect import collect, phases_now, restore_finished
 from grokfast.engines import Engine
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError, counted
-from grokfast.files import (
-    checkpoint_path,
-    clear_leftovers,
-    parts_folder,
-    real_path,
-    results_path,
-)
 from grokfast.grid import Grid
-from grokfast.locks import locked
 from grokfast.observing import Observer
 from grokfast.phases import counts, letters
 from grokfast.preparing import Ready, as_grid, checked_cells, prepare
@@ -34,6 +26,14 @@ from grokfast.provenance import merged_provenance, provenance
 from grokfast.results import Results
 from grokfast.signals import handled
 from grokfast.state import State
+from grokfast.storage.files import (
+    checkpoint_path,
+    clear_leftovers,
+    parts_folder,
+    real_path,
+    results_path,
+)
+from grokfast.storage.locks import locked
 
 #: Seconds between writes of results and checkpoint, at least; more where writing would otherwise
 #: take a larger share of the time than this.

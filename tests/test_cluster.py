@@ -16,7 +16,7 @@ from grokfast.checkpoint import load_checkpoint
 from grokfast.cluster import driver, extensions, task
 from grokfast.cluster.blocks import blocks, operations, strides
 from grokfast.cluster.engine import Lost, Machine
-from grokfast.files import checkpoint_path, parts_folder
+from grokfast.storage.files import checkpoint_path, parts_folder
 
 NATIVE = pytest.mark.usefixtures("_native")
 

@@ -18,11 +18,12 @@ from damage import FORBIDDEN, READERS, copies
 from damaging import damaged, originals
 
 import grokfast as gf
-from grokfast import checkpoint, guarded, layout, plausible, seal
+from grokfast import checkpoint, layout, plausible
 from grokfast.checkpoint import load_checkpoint
 from grokfast.cli import main
 from grokfast.errors import Damaged
 from grokfast.results import Results
+from grokfast.storage import guarded, seal
 
 FROZEN = Path(__file__).parent / "frozen"
 
@@ -322,7 +323,8 @@ def test_a_piece_that_does_not_end_is_ended(tmp_path, monkeypatch):
     with guarded.Reader() as reader:
         assert len(quietly(path, reader)) == 4
         process = reader._process
-        busy = "import time, signal; from grokfast import guarded; guarded.CPU_SECONDS = 0.05; "
+        busy = "import time, signal; from grokfast.storage import guarded; "
+        busy += "guarded.CPU_SECONDS = 0.05; "
         busy += "signal.signal(signal.SIGPROF, signal.SIG_DFL); guarded._watch(0)\nwhile True: pass"
         monkeypatch.setattr(guarded, "_CODE", busy)
         process.kill()

@@ -18,8 +18,8 @@ from small_runs import assert_same_arrays, run, small
 import grokfast as gf
 from grokfast import trainer
 from grokfast.checkpoint import load_checkpoint
-from grokfast.files import checkpoint_path
-from grokfast.locks import locked
+from grokfast.storage.files import checkpoint_path
+from grokfast.storage.locks import locked
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from small_runs import assert_same_arrays, run, small
 
 import grokfast as gf
 from grokfast.cli import main
-from grokfast.locks import locked
 from grokfast.merge import merge
+from grokfast.storage.locks import locked
 
 
 @pytest.fixture(autouse=True)

@@ -33,10 +33,10 @@ from grokfast.agree.measured import Malformed, Measurements, is_finite, read_mea
 from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.fields import resolve_field, short_name
-from grokfast.files import check_file, user_path
 from grokfast.phases import UNKNOWN, PhaseRule, classify
 from grokfast.presets import PRESETS
 from grokfast.results import Results
+from grokfast.storage.files import check_file, user_path
 
 #: Where the tables that come with grokfast are.
 PUBLISHED = Path(__file__).with_name("published")

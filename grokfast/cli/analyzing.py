@@ -20,8 +20,8 @@ from grokfast.cli import overrides, reading
 from grokfast.cli.tables import number, print_table, without_nan
 from grokfast.export import check_target, write_csv
 from grokfast.fields import value_text
-from grokfast.files import user_path
 from grokfast.results import Results
+from grokfast.storage.files import user_path
 
 #: A neuron with a higher IPR counts as periodic.
 _PERIODIC = 0.5

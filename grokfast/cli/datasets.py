@@ -20,8 +20,8 @@ from grokfast.errors import UsageError
 from grokfast.experiment import Experiment
 from grokfast.export import STDOUT, check_target, text_target
 from grokfast.fields import SHORT_NAMES, parse_value, scalar_fields
-from grokfast.files import replacing, user_path
 from grokfast.presets import PRESETS, preset
+from grokfast.storage.files import replacing, user_path
 from grokfast.tasks.base import TASKS, Task
 
 if TYPE_CHECKING:  # it imports torch

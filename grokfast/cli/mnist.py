@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grokfast.cli.boundary import ENVIRONMENT
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import check_folder, user_path
+from grokfast.storage.files import check_folder, user_path
 
 
 def fetch(data_dir: str | None = None) -> None:

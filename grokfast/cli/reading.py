@@ -13,8 +13,8 @@ from grokfast.cli import overrides, show
 from grokfast.cli.signatures import closest
 from grokfast.errors import UsageError, counted
 from grokfast.fields import short_name
-from grokfast.files import check_file, user_path, writable
 from grokfast.results import Results
+from grokfast.storage.files import check_file, user_path, writable
 
 
 def plot(

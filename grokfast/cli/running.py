@@ -14,9 +14,9 @@ from grokfast.cli import mnist, overrides, show
 from grokfast.cli.arrays import shard_of_task
 from grokfast.errors import GrokfastError, UsageError, counted
 from grokfast.fields import short_name
-from grokfast.files import results_path
 from grokfast.grid import Grid
 from grokfast.hardware import MAX_THREADS
+from grokfast.storage.files import results_path
 
 if TYPE_CHECKING:  # it imports torch
     from grokfast.planning import Plan

@@ -16,13 +16,13 @@ from grokfast.cli.boundary import ENVIRONMENT
 from grokfast.cli.wrapping import width, wrapped
 from grokfast.errors import counted
 from grokfast.fields import scalar_fields, value_text
-from grokfast.files import checkpoint_path, real_path, user_path
 from grokfast.grid import Grid
-from grokfast.locks import writer
 from grokfast.machines import differing, machines, told
 from grokfast.phases import UNKNOWN
 from grokfast.results import DIVERGED, OK, STATUS, Results
 from grokfast.retyping import as_option
+from grokfast.storage.files import checkpoint_path, real_path, user_path
+from grokfast.storage.locks import writer
 
 
 def presets(as_json: bool) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 from grokfast.cli.boundary import ENVIRONMENT, INCOMPLETE, one_line
 from grokfast.cli.show import progress, summary
 from grokfast.errors import GrokfastError
-from grokfast.files import check_file, real_path, user_path
 from grokfast.grid import Grid
-from grokfast.guarded import Reader
-from grokfast.locks import Holder, holder
 from grokfast.phases import UNKNOWN, counts
 from grokfast.results import Results
+from grokfast.storage.files import check_file, real_path, user_path
+from grokfast.storage.guarded import Reader
+from grokfast.storage.locks import Holder, holder
 
 #: Cells named in a line, at most.
 _SHOWN = 5

@@ -20,20 +20,20 @@ from grokfast.cluster.engine import Cluster, Lost, connected
 from grokfast.cluster.kinds import choose
 from grokfast.cluster.parts import Parts, read_json
 from grokfast.errors import EnvironmentProblem, GrokfastError, UsageError
-from grokfast.files import (
+from grokfast.grid import Grid
+from grokfast.phases import letters
+from grokfast.preparing import checked_cells, existing, same_run
+from grokfast.progress import Progress, make_progress
+from grokfast.results import DIVERGED, OK, Results
+from grokfast.signals import handled
+from grokfast.storage.files import (
     checkpoint_path,
     clear_leftovers,
     parts_folder,
     real_path,
     results_path,
 )
-from grokfast.grid import Grid
-from grokfast.locks import locked
-from grokfast.phases import letters
-from grokfast.preparing import checked_cells, existing, same_run
-from grokfast.progress import Progress, make_progress
-from grokfast.results import DIVERGED, OK, Results
-from grokfast.signals import handled
+from grokfast.storage.locks import locked
 from grokfast.trainer import SAVE_EVERY, Interrupted
 
 #: Lives of a block that may end without a single step before it is given up.

@@ -11,13 +11,13 @@ from types import ModuleType
 from typing import Any
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import write_whole
 from grokfast.grid import Grid
 from grokfast.losses import LOSSES
 from grokfast.models import MODELS
 from grokfast.observables import OBSERVABLES
 from grokfast.optimizers import OPTIMIZERS
 from grokfast.phases import PHASE_RULES
+from grokfast.storage.files import write_whole
 from grokfast.tasks.base import TASKS
 
 _REGISTRIES: tuple[Mapping[str, Any], ...] = (

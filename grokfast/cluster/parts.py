@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from grokfast.checkpoint import Rows, load_checkpoint, save_rows
 from grokfast.cluster.blocks import Block, blocks
 from grokfast.errors import EnvironmentProblem
-from grokfast.files import checkpoint_path, parts_folder, write_whole
 from grokfast.grid import Grid
 from grokfast.merge import joined, same_data
 from grokfast.outcomes import PROGRESS
@@ -34,6 +33,7 @@ from grokfast.results import (
     hyperparameter_columns,
     listed_digests,
 )
+from grokfast.storage.files import checkpoint_path, parts_folder, write_whole
 
 
 def read_json(path: Path) -> dict[str, Any]:

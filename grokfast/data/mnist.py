@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from grokfast.data import mirrors
 from grokfast.data.idx import GZIP_MAGIC, BadFile, idx_header, parse_idx, read_bytes
 from grokfast.errors import EnvironmentProblem
-from grokfast.files import clear_leftovers, temporary_of
+from grokfast.storage.files import clear_leftovers, temporary_of
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from grokfast.figures.spectra import gamma_scatter, ipr_histograms, phase_histog
 from grokfast.figures.times import grokking_times
 from grokfast.figures.trajectories import embedding_trajectories
 from grokfast.figures.widths import width_accuracy
-from grokfast.files import writable, write_whole
 from grokfast.results import Results
+from grokfast.storage.files import writable, write_whole
 
 #: Kind -> its function, the options that it has, and whether it draws replicates put together.
 _KINDS: dict[str, tuple[Callable[..., Figure], tuple[str, ...], bool]] = {

@@ -141,7 +141,7 @@ def copies(
 ) -> Iterator[tuple[int, str, str, bool, str]]:
     """Reads copies ``start`` to ``stop``: number, damage, outcome, whether it was said to be
     changed, and why it was refused."""
-    from grokfast.guarded import Reader
+    from grokfast.storage.guarded import Reader
 
     read, own = READERS[kind], folder / kind / f"{os.getpid()}"
     good = sorted(p for p in own.parent.iterdir() if not p.name.isdigit())

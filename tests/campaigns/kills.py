@@ -30,7 +30,7 @@ from grokfast import trainer  # noqa: E402
 from grokfast.checkpoint import load_checkpoint  # noqa: E402
 from grokfast.cli import main as grokfast  # noqa: E402
 from grokfast.cli import script  # noqa: E402
-from grokfast.files import checkpoint_path  # noqa: E402
+from grokfast.storage.files import checkpoint_path  # noqa: E402
 
 SMALL = ("addition-classification", "--set=model.width=16", "--record=weights,embeddings:50")
 CELLS = ("--lr=1e-3,1e-2", "--weight-decay=0,3", "--device=cpu", "--threads=1")

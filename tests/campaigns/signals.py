@@ -28,8 +28,8 @@ from grokfast.cli import main as grokfast
 from grokfast.cli import script
 from grokfast.engines import lockstep_compile, native
 from grokfast.engines.compiled import CompiledEngine
-from grokfast.files import checkpoint_path
 from grokfast.signals import STOPPING
+from grokfast.storage.files import checkpoint_path
 
 ENDLESS = (
     "run", "addition-classification", "--lr=1e-5", "--weight-decay=20", "--steps=10000000",

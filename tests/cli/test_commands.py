@@ -154,8 +154,8 @@ def test_info(grokfast, finished):
 
 def test_info_of_a_run_that_has_stopped(here, capsys):
     """What has begun is running only as long as somebody trains it."""
-    from grokfast.locks import locked
     from grokfast.results import RUNNING, Results
+    from grokfast.storage.locks import locked
 
     assert main([*RUN, "--stop=never", "--no-checkpoint", "--out=a.h5"]) == 0
     results = Results.load("a.h5")

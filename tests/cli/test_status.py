@@ -8,8 +8,8 @@ import pytest
 
 import grokfast as gf
 from grokfast.cli import main
-from grokfast.locks import locked
-from grokfast.processes import here as machine
+from grokfast.storage.locks import locked
+from grokfast.storage.processes import here as machine
 
 PRESET = gf.preset("addition-classification")
 

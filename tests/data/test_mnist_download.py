@@ -43,7 +43,7 @@ from grokfast.data.mnist import (
     verify_mnist,
 )
 from grokfast.errors import EnvironmentProblem
-from grokfast.files import temporary_of
+from grokfast.storage.files import temporary_of
 
 # ---- offline
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grokfast as gf
 from grokfast.checkpoint import load_checkpoint
-from grokfast.files import checkpoint_path, parts_folder
+from grokfast.storage.files import checkpoint_path, parts_folder
 
 STORE = 80 * 2**20
 HERE = Path(__file__).parent

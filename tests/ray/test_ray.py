@@ -12,7 +12,7 @@ import pytest
 from driving import STORE, assert_same
 
 import grokfast as gf
-from grokfast.files import parts_folder
+from grokfast.storage.files import parts_folder
 
 pytest.importorskip("ray", reason="Ray is not installed; make test-ray installs it")
 pytest.importorskip("grokfast._native")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.processes import alive, here, started
+from grokfast.storage.processes import alive, here, started
 
 #: Links to links that are followed, as the system itself does.
 _MOST_LINKS = 40

@@ -2,7 +2,7 @@
 
 Refuses what a crafted file could use to reach other files, to load code or to fill the memory.
 Imports nothing but NumPy and h5py, as it also runs in a process of its own (see
-:mod:`grokfast.guarded`).
+:mod:`grokfast.storage.guarded`).
 """
 
 from __future__ import annotations

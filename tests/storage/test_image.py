@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from grokfast.image import Image
+from grokfast.storage.image import Image
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

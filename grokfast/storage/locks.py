@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.processes import alive, here, started
+from grokfast.storage.processes import alive, here, started
 
 #: What a file system without flock answers.
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}

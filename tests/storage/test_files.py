@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.files import (
+from grokfast.storage.files import (
     clear_leftovers,
     real_path,
     replacing,
@@ -15,7 +15,7 @@ from grokfast.files import (
     user_path,
     writable,
 )
-from grokfast.processes import alive, here, started
+from grokfast.storage.processes import alive, here, started
 
 
 def write(path, text="new"):
@@ -208,7 +208,7 @@ def test_a_number_that_is_used_again_is_another_process(gone):
 
 
 def test_what_cannot_be_read_is_told_as_it_is(tmp_path):
-    from grokfast.files import check_file
+    from grokfast.storage.files import check_file
 
     (tmp_path / "d").mkdir()
     (tmp_path / "file").write_text("")

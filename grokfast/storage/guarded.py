@@ -1,9 +1,9 @@
 """Reading HDF5 files that may be damaged: HDF5's own code may crash on them, or never end.
 
-A file whose seal holds (see :mod:`grokfast.seal`) is read in this process. Any other is read by a
-child process, which the kernel ends when a piece takes more processor time than it can need, and
-which hands plain arrays over: a frame is a length (64 bits, little-endian), as much JSON, and the
-bytes of the array that it announces.
+A file whose seal holds (see :mod:`grokfast.storage.seal`) is read in this process. Any other is
+read by a child process, which the kernel ends when a piece takes more processor time than it can
+need, and which hands plain arrays over: a frame is a length (64 bits, little-endian), as much JSON,
+and the bytes of the array that it announces.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from grokfast import hdf5, seal
 from grokfast.errors import Damaged, EnvironmentProblem, UsageError
-from grokfast.files import check_file
-from grokfast.hdf5 import Dataset, Group, Piece, Unread
+from grokfast.storage import hdf5, seal
+from grokfast.storage.files import check_file
+from grokfast.storage.hdf5 import Dataset, Group, Piece, Unread
 
 #: Seconds of processor time for a piece, and bytes a second that come on top of them.
 CPU_SECONDS, BYTES_A_SECOND = 1.0, 50e6
@@ -41,7 +41,7 @@ _LONGEST = 1 << 28
 #: How a checkpoint begins, which is no HDF5 file.
 CHECKPOINT = b"grokfast-checkpoint\n\0\0\0\0"
 #: The child's program.
-_CODE = "from grokfast.guarded import serve; serve()"
+_CODE = "from grokfast.storage.guarded import serve; serve()"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 #: One of these is in every file of ours.
 _OURS = (b"grokfast-results", b"grokfast-checkpoint", seal.MARK, b"identities")
@@ -54,7 +54,7 @@ def read(path: Path, depth: int, reader: Reader | None = None) -> tuple[str, lis
         reader: reads files without a whole seal; by default one for this file alone.
 
     Returns:
-        What its seal is (see :func:`grokfast.seal.sealed`), and the pieces.
+        What its seal is (see :func:`grokfast.storage.seal.sealed`), and the pieces.
 
     Raises:
         UsageError: no such file, no HDF5 file, or links and data outside it.

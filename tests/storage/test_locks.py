@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from grokfast.errors import EnvironmentProblem, UsageError
-from grokfast.locks import Holder, locked, writer
-from grokfast.processes import here
+from grokfast.storage.locks import Holder, locked, writer
+from grokfast.storage.processes import here
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_of_a_holder_that_died(system, tmp_path, gone):
 
 
 def test_a_lock_that_says_nothing_is_of_nobody(system, tmp_path, monkeypatch):
-    monkeypatch.setattr("grokfast.locks._PATIENCE", 0.0)
+    monkeypatch.setattr("grokfast.storage.locks._PATIENCE", 0.0)
     (tmp_path / "a.h5.lock").write_text("")
     with locked(tmp_path / "a.h5"):
         pass
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_full_disk_leaves_no_lock(before, system, tmp_path, gone, monkeypatch):
     """Its name takes no space, what is written into it does."""
     out, lock = tmp_path / "a.h5", tmp_path / "a.h5.lock"
-    monkeypatch.setattr("grokfast.locks._PATIENCE", 0.0)
+    monkeypatch.setattr("grokfast.storage.locks._PATIENCE", 0.0)
     if before is not None:
         lock.write_text(before.format(gone=gone))
 
