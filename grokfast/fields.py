@@ -187,7 +187,7 @@ def check_type(path: str, value: Any, kind: Any) -> None:
     Raises:
         UsageError: it has not; the message names the field, the value and what would do.
     """
-    if type(value) is kind and (kind is not int or _fits(value)):
+    if type(value) is kind and kind in (bool, float):
         return  # as most are; grids make thousands of experiments
     if is_tuple(kind):
         if not isinstance(value, tuple):
@@ -208,8 +208,24 @@ def check_type(path: str, value: Any, kind: Any) -> None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
         names = " or ".join(k.__name__ for k in accepted if k is not type(None))
         raise UsageError(f"{path} is {value!r}; give a value of type {names}")
+    if isinstance(value, str):
+        check_text(path, value)
     if isinstance(value, int) and not _fits(value):
         raise UsageError(f"{path} is a number of {value.bit_length()} bits; give one of 64 at most")
+
+
+def check_text(what: str, text: str) -> None:
+    """Looks at whether files and figures can hold a text.
+
+    Raises:
+        UsageError: it has a NUL, or bytes of the command line that are no UTF-8.
+    """
+    try:
+        storable = b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        storable = False
+    if not storable:
+        raise UsageError(f"{what} is {text!r}; give text in UTF-8 without NUL")
 
 
 def replace_tree(value: Any, tree: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from grokfast.experiment import MALFORMED, Experiment
 from grokfast.fields import (
     SHORT_NAMES,
     as_field_type,
+    check_text,
     check_type,
     is_tuple,
     resolve_field,
@@ -68,7 +69,10 @@ class Grid:
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_text("the name of the grid", self.name)
         for name, setting in self.settings.items():
+            for text in (name, *setting):
+                check_text("a name of a setting", text)
             if "." in name or name in (*scalar_fields(self.experiment), *SHORT_NAMES):
                 raise UsageError(f"setting {name!r} has the name of a field; choose another")
             for path in (path for stands_for in setting.values() for path in stands_for):

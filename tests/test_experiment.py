@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -233,3 +233,16 @@ def test_results_as_pandas_are_what_is_exported():
 def test_json_of_no_grid_is_one_line(text):
     with pytest.raises(gf.UsageError, match=r"this (is|describes) no|unknown|is not|give"):
         gf.Grid.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "caf\udce9", "\ud800"])
+def test_names_are_text_that_a_file_can_hold(text):
+    grid = gf.preset("addition-classification").grid(lr=1e-3, weight_decay=0)
+    for make in (
+        lambda: replace(grid, name=text),
+        lambda: grid.setting(text, {"8": {"batch_size": 8}}),
+        lambda: grid.setting("batch", {text: {"batch_size": 8}}),
+        lambda: gf.Grid.from_json(grid.to_json().replace('"addition-', json.dumps(text)[:-1])),
+    ):
+        with pytest.raises(gf.UsageError, match="give text in UTF-8 without NUL"):
+            make()

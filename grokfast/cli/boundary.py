@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from grokfast.cli.watching import Terminated, stoppable
@@ -56,8 +57,18 @@ def _occupy() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free
 
 
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise EnvironmentProblem(
+            "the current folder is gone", hint="cd to one that is there"
+        ) from error
+
+
 def _caught(work: Callable[[], int | None], debug: bool) -> int:
     try:
+        _check_folder()
         code = work() or OK
         sys.stdout.flush()
         return code
@@ -65,6 +76,8 @@ def _caught(work: Callable[[], int | None], debug: bool) -> int:
         _drop(sys.stdout, sys.stderr)
         return BROKEN_PIPE
     except SystemExit as error:
+        if isinstance(error.code, str):
+            return _report(error.code, USAGE)
         return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
     except KeyboardInterrupt:
         return _report("interrupted", 130)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from grokfast.cells import Cells
 from grokfast.errors import UsageError
+from grokfast.fields import check_text
 from grokfast.figures.caption import CAPTION_SIZE, text_width, wrap
 from grokfast.figures.facets import Facets
 from grokfast.figures.numbers import inches, is_number, number, ticks
@@ -223,6 +224,7 @@ def title_of(results: Cells, title: str | None) -> str:
     axes of the caller's there is none unless given."""
     if title is None:
         return "" if page().ax is not None else plain(results.grid.name)
+    check_text("title", title)
     try:
         if is_math_text(title):
             MathTextParser("path").parse(title)

@@ -63,6 +63,20 @@ def test_codes_of_work_pass():
     assert guarded(raising(SystemExit())) == 0
 
 
+def test_what_a_library_ends_with_is_told(capsys):
+    assert guarded(raising(SystemExit("no such display"))) == 2
+    assert capsys.readouterr().err == "grokfast: error: no such display\n"
+
+
+def test_a_folder_that_has_gone_is_said_before_any_work(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert guarded(raising(AssertionError)) == 3
+    assert "the current folder is gone; cd to one" in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback(capsys):
     assert guarded(raising(ValueError("x")), debug=True) == 1
     assert "Traceback" in capsys.readouterr().err

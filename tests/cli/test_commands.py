@@ -400,6 +400,7 @@ def test_what_bash_is_offered(typed, offered, here, capsys):
         (["plot", "FILE", "--dpi=0"], "--dpi='0' is no whole number from 1 to 10000"),
         (["plot", "FILE", "--dpi=72", "--out=x.pdf"], "pdf has no dots, so no dpi; png has"),
         (["plot", "FILE", "--title=$\\frac{$"], "is no mathtext"),
+        (["plot", "FILE", "--title=Phas\udce9"], "title is 'Phas\\udce9'; give text in UTF-8"),
         (
             ["plot", "FILE", "--kind=curves", "--cell=lr:7,weight_decay:0"],
             "lr 7 is beyond the run's",
