@@ -216,16 +216,22 @@ def _read_hdf5(path: Path, reader: guarded.Reader | None) -> Rows:
     """Of versions 1 and 2."""
     _, pieces = guarded.read(path, 1, reader)
     groups = {p.path: p.attributes for p in pieces if isinstance(p, Group)}
-    if int(groups["/"]["schema_version"]) > _VERSION:
+    version = int(groups["/"]["schema_version"])
+    if version > _VERSION:
         raise _Newer
     cells: Rows = {}
     for dataset in pieces:
         if not isinstance(dataset, Dataset):
             continue
         where, _, name = dataset.path.rpartition("/")
+        if dataset.values.dtype != dataset.values.dtype.newbyteorder("<"):
+            raise ValueError(f"byte order of {dataset.path}")  # which the checksum does not cover
         if zlib.crc32(np.ascontiguousarray(dataset.values).data) != dataset.crc32:
             raise ValueError(f"checksum of {dataset.path}")
         _add(cells, json.loads(groups[where]["identities"]), name, dataset.values)
+    for row in cells.values() if version == 2 else ():
+        if lost := set(_SINCE_2) - set(row):
+            raise ValueError(f"{min(lost)} is not there")
     return cells
 
 
@@ -249,7 +255,8 @@ def restore_checkpoint(
         if grid.keys[index] in rows
     ]
     for state, m, row in mine:
-        if misfit := _misfit(state, m, row):
+        own = ((name, tensor[m]) for name, tensor in state.tensors())
+        if misfit := _misfit(own, row):
             _set_aside(path, misfit)
             return set()
     for state, m, row in mine:
@@ -257,17 +264,19 @@ def restore_checkpoint(
     return set(rows)
 
 
-def _misfit(state: State, m: int, row: dict[str, np.ndarray]) -> str | None:
-    """What of a row is not there, or of another shape."""
-    for name, tensor in state.tensors():
+def _misfit(wanted: Iterable[tuple[str, torch.Tensor]], row: dict[str, np.ndarray]) -> str | None:
+    """What of a row is not there, or of another shape or kind."""
+    for name, tensor in wanted:
         if name not in row:
             if name not in _SINCE_2:
                 return f"{name} is not there"
             continue
-        own, saved = tuple(tensor[m].shape), np.shape(row[name])
+        own, saved = tuple(tensor.shape), np.shape(row[name])
         # Curves and snapshots of a larger budget are longer.
         if len(own) != len(saved) or own[1:] != saved[1:] or saved[:1] > own[:1]:
             return f"{name} has the shape {list(saved)}, not {list(own)}"
+        if (row[name].dtype.kind == "f") != tensor.is_floating_point():
+            return f"{name} has the type {row[name].dtype}, not {tensor.dtype}"
     return None
 
 

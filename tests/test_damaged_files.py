@@ -375,6 +375,30 @@ def test_damaged_checkpoints_are_set_aside(tmp_path):
                 assert not path.exists()
 
 
+def _lose(group):
+    del group["best_val_correct"]
+
+
+def _turn(group):
+    """The same bytes, and so the same checksum, are other numbers."""
+    values, crc32 = group["step"][...], group["step"].attrs["crc32"]
+    del group["step"]
+    group["step"] = values.view(values.dtype.newbyteorder(">"))
+    group["step"].attrs["crc32"] = crc32
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [(_lose, "best_val_correct is not there"), (_turn, "byte order of .*step")]
+)
+def test_what_the_checksums_of_version_2_do_not_cover(change, says, tmp_path):
+    path = frozen("v2", "native.h5.ckpt", tmp_path)
+    with h5py.File(path, "a") as file:
+        groups = [item for item in file.values() if isinstance(item, h5py.Group)]
+        change(next(g for g in groups if "step" in g))
+    with pytest.warns(UserWarning, match=says):
+        assert load_checkpoint(path) == {}
+
+
 def test_a_newer_version_is_told_from_damage(file, tmp_path, monkeypatch):
     r, path = quietly(file), frozen("v3", "native.h5.ckpt", tmp_path)
     with monkeypatch.context() as patch:

@@ -34,9 +34,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from children import listed, report
 from damaging import KINDS, damaged, odd_table, originals
 
+from grokfast.checkpoint import _misfit, load_checkpoint
 from grokfast.cli import script
 
 #: Seconds after which a copy counts as one that is never read to its end.
@@ -68,12 +70,25 @@ def _read_results(path: Path, tools: Any) -> str:
 
 
 def _read_checkpoint(path: Path, tools: Any) -> str:
-    from grokfast.checkpoint import load_checkpoint
-
     rows = load_checkpoint(path, tools)
+    wanted = _good_rows(path.parent)
     if not rows:
         raise _SetAside
+    for identity, row in rows.items():
+        if why := _misfit(wanted.get(identity, ()), row):
+            raise _SetAside(why)  # as a run would
     return _digest(*(value for _, row in sorted(rows.items()) for _, value in sorted(row.items())))
+
+
+@functools.cache
+def _good_rows(folder: Path) -> dict[str, list[tuple[str, torch.Tensor]]]:
+    """Identity -> names and tensors of the cells of the good files, as a run would have them."""
+    good = [p for p in folder.iterdir() if p.suffix == ".ckpt"]
+    return {
+        identity: [(name, torch.from_numpy(np.array(values))) for name, values in row.items()]
+        for rows in map(load_checkpoint, good)
+        for identity, row in rows.items()
+    }
 
 
 def _read_idx(path: Path, tools: Any) -> str:
@@ -127,8 +142,8 @@ def _outcome(read: Callable[[], str], wanted: str, *, checked: bool) -> tuple[st
             found = read()
         except GrokfastError as error:
             return "refused", False, str(error)
-        except _SetAside:
-            return "refused", False, str(said[0].message)
+        except _SetAside as error:
+            return "refused", False, " ".join(map(str, (*error.args, *(w.message for w in said))))
         except Exception as error:
             return "internal", False, f"{type(error).__name__}: {error}"
     if found == wanted:
