@@ -27,8 +27,10 @@ $(VENV)/.package: $(VENV)/.deps setup.py $(SOURCES)
 	@touch $@
 
 # From outside the tree: with the root on the path, kernels/ would shadow the installed package.
+# A file of tests stays with one worker, for what its tests share.
+TEST_WORKERS ?= 2
 test: setup
-	@cd $(VENV) && $(BIN)/pytest -q ../tests --ignore=../tests/ray
+	@cd $(VENV) && $(BIN)/pytest -q -n $(TEST_WORKERS) --dist loadfile ../tests --ignore=../tests/ray
 
 # On a cluster of three local nodes, in minutes; Ray comes with it.
 test-ray: setup $(VENV)/.ray

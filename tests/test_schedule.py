@@ -58,7 +58,7 @@ def test_log_spaced_curves_are_of_some_evaluated_steps(name):
     assert not len(schedule(name, record=gf.Recording(curve_points=0), **fields).curve_steps)
 
 
-@pytest.mark.parametrize("name", set(EVALUATED) - {"end"})
+@pytest.mark.parametrize("name", sorted(set(EVALUATED) - {"end"}))
 @pytest.mark.parametrize("curves", ["log-spaced", "evaluated"])
 def test_a_raised_budget_keeps_the_steps_that_there_are(name, curves):
     fields, _ = EVALUATED[name]

@@ -238,7 +238,8 @@ def test_agree(grokfast, finished, tmp_path):
     assert "source: Shabalin" in grokfast("agree", finished).out
 
 
-def test_presets(grokfast):
+def test_presets(grokfast, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     done = grokfast("presets")
     assert done.code == 0
     assert not done.imported_torch

@@ -56,7 +56,7 @@ def parts_with_bounds():
                 yield pytest.param(e, path, bounds, id=f"{cls.__name__}.{leaf}")
 
 
-@pytest.mark.parametrize(("experiment", "path", "bounds"), parts_with_bounds())
+@pytest.mark.parametrize(("experiment", "path", "bounds"), list(parts_with_bounds()))
 def test_bounds_are_what_is_checked(experiment, path, bounds):
     several = isinstance(experiment.get(path), tuple)
     step = 1 if "int" in str(scalar_fields(experiment)[path]) else 1e-3

@@ -71,7 +71,7 @@ def test_a_sign_stays_with_its_number():
 
 def test_text_of_the_file_is_data(small, tmp_path):
     grid = small.grid
-    name = "a$\\frac{$ <script>&\x00\x1b[31m \u202e"
+    name = "a$\\frac{$ <script>&\x01\x1b[31m \u202e"
     small.grid = Grid(experiment=grid.experiment, axes=grid.axes, name=name)
     small.provenance["engine"] = "$x^2$\x07"
     figures.draw(small, "phases", out=tmp_path / "a.svg")
