@@ -31,7 +31,7 @@ RECORDS = {"curves": "curves:60", "weights": "curves:60,weights"}
 
 #: A child: opens and saves a file, and prints what each took.
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from grokfast.results import Results
 

@@ -8,9 +8,8 @@ is as far as it, or further, but where it could not be written, which is said.
 Version 3: a mark, the raw values of one tensor after the other, a table of them as JSON, its length
 (64 bits, little-endian), and the seal (:mod:`grokfast.storage.seal`). The table has one entry a
 bucket: ``identities`` of its R cells and ``tensors``, each ``[name, dtype, shape, offset]``, with R
-rows.
-The seal is its only checksum: no other program writes into it, and a cell needs all its tensors.
-Versions 1 and 2 were HDF5 files.
+rows. The seal is its only checksum: no other program writes into it, and a cell needs all its
+tensors. Versions 1 and 2 were HDF5 files.
 """
 
 from __future__ import annotations
@@ -256,16 +255,16 @@ def restore_checkpoint(
     ]
     for state, m, row in mine:
         own = ((name, tensor[m]) for name, tensor in state.tensors())
-        if misfit := _misfit(own, row):
-            _set_aside(path, misfit)
+        if why := misfit(own, row):
+            _set_aside(path, why)
             return set()
     for state, m, row in mine:
         restore_row(state, m, row)
     return set(rows)
 
 
-def _misfit(wanted: Iterable[tuple[str, torch.Tensor]], row: dict[str, np.ndarray]) -> str | None:
-    """What of a row is not there, or of another shape or kind."""
+def misfit(wanted: Iterable[tuple[str, torch.Tensor]], row: dict[str, np.ndarray]) -> str | None:
+    """What of a saved row is not there, or of another shape or kind than the tensors of a cell."""
     for name, tensor in wanted:
         if name not in row:
             if name not in _SINCE_2:

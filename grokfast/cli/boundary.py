@@ -76,9 +76,9 @@ def _caught(work: Callable[[], int | None], debug: bool) -> int:
         _drop(sys.stdout, sys.stderr)
         return BROKEN_PIPE
     except SystemExit as error:
-        if isinstance(error.code, str):
-            return _report(error.code, USAGE)
-        return error.code if isinstance(error.code, int) else OK if not error.code else USAGE
+        if error.code is None or isinstance(error.code, int):
+            return error.code or OK
+        return _report(str(error.code), USAGE)
     except KeyboardInterrupt:
         return _report("interrupted", 130)
     except GrokfastError as error:

@@ -38,7 +38,7 @@ import torch
 from children import listed, report
 from damaging import KINDS, damaged, odd_table, originals
 
-from grokfast.checkpoint import _misfit, load_checkpoint
+from grokfast.checkpoint import load_checkpoint, misfit
 from grokfast.cli import script
 
 #: Seconds after which a copy counts as one that is never read to its end.
@@ -75,7 +75,7 @@ def _read_checkpoint(path: Path, tools: Any) -> str:
     if not rows:
         raise _SetAside
     for identity, row in rows.items():
-        if why := _misfit(wanted.get(identity, ()), row):
+        if why := misfit(wanted.get(identity, ()), row):
             raise _SetAside(why)  # as a run would
     return _digest(*(value for _, row in sorted(rows.items()) for _, value in sorted(row.items())))
 
